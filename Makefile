@@ -27,7 +27,7 @@ LIBOBJ := $(filter-out $(BUILD)/src/app/main.o,$(OBJ))
 DAEMON := $(BUILD)/ebbgate
 LIB := $(BUILD)/libebbgate.a
 
-.PHONY: all help clean deps run test asan tsan lint install
+.PHONY: all help clean deps run test check asan tsan cover lint format install uninstall
 all: $(DAEMON) ## release build into build/
 
 help: ## this list
@@ -56,7 +56,74 @@ $(BUILD)/gen/files.c: $(shell find admin -type f 2>/dev/null) scripts/embed.sh
 	sh scripts/embed.sh eg_files $(sort $(shell find admin -type f)) > $@.tmp && mv $@.tmp $@
 
 -include $(OBJ:.o=.d)
-include $(wildcard tests/*/*.mk packaging/*.mk)
+include $(wildcard tests/*/*.mk clients/*.mk packaging/*.mk)
+
+deps: ## install what is missing to build, test and lint
+	@sh scripts/deps.sh
+
+run: ## set up, build, start a gateway with a demo agent
+	@sh scripts/deps.sh build
+	+@$(MAKE) --no-print-directory all
+	@BUILD=$(BUILD) sh scripts/run.sh
+
+# The suites that are there, in the order of how fast they tell.
+SUITES := test-unit $(if $(wildcard tests/protocol/*.mk),test-protocol) \
+	$(if $(wildcard tests/cli/*.mk),test-cli) $(if $(wildcard tests/fault/*.mk),test-fault) \
+	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard clients/*.mk),test-clients)
+
+test: ## set up, build, run every suite
+	@sh scripts/deps.sh build test
+	+@$(MAKE) --no-print-directory check
+
+check: $(DAEMON) ## every suite, without the set-up
+	+@failed=; for suite in $(SUITES); do \
+	    printf '== suite %s\n' "$$suite"; \
+	    $(MAKE) --no-print-directory $$suite || failed="$$failed $$suite"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "FAILED suites:$$failed"; exit 1; fi; echo "passed: all suites"
+
+asan: ## every suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	+@$(MAKE) --no-print-directory VARIANT=asan check
+
+# The unit tests' framework does not run under ThreadSanitizer; the daemon does.
+tsan: ## the black-box suites against a daemon under ThreadSanitizer
+	+@$(MAKE) --no-print-directory VARIANT=tsan $(filter test-protocol test-fault,$(SUITES))
+
+cover: ## test coverage of src/ into build/cover/coverage.txt
+	+@$(MAKE) --no-print-directory VARIANT=cover check
+	gcovr --root . --filter src/ --object-directory build/cover --print-summary \
+	    --output build/cover/coverage.txt
+
+lint: ## format, layers, clang-tidy, cppcheck
+	@sh scripts/lint.sh
+
+format: ## put the sources into the project's format
+	@find src include tests \( -name '*.c' -o -name '*.h' \) -print0 | xargs -0 clang-format -i
+
+INSTALL ?= install
+UNITDIR ?= $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /lib/systemd/system)
+UNITS = $(wildcard packaging/common/*.service)
+MANPAGES = $(wildcard packaging/man/*.[1578])
+DOCS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
+BASHCOMP = $(PREFIX)/share/bash-completion/completions
+ZSHCOMP = $(PREFIX)/share/zsh/site-functions
+FISHCOMP = $(PREFIX)/share/fish/vendor_completions.d
+COMP = packaging/completion
+
+install: $(DAEMON) ## install below DESTDIR and PREFIX
+	$(INSTALL) -D -m 755 $(DAEMON) $(DESTDIR)$(BINDIR)/ebbgate
+	for f in $(MANPAGES); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(MANDIR)/man$${f##*.}/$${f##*/} || exit 1; done
+	for f in $(DOCS); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(DOCDIR)/$${f##*/} || exit 1; done
+	for f in $(UNITS); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(UNITDIR)/$${f##*/} || exit 1; done
+	[ ! -f $(COMP)/ebbgate.bash ] || $(INSTALL) -D -m 644 $(COMP)/ebbgate.bash $(DESTDIR)$(BASHCOMP)/ebbgate
+	[ ! -f $(COMP)/_ebbgate ] || $(INSTALL) -D -m 644 $(COMP)/_ebbgate $(DESTDIR)$(ZSHCOMP)/_ebbgate
+	[ ! -f $(COMP)/ebbgate.fish ] || $(INSTALL) -D -m 644 $(COMP)/ebbgate.fish $(DESTDIR)$(FISHCOMP)/ebbgate.fish
+
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(BINDIR)/ebbgate $(DESTDIR)$(BASHCOMP)/ebbgate $(DESTDIR)$(ZSHCOMP)/_ebbgate $(DESTDIR)$(FISHCOMP)/ebbgate.fish
+	for f in $(MANPAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${f##*.}/$${f##*/}; done
+	for f in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$${f##*/}; done
+	rm -rf $(DESTDIR)$(DOCDIR)
 
 clean: ## remove build/
 	rm -rf build

@@ -1,0 +1,81 @@
+#!/bin/sh
+# Installs what is missing to build (and test, and lint) Ebbgate: deps.sh [build] [test] [lint]
+#
+# Without arguments: all three. On Debian and Ubuntu the missing packages are installed with apt-get,
+# through sudo unless run by root. On other systems it says what is needed, and fails when something
+# is missing.
+set -eu
+
+# group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER.
+table='
+build c:gcc            gcc                      gcc
+build c:make           make                     make
+build c:xxd            xxd                      vim-common
+build h:stdlib.h       libc6-dev                glibc-devel
+build h:civetweb.h     libcivetweb-dev          civetweb-devel
+build h:cjson/cJSON.h  libcjson-dev             cjson-devel
+build h:sodium.h       libsodium-dev            libsodium-devel
+build h:sqlite3.h      libsqlite3-dev           sqlite-devel
+build h:wslay/wslay.h  libwslay-dev             wslay-devel
+build h:libconfig.h    libconfig-dev            libconfig-devel
+build h:uthash.h       uthash-dev               uthash-devel
+build h:curl/curl.h    libcurl4-openssl-dev     libcurl-devel
+test  h:criterion/criterion.h libcriterion-dev  criterion-devel
+test  c:curl           curl                     curl
+lint  c:clang-format   clang-format             clang-tools-extra
+lint  c:clang-tidy     clang-tidy               clang-tools-extra
+lint  c:cppcheck       cppcheck                 cppcheck
+'
+
+groups=${*:-build test lint}
+compiler=${CC:-cc}
+
+present() {
+    case $1 in
+    c:*) command -v "${1#c:}" >/dev/null 2>&1 ;;
+    h:*) printf '#include <%s>\n' "${1#h:}" | "$compiler" -E -o /dev/null - 2>/dev/null ;;
+    esac
+}
+
+debian= fedora= names=
+while read -r group probe deb rpm; do
+    case " $groups " in *" $group "*) ;; *) continue ;; esac
+    [ -n "$group" ] || continue
+    present "$probe" && continue
+    names="$names ${probe#?:}"
+    debian="$debian $deb"
+    fedora="$fedora $rpm"
+done <<EOF
+$table
+EOF
+
+if [ -z "$names" ]; then
+    exit 0
+fi
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    {
+        echo "Missing:$names"
+        echo "Install them and run this again:"
+        echo "  Fedora:  sudo dnf install$fedora"
+        echo "  others:  the development packages of civetweb (with WebSocket), cJSON, libsodium,"
+        echo "           sqlite3, wslay, libconfig, uthash and libcurl; xxd; Criterion for the tests"
+    } >&2
+    exit 1
+fi
+
+root=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "Missing:$names" >&2
+        echo "Run as root: apt-get install$debian" >&2
+        exit 1
+    fi
+    root=sudo
+fi
+echo "Installing:$debian" >&2
+# shellcheck disable=SC2086 # words on purpose
+$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $debian >&2 || {
+    $root apt-get update >&2
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $debian >&2
+}

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Checks format, layers and code: lint.sh [format] [layers] [tidy] [cppcheck], default all four.
+set -u
+failed=
+want=${*:-format layers tidy cppcheck}
+files() { find "$@" \( -name '*.c' -o -name '*.h' \) -print | LC_ALL=C sort; }
+
+for step in $want; do
+    printf '== %s\n' "$step"
+    case $step in
+    format)
+        files src include tests | xargs clang-format --dry-run -Werror || failed="$failed format"
+        ;;
+    layers)
+        sh scripts/check-layers.sh src || failed="$failed layers"
+        ;;
+    tidy)
+        files src | grep '\.c$' | xargs -P 2 -n 6 clang-tidy --quiet -- \
+            -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc 2>/dev/null || failed="$failed tidy"
+        ;;
+    cppcheck)
+        cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+            --error-exitcode=1 -j 2 -D_GNU_SOURCE -Iinclude -Isrc --library=posix \
+            --suppressions-list=scripts/cppcheck.txt src || failed="$failed cppcheck"
+        ;;
+    *)
+        echo "lint.sh: no step named $step" >&2
+        exit 64
+        ;;
+    esac
+done
+if [ -n "$failed" ]; then
+    printf 'lint failed:%s\n' "$failed" >&2
+    exit 1
+fi
