@@ -38,9 +38,12 @@ void eg_listener_stop(struct eg_listener *l);
 void eg_listener_client_addr(struct eg_listener *l, const struct mg_connection *conn, char out[64]);
 
 /*
- * Takes the socket of a plain HTTP request (an event stream), after `head` (a complete status line
- * and header block) was written to it. To be called as the handler's last act. a->fd is filled in.
- * Takes a. EG_EIO: not adopted, connection closed.
+ * Takes the socket of a plain HTTP request (an event stream): writes head (a complete status line
+ * and header block) to it and hands it to the reactors of l, the public listener, even for a
+ * request that came in on the admin one. To be called as the handler's last act. a->fd and a->addr
+ * are filled in. Takes a, whatever happens.
+ * EG_EFULL: a limit of the address or of all connections is reached; nothing was written, the
+ * handler answers too_many_connections. EG_EIO: not adopted, the connection closes.
  */
 enum eg_err eg_adopt_stream(struct eg_listener *l, struct mg_connection *conn, struct eg_slice head,
                             struct eg_adopted *a) EG_MUST;

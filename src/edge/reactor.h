@@ -18,8 +18,11 @@ enum eg_conn_mode { EG_CONN_WS, EG_CONN_SSE, EG_CONN_ECHO /* start-up self-test 
 struct eg_adopted {
     int fd; /* non-blocking, TCP_NODELAY, owned */
     enum eg_conn_mode mode;
-    char addr[64];       /* client address as limits count it */
-    char *token;         /* from Authorization, subprotocol or query; NULL none */
+    /* Client address as limits count it. Unless refuse is set it was entered there by the listener;
+     * the reactor calls eg_limits_established and, at the end, eg_limits_leave. */
+    char addr[64];
+    char *token;           /* from Authorization, subprotocol or query; NULL none */
+    bool token_from_query; /* the token of hello goes before it */
     bool origin_allowed; /* false: the first frame is answered by hello_error origin_not_allowed */
     enum eg_code refuse; /* not NONE: the first frame is answered by this hello_error (limits) */
     bool draining;
