@@ -33,6 +33,8 @@ enum eg_cmd_kind {
                       REFUSE */
     EG_CMD_DETACH, /* the connection is gone or leaves; no answer */
     EG_CMD_FRAME,  /* message abort ack presence typing emit final fail extend publish */
+    EG_CMD_SYNC,   /* answered by EG_OUT_SYNC after the batch, whatever became of it: tells the
+                      reactor that all earlier commands of conn are done with (back-pressure) */
     EG_CMD_CALL    /* from HTTP: struct eg_call */
 };
 
@@ -73,6 +75,7 @@ enum eg_out_kind {
     EG_OUT_FRAME,   /* conn: bytes. cursor > 0: it stands in place of that event of sid */
     EG_OUT_EVENT,   /* every follower of sid but `except`: bytes is the event at cursor */
     EG_OUT_NOTICE,  /* every follower of sid with all of caps, but `except`: bytes, not stored */
+    EG_OUT_SYNC,    /* conn: the answer to EG_CMD_SYNC; nothing is sent */
     EG_OUT_CLOSE    /* conn: send bytes (may be NULL), then close with code close_code */
 };
 

@@ -48,7 +48,8 @@ enum eg_err eg_reactors_new(const struct eg_reactors_config *config,
                             struct eg_reactors **out) EG_MUST;
 /* Starts the threads. core is borrowed until eg_reactors_stop returns. */
 enum eg_err eg_reactors_start(struct eg_reactors *rs, struct eg_core *core) EG_MUST;
-/* Takes a; on failure the socket is closed. Any thread. */
+/* Takes what a holds (socket, token, epoch, claims), not the struct itself, which may be on the
+ * stack; on failure the socket is closed. Any thread. */
 void eg_reactors_adopt(struct eg_reactors *rs, struct eg_adopted *a);
 /* struct eg_core_hooks.release. Takes r. */
 void eg_reactors_release(void *rs, unsigned reactor, struct eg_release *r);
@@ -60,7 +61,11 @@ void eg_reactors_drain(struct eg_reactors *rs);
 /* Tells every connection reconnect + close 1012, spreading retry_after_ms over 0..spread_ms;
  * returns when all are closed or after timeout_ms. */
 void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t timeout_ms);
-void eg_reactors_stop(struct eg_reactors *rs); /* ends threads, closes what is left, frees */
+/* Ends the threads and closes what is left; releases that come later are dropped. To be called
+ * before eg_core_stop, whose last batch still calls eg_reactors_release. */
+void eg_reactors_end(struct eg_reactors *rs);
+/* eg_reactors_end, when it was not called, and frees. */
+void eg_reactors_stop(struct eg_reactors *rs);
 
 /* One connection, for operators. Valid during the callback. */
 struct eg_conn_info {
@@ -73,7 +78,7 @@ struct eg_conn_info {
 /* Calls fn for each connection, on the caller's thread, from copies. Waits for the reactors. */
 void eg_reactors_each(struct eg_reactors *rs,
                       void (*fn)(void *arg, const struct eg_conn_info *info), void *arg);
-/* Closes connections: with id, or with jti/sub when id is 0. Any thread. */
+/* Closes the connection id, if it is still there. Any thread. reason is static text. */
 void eg_reactors_kick(struct eg_reactors *rs, eg_conn_id id, unsigned short close_code,
                       const char *reason);
 
