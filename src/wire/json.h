@@ -29,6 +29,8 @@ struct eg_json_member {
 };
 
 #define EG_JSON_MEMBERS_MAX 64
+#define EG_JSON_KEYS_MAX (1 << 20) /* keys of all open objects together; more are refused */
+#define EG_JSON_NESTING_LIMIT 128  /* a larger max_depth counts as this */
 
 /* What the guard found. On failure offset is the byte where the text stops being valid, reason
  * static. */
@@ -43,9 +45,9 @@ struct eg_json_doc {
 
 /*
  * Checks text and fills doc. EG_EINVALID with offset and reason when it breaks a rule. Any
- * outermost kind is accepted; members is 0 unless it is an object. Time is O(n log keys); memory is
- * bounded by the keys of the open objects (at most max_keys in one object, else refused), EG_ENOMEM
- * without it.
+ * outermost kind is accepted; members is 0 unless it is an object. Time is O(n); memory is
+ * bounded by the keys of the open objects (none is allocated for a few dozen; more than
+ * EG_JSON_KEYS_MAX are refused), EG_ENOMEM without it. Texts of 2 GiB and more are refused.
  */
 enum eg_err eg_json_scan(struct eg_slice text, int max_depth, struct eg_json_doc *doc) EG_MUST;
 
@@ -56,8 +58,8 @@ const struct eg_json_member *eg_json_get(const struct eg_json_doc *doc, const ch
  * Decodes a checked JSON string (with quotes) and appends it to out as UTF-8.
  */
 void eg_json_unquote(struct eg_slice quoted, struct eg_buf *out);
-/* True, and *out set, when a checked number is an integer within ±(2^53-1); 1.0 and 1e2 are
- * integers. */
+/* True, and *out set, when a checked number is an exact integer: digits alone, without fraction or
+ * exponent (1.0 and 1e2 are none), within ±(2^53-1). */
 bool eg_json_integer(struct eg_slice number, int64_t *out);
 /* A checked number as double. */
 double eg_json_double(struct eg_slice number);
