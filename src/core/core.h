@@ -13,6 +13,7 @@
 #include "base/queue.h"
 #include "ebbgate/settings.h"
 #include "store/storage.h"
+#include "wire/event.h"
 #include "wire/frame.h"
 
 /* A connection's number, unique for the life of the process: reactor (top 8 bits), slot,
@@ -55,8 +56,6 @@ struct eg_cmd {
 /* A zeroed command, NULL without memory. The core frees it with eg_cmd_free after its batch. */
 struct eg_cmd *eg_cmd_new(enum eg_cmd_kind kind, eg_conn_id conn);
 void eg_cmd_free(struct eg_cmd *cmd);
-/* The last members of the event that frame makes ("data":{...} or "status":...). Reactor side. */
-void eg_frame_tail(const struct eg_frame *frame, struct eg_buf *out);
 
 /* What an accepted handshake is told. Ids are NUL-terminated. */
 struct eg_welcome {

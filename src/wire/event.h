@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "ebbgate/codes.h"
+#include "wire/frame.h"
 
 /* Everything that goes into an event. Slices are borrowed. */
 struct eg_event {
@@ -38,6 +39,13 @@ enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event) EG_MUST;
 /* The member of a stored event's tail named key, raw ("content" inside data: path "data.content").
  */
 struct eg_slice eg_event_field(struct eg_slice event, const char *path);
+
+/*
+ * Appends the last members of the event that frame makes: "data":{"content":...} for a message,
+ * "data":... for emit and publish ({} when there is none), "status":"final","content":...,
+ * "outcome":... for final. Nothing for other frames.
+ */
+void eg_frame_tail(const struct eg_frame *frame, struct eg_buf *out);
 
 /* Appends {"type":"error",...}. message NULL: the table's text. ref, field, scope NULL or "": left
  * out. retry_after_s < 0: left out. */

@@ -30,12 +30,19 @@ const char *eg_json_skip_string(const char *p, const char *end)
 {
     p++;
     while (p < end) {
-        p = eg_json_plain(p, end);
-        if (p == end)
-            break;
-        if (*p == '"')
+        if (end - p >= 8) {
+            uint64_t w = eg_load8(p);
+
+            if ((eg_zero8(w ^ EG_LOW_BITS * '"') | eg_zero8(w ^ EG_LOW_BITS * '\\')) == 0) {
+                p += 8;
+                continue;
+            }
+        }
+        while (p < end && *p != '"' && *p != '\\')
+            p++;
+        if (p < end && *p == '"')
             return p + 1;
-        p += *p == '\\' ? 2 : 1;
+        p += 2;
     }
     return end;
 }
@@ -112,6 +119,8 @@ bool eg_json_next(const char **p, const char *end, bool object, struct eg_json_m
         const char *key = at;
 
         at = eg_json_skip_string(at, end);
+        if (at - key < 2)
+            return false;
         out->key = (struct eg_slice){key + 1, (size_t)(at - key) - 2};
         at = eg_json_skip_space(at, end);
         at = eg_json_skip_space(at < end ? at + 1 : at, end); /* the colon */
@@ -177,14 +186,14 @@ bool eg_json_find(struct eg_slice object, const char *name, struct eg_json_membe
     return false;
 }
 
-static int hex(char c)
+static unsigned hex(char c)
 {
-    return c <= '9' ? c - '0' : (c | 32) - 'a' + 10;
+    return (unsigned)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10) & 15;
 }
 
 static unsigned hex4(const char *p)
 {
-    return (unsigned)(hex(p[0]) << 12 | hex(p[1]) << 8 | hex(p[2]) << 4 | hex(p[3]));
+    return hex(p[0]) << 12 | hex(p[1]) << 8 | hex(p[2]) << 4 | hex(p[3]);
 }
 
 static char *put_utf8(char *o, unsigned c)
@@ -220,11 +229,13 @@ static char *decode(const char *p, const char *end, char *o)
         p += n;
         if (p == end)
             break;
+        if (end - p < 2 || (p[1] == 'u' && end - p < 6))
+            break; /* not a checked text */
         switch (p[1]) {
         case 'u':
             c = hex4(p + 2);
             p += 6;
-            if (c >= 0xd800 && c <= 0xdbff) {
+            if (c >= 0xd800 && c <= 0xdbff && end - p >= 6) {
                 c = 0x10000 + ((c - 0xd800) << 10) + (hex4(p + 2) - 0xdc00);
                 p += 6;
             }
@@ -255,7 +266,7 @@ static char *decode(const char *p, const char *end, char *o)
 
 void eg_json_unquote(struct eg_slice quoted, struct eg_buf *out)
 {
-    char *o = eg_buf_reserve(out, quoted.n - 2);
+    char *o = quoted.n > 2 ? eg_buf_reserve(out, quoted.n - 2) : NULL;
 
     if (o)
         out->n += (size_t)(decode(quoted.p + 1, quoted.p + quoted.n - 1, o) - o);

@@ -60,4 +60,8 @@ bool eg_json_key_is(struct eg_slice key, const char *name);
 /* The member of a checked object named name; false when text is no object or has none. */
 bool eg_json_find(struct eg_slice object, const char *name, struct eg_json_member *out);
 
+/* Bytes of s as a JSON string, quotes included, and the string itself; returns its end. */
+size_t eg_json_quoted_size(struct eg_slice s);
+char *eg_json_quote_to(char *o, struct eg_slice s);
+
 #endif

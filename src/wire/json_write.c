@@ -5,44 +5,70 @@
 #include "wire/json.h"
 #include "wire/json_text.h"
 
-/* Appends one character that cannot stand in a string as it is. */
-static void quote_char(struct eg_buf *out, unsigned char c)
+/* What stands for c in a string, in out; returns its length. */
+static size_t escape(unsigned char c, char out[6])
 {
     static const char hex[] = "0123456789abcdef";
-    static const char *const names[] = {
-        ['\b'] = "\\b", ['\t'] = "\\t", ['\n'] = "\\n", ['\f'] = "\\f", ['\r'] = "\\r"};
-    char u[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+    static const char letters[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f',
+                                   ['\r'] = 'r', ['"'] = '"',  ['\\'] = '\\'};
 
-    if (c == '"' || c == '\\') {
-        char pair[] = {'\\', (char)c};
-
-        eg_buf_add(out, pair, sizeof(pair));
-    } else if (c < sizeof(names) / sizeof(*names) && names[c]) {
-        eg_buf_add(out, names[c], 2);
-    } else {
-        eg_buf_add(out, u, sizeof(u));
+    out[0] = '\\';
+    if (c < sizeof(letters) && letters[c]) {
+        out[1] = letters[c];
+        return 2;
     }
+    memcpy(out + 1, "u00", 3);
+    out[4] = hex[c >> 4];
+    out[5] = hex[c & 15];
+    return 6;
+}
+
+/* The first byte of p..end that cannot stand in a string as it is. */
+static const char *clean(const char *p, const char *end)
+{
+    while ((p = eg_json_plain(p, end)) < end && (unsigned char)*p >= 0x80)
+        p++;
+    return p;
+}
+
+size_t eg_json_quoted_size(struct eg_slice s)
+{
+    const char *p = s.n ? s.p : "", *end = p + s.n;
+    size_t n = s.n + 2;
+    char out[6];
+
+    while ((p = clean(p, end)) < end)
+        n += escape((unsigned char)*p++, out) - 1;
+    return n;
+}
+
+char *eg_json_quote_to(char *o, struct eg_slice s)
+{
+    const char *p = s.n ? s.p : "", *end = p + s.n;
+
+    *o++ = '"';
+    while (p < end) {
+        const char *stop = clean(p, end);
+
+        memcpy(o, p, (size_t)(stop - p));
+        o += stop - p;
+        p = stop;
+        if (p < end)
+            o += escape((unsigned char)*p++, o);
+    }
+    *o++ = '"';
+    return o;
 }
 
 void eg_json_quote(struct eg_buf *out, struct eg_slice s)
 {
-    const char *p = s.p, *end = s.p + s.n, *from = p;
+    size_t n = eg_json_quoted_size(s);
+    char *o = eg_buf_reserve(out, n);
 
-    eg_buf_char(out, '"');
-    while (p < end) {
-        p = eg_json_plain(p, end);
-        if (p == end)
-            break;
-        if ((unsigned char)*p >= 0x80) {
-            p++;
-            continue;
-        }
-        eg_buf_add(out, from, (size_t)(p - from));
-        quote_char(out, (unsigned char)*p);
-        from = ++p;
+    if (o) {
+        eg_json_quote_to(o, s);
+        out->n += n;
     }
-    eg_buf_add(out, from, (size_t)(end - from));
-    eg_buf_char(out, '"');
 }
 
 void eg_json_key(struct eg_buf *out, const char *key)

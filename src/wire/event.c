@@ -1,0 +1,288 @@
+/*
+ * event.c - the bytes of an event and the frames around it.
+ *
+ * Pure, any thread. An event is written once, in one allocation of its size, in a fixed order of
+ * members; eg_event_read relies on that order, so that nothing has to be parsed when a stored event
+ * is replayed. What does not have it is EG_ECORRUPT.
+ */
+#include <string.h>
+
+#include "wire/event.h"
+#include "wire/json.h"
+#include "wire/json_text.h"
+
+#define DIGITS_MAX 20
+
+/* A number in digits, made from the back. */
+struct decimal {
+    char digit[DIGITS_MAX];
+    int from;
+};
+
+static void decimal_set(struct decimal *d, uint64_t v)
+{
+    d->from = DIGITS_MAX;
+    do {
+        d->digit[--d->from] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+}
+
+static char *put(char *o, struct eg_slice s)
+{
+    if (s.n)
+        memcpy(o, s.p, s.n);
+    return o + s.n;
+}
+
+static char *put_decimal(char *o, const struct decimal *d)
+{
+    return put(o, (struct eg_slice){d->digit + d->from, (size_t)(DIGITS_MAX - d->from)});
+}
+
+struct eg_bytes *eg_event_make(const struct eg_event *e)
+{
+    /* Every word of an event that has all parts, with room for its numbers. */
+    static const char words[] = "{'type':,'session_id':,'cursor':,'seq':,'event_id':,'timestamp':"
+                                ".000,'source':,'turn':,'traceparent':,}";
+    uint64_t ms = e->timestamp_ms < 0 ? 0 : (uint64_t)e->timestamp_ms;
+    struct decimal cursor, seconds, milli, turn;
+    struct eg_bytes *b;
+    char *o;
+
+    decimal_set(&cursor, e->cursor);
+    decimal_set(&seconds, ms / 1000);
+    decimal_set(&milli, 1000 + ms % 1000);
+    decimal_set(&turn, e->turn);
+    b = eg_bytes_new(sizeof(words) + eg_json_quoted_size(e->type) +
+                     eg_json_quoted_size(e->session_id) + eg_json_quoted_size(e->event_id) +
+                     eg_json_quoted_size(e->source) + eg_json_quoted_size(e->traceparent) +
+                     4 * DIGITS_MAX - (size_t)(cursor.from * 2 + seconds.from + turn.from) +
+                     e->tail.n);
+    if (!b)
+        return NULL;
+    o = put(b->data, EG_LIT("{\"type\":"));
+    o = eg_json_quote_to(o, e->type);
+    o = put(o, EG_LIT(",\"session_id\":"));
+    o = eg_json_quote_to(o, e->session_id);
+    o = put(o, EG_LIT(",\"cursor\":"));
+    o = put_decimal(o, &cursor);
+    o = put(o, EG_LIT(",\"seq\":"));
+    o = put_decimal(o, &cursor);
+    o = put(o, EG_LIT(",\"event_id\":"));
+    o = eg_json_quote_to(o, e->event_id);
+    o = put(o, EG_LIT(",\"timestamp\":"));
+    o = put_decimal(o, &seconds);
+    milli.digit[milli.from] = '.';
+    o = put_decimal(o, &milli);
+    o = put(o, EG_LIT(",\"source\":"));
+    o = eg_json_quote_to(o, e->source);
+    if (e->turn) {
+        o = put(o, EG_LIT(",\"turn\":"));
+        o = put_decimal(o, &turn);
+    }
+    if (e->traceparent.n) {
+        o = put(o, EG_LIT(",\"traceparent\":"));
+        o = eg_json_quote_to(o, e->traceparent);
+    }
+    if (e->tail.n) {
+        o = put(o, EG_LIT(","));
+        o = put(o, e->tail);
+    }
+    o = put(o, EG_LIT("}"));
+    *o = '\0';
+    b->n = (size_t)(o - b->data);
+    return b;
+}
+
+/* Steps over word at *p; false when something else is there. */
+static bool take(const char **p, const char *end, struct eg_slice word)
+{
+    if ((size_t)(end - *p) < word.n || memcmp(*p, word.p, word.n) != 0)
+        return false;
+    *p += word.n;
+    return true;
+}
+
+/* The inside of a string whose opening quote has been passed, and its closing quote. */
+static bool take_string(const char **p, const char *end, struct eg_slice *out)
+{
+    const char *stop = *p;
+
+    while (stop < end && *stop != '"')
+        stop += *stop == '\\' ? 2 : 1;
+    if (stop >= end)
+        return false;
+    *out = (struct eg_slice){*p, (size_t)(stop - *p)};
+    *p = stop + 1;
+    return true;
+}
+
+static bool take_number(const char **p, const char *end, uint64_t *out)
+{
+    const char *from = *p;
+    uint64_t v = 0;
+
+    while (*p < end && **p >= '0' && **p <= '9' && *p - from < DIGITS_MAX - 1)
+        v = v * 10 + (uint64_t)(*(*p)++ - '0');
+    *out = v;
+    return *p > from;
+}
+
+/* Seconds with three decimals. */
+static bool take_time(const char **p, const char *end, struct eg_event_head *out)
+{
+    const char *from = *p, *point;
+    uint64_t seconds, milli;
+
+    if (!take_number(p, end, &seconds) || !take(p, end, EG_LIT(".")))
+        return false;
+    point = *p;
+    if (!take_number(p, end, &milli) || *p - point != 3 || seconds > INT64_MAX / 1000 - 1)
+        return false;
+    out->timestamp = (struct eg_slice){from, (size_t)(*p - from)};
+    out->timestamp_ms = (int64_t)(seconds * 1000 + milli);
+    return true;
+}
+
+enum eg_err eg_event_read(struct eg_slice event, struct eg_event_head *out)
+{
+    const char *p = event.p, *end = event.p + event.n;
+    uint64_t seq;
+
+    *out = (struct eg_event_head){0};
+    if (event.n < 2 || end[-1] != '}')
+        return EG_ECORRUPT;
+    end--;
+    if (!take(&p, end, EG_LIT("{\"type\":\"")) || !take_string(&p, end, &out->type) ||
+        !take(&p, end, EG_LIT(",\"session_id\":\"")) || !take_string(&p, end, &out->session_id) ||
+        !take(&p, end, EG_LIT(",\"cursor\":")) || !take_number(&p, end, &out->cursor) ||
+        !take(&p, end, EG_LIT(",\"seq\":")) || !take_number(&p, end, &seq) || seq != out->cursor ||
+        !take(&p, end, EG_LIT(",\"event_id\":\"")) || !take_string(&p, end, &out->event_id) ||
+        !take(&p, end, EG_LIT(",\"timestamp\":")) || !take_time(&p, end, out) ||
+        !take(&p, end, EG_LIT(",\"source\":\"")) || !take_string(&p, end, &out->source))
+        return EG_ECORRUPT;
+    if (take(&p, end, EG_LIT(",\"turn\":")) && !take_number(&p, end, &out->turn))
+        return EG_ECORRUPT;
+    if (take(&p, end, EG_LIT(",\"traceparent\":\"")) && !take_string(&p, end, &out->traceparent))
+        return EG_ECORRUPT;
+    if (p < end && !take(&p, end, EG_LIT(",")))
+        return EG_ECORRUPT;
+    out->tail = (struct eg_slice){p, (size_t)(end - p)};
+    return EG_OK;
+}
+
+enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event)
+{
+    struct eg_event_head h;
+    struct decimal seq;
+    enum eg_err e = eg_event_read(event, &h);
+    char *o;
+
+    if (e)
+        return e;
+    o = eg_buf_reserve(out, event.n + h.type.n + h.event_id.n + h.timestamp.n + h.source.n +
+                                2 * DIGITS_MAX + 160);
+    if (!o)
+        return EG_ENOMEM;
+    decimal_set(&seq, h.cursor);
+    o = put(o, EG_LIT("{\"type\":\"replay\",\"seq\":"));
+    o = put_decimal(o, &seq);
+    o = put(o, EG_LIT(",\"event\":{\"type\":\""));
+    o = put(o, h.type);
+    o = put(o, EG_LIT("\",\"event_id\":\""));
+    o = put(o, h.event_id);
+    o = put(o, EG_LIT("\",\"timestamp\":"));
+    o = put(o, h.timestamp);
+    o = put(o, EG_LIT(",\"source\":\""));
+    o = put(o, h.source);
+    o = put(o, EG_LIT("\",\"target\":null,\"sequence\":"));
+    o = put_decimal(o, &seq);
+    o = put(o, EG_LIT(",\"data\":"));
+    o = put(o, event);
+    o = put(o, EG_LIT("}}"));
+    out->n = (size_t)(o - out->p);
+    return EG_OK;
+}
+
+struct eg_slice eg_event_field(struct eg_slice event, const char *path)
+{
+    struct eg_event_head h;
+    struct eg_json_member m;
+    const char *p, *end;
+    char name[64];
+
+    if (eg_event_read(event, &h))
+        return (struct eg_slice){NULL, 0};
+    p = h.tail.p;
+    end = h.tail.p + h.tail.n;
+    for (;;) {
+        size_t n = strcspn(path, ".");
+        bool found = false;
+
+        if (n >= sizeof(name))
+            return (struct eg_slice){NULL, 0};
+        memcpy(name, path, n);
+        name[n] = '\0';
+        while (!found && eg_json_next(&p, end, true, &m))
+            found = eg_json_key_is(m.key, name);
+        if (!found)
+            return (struct eg_slice){NULL, 0};
+        if (path[n] == '\0')
+            return m.value;
+        if (m.kind != EG_JSON_OBJECT)
+            return (struct eg_slice){NULL, 0};
+        p = m.value.p + 1;
+        end = m.value.p + m.value.n;
+        path += n + 1;
+    }
+}
+
+void eg_frame_tail(const struct eg_frame *frame, struct eg_buf *out)
+{
+    static const struct eg_slice nothing = {"\"\"", 2};
+
+    switch (frame->type) {
+    case EG_FRAME_MESSAGE:
+        eg_buf_str(out, "\"data\":{\"content\":");
+        eg_buf_slice(out, frame->content);
+        if (frame->message_id.n)
+            eg_json_kstr(out, "message_id", frame->message_id);
+        if (frame->metadata.n)
+            eg_json_kraw(out, "metadata", frame->metadata);
+        eg_buf_char(out, '}');
+        break;
+    case EG_FRAME_EMIT:
+    case EG_FRAME_PUBLISH:
+        eg_buf_str(out, "\"data\":");
+        eg_buf_slice(out, frame->data.n ? frame->data : EG_LIT("{}"));
+        break;
+    case EG_FRAME_FINAL:
+        eg_buf_str(out, "\"status\":\"final\",\"content\":");
+        eg_buf_slice(out, frame->content.n ? frame->content : nothing);
+        eg_buf_str(out, ",\"outcome\":");
+        eg_buf_slice(out, frame->outcome.n ? frame->outcome : EG_LIT("{\"status\":\"ok\"}"));
+        break;
+    default:
+        break;
+    }
+}
+
+void eg_error_frame(struct eg_buf *out, enum eg_code code, const char *message, const char *field,
+                    struct eg_slice ref, const char *required_scope, int64_t retry_after_s)
+{
+    const struct eg_code_info *info = eg_code_info(code);
+
+    eg_buf_str(out, "{\"type\":\"error\"");
+    eg_json_kcstr(out, "code", info->name);
+    eg_json_kcstr(out, "message", message && *message ? message : info->text);
+    if (ref.n)
+        eg_json_kstr(out, "ref", ref);
+    if (field && *field)
+        eg_json_kcstr(out, "field", field);
+    if (required_scope && *required_scope)
+        eg_json_kcstr(out, "required_scope", required_scope);
+    if (retry_after_s >= 0)
+        eg_json_kint(out, "retry_after_seconds", retry_after_s);
+    eg_buf_char(out, '}');
+}
