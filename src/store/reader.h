@@ -74,7 +74,9 @@ enum eg_err eg_reader_stats(struct eg_reader *r, struct eg_store_stats *out) EG_
 
 /* Sessions that retention has work on: rows with updated_ms or bounds past the given limits, at
  * most max, sid > after. 0 in a bound: not asked. Calls fn with the row and the first cursor to
- * keep, or cursor 0 when the whole closed session is to be deleted. */
+ * keep, or cursor 0 when the whole session is to be deleted: a closed one past its time, or any in
+ * state DELETING. *last_sid is where to go on with the next call, 0 at the end; a call looks at a
+ * bounded number of sessions, so it may find none and still not be at the end. */
 struct eg_retention {
     int64_t events_before_ms, max_events, max_bytes, closed_before_ms;
 };

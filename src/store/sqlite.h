@@ -12,14 +12,18 @@
 /*
  * Opens DIR for writing; makes folder (0700), database and epoch when there are none, migrates an
  * older schema, and takes the lock. EG_EBUSY: another process has it. EG_ETOONEW: a newer schema.
- * EG_ECORRUPT: not our database. Nothing is touched on these. why says what and where.
+ * EG_ECORRUPT: not our database, damaged, empty, or gone while its journal is still there. Nothing
+ * is touched on these. why says what and where. Sessions that a crash left FORKING become DELETING
+ * (eg_reader_retention reports those), and revocations that may be forgotten are.
  */
 enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why,
                            size_t why_size) EG_MUST;
 
 /* Pages in the write-ahead log since the last full checkpoint. Writer thread. */
 int eg_sqlite_wal_pages(struct eg_storage *s);
-/* A PASSIVE checkpoint, outside a transaction. Writer thread. */
+/* A PASSIVE checkpoint, outside a transaction; holds readers of this process back for a moment when
+ * the log has grown long. EG_EUNKNOWN: a flush failed, the process must end. Other failures may be
+ * tried again. Writer thread. */
 enum eg_err eg_sqlite_checkpoint(struct eg_storage *s) EG_MUST;
 /* Whether the last failure has passed: tries a small durable write. Writer thread, outside a
  * transaction. */

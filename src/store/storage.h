@@ -6,8 +6,13 @@
  * was written before. A failing write is latched: the following writes do nothing, and commit
  * reports it and rolls back.
  *
- * Commit: EG_OK: on disk. EG_EFULL, EG_EIO, EG_EBUSY: rolled back, nothing of it remains.
- * EG_EUNKNOWN: the flush failed, the outcome is unknown, the process must end (exit 75).
+ * Commit: EG_OK: on disk. EG_EUNKNOWN: the flush failed, the outcome is unknown, the process must
+ * end (exit 75); every later begin fails the same way. Anything else (EG_EFULL, EG_EIO, EG_EBUSY,
+ * EG_ENOMEM, EG_ECORRUPT, EG_EEXISTS, EG_ENOTFOUND): rolled back, nothing of it remains.
+ * After a failure commit has rolled back already; rollback then does nothing.
+ *
+ * Callbacks may call other functions of the table, but not the one they are called from, and may
+ * not write. Between a latched failure and the end of its transaction reads return that failure.
  */
 #ifndef EG_STORE_STORAGE_H
 #define EG_STORE_STORAGE_H
@@ -95,6 +100,9 @@ struct eg_storage_ops {
                                   uint64_t *cursor, struct eg_bytes **body);
     enum eg_err (*event_get)(struct eg_storage *s, int64_t sid, uint64_t cursor,
                              struct eg_bytes **body);
+    /* The chained hash of a stored event: what floor_hash becomes when the floor moves past it. */
+    enum eg_err (*event_hash)(struct eg_storage *s, int64_t sid, uint64_t cursor,
+                              uint8_t hash[EG_CHAIN_BYTES]);
     /* Events from cursor on, at most max; body is borrowed during the call. */
     enum eg_err (*events)(struct eg_storage *s, int64_t sid, uint64_t from, int max,
                           eg_event_fn *fn, void *arg);

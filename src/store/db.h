@@ -1,0 +1,71 @@
+/*
+ * db.h - private to src/store: what writer, readers, backup and check have in common.
+ *
+ * A thin layer over one sqlite3 connection, used by one thread at a time: opening it read-only,
+ * telling our database from any other, translating result codes, reading rows into structs.
+ */
+#ifndef EG_STORE_DB_H
+#define EG_STORE_DB_H
+
+#include <limits.h>
+#include <sqlite3.h>
+
+#include "store/storage.h"
+
+#define EG_DB_APPLICATION_ID 0x45624761 /* "EbGa", PRAGMA application_id */
+#define EG_DB_NAME "ebbgate.db"
+#define EG_DB_WHY 512
+
+/* The schema this program knows: how many files sql/ holds. */
+int eg_db_newest_version(void);
+
+/* Once a process, before its first connection: settings of the SQLite library. */
+void eg_db_init(void);
+
+/* Result code (plain or extended) as an error of ours. Not for COMMIT: see sqlite_write.c. */
+enum eg_err eg_db_map(int rc);
+
+/* Writes "path: what: SQLite's text (errno text)" to why. db may be NULL. */
+void eg_db_explain(char *why, size_t why_size, const char *path, const char *what, sqlite3 *db,
+                   int rc);
+
+/* dir/name into out. EG_EINVALID when it does not fit. */
+enum eg_err eg_db_path(char out[PATH_MAX], const char *dir, const char *name) EG_MUST;
+
+/*
+ * Opens the database file at path for reading only and checks that it is ours and of a schema we
+ * know (an older one is EG_EINVALID: it has to be migrated first, unless any_version). Nothing in
+ * the file is changed, and closing it never checkpoints.
+ */
+enum eg_err eg_db_open_ro(const char *path, bool any_version, sqlite3 **out, char *why,
+                          size_t why_size) EG_MUST;
+
+/* The integer that a one-row query gives. */
+enum eg_err eg_db_int(sqlite3 *db, const char *sql, int64_t *out) EG_MUST;
+
+/* EG_OK when the connection shows our application id and a schema not newer than ours. */
+enum eg_err eg_db_check_identity(sqlite3 *db, const char *path, int *version, char *why,
+                                 size_t why_size) EG_MUST;
+
+/* fsync of a directory, so that names made in it last. */
+enum eg_err eg_db_sync_dir(const char *dir) EG_MUST;
+
+/* Binds text; an empty slice is "" and not NULL. The memory is borrowed until the next bind. */
+void eg_db_bind(sqlite3_stmt *st, int at, struct eg_slice s);
+/* Copies column text of at most EG_ID_MAX bytes; what is longer is cut. */
+void eg_db_text(sqlite3_stmt *st, int col, char *out, size_t size);
+struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
+
+/* Columns in the order of eg_db_session, and the reading of them from column `at` on. */
+#define EG_DB_SESSION_COLUMNS                                                                      \
+    "s.sid, s.id, s.agent, s.owner, s.state, s.cursor, s.oldest, s.hash, s.floor_hash, "           \
+    "s.created_ms, s.updated_ms, s.closed_ms, s.bytes, s.last_worker"
+#define EG_DB_SESSION_COUNT 14
+void eg_db_session(sqlite3_stmt *st, struct eg_session_row *out);
+
+#define EG_DB_TURN_COLUMNS                                                                         \
+    "t.sid, t.turn, t.state, t.attempt, t.created_ms, t.until_ms, t.worker, t.error"
+#define EG_DB_TURN_COUNT 8
+void eg_db_turn(sqlite3_stmt *st, struct eg_turn_row *out);
+
+#endif

@@ -1,0 +1,315 @@
+/*
+ * reader.c - a read-only connection: sessions, pages of events, turns and the small tables.
+ * Listings, statistics and retention are in reader_list.c.
+ *
+ * Threads: one at a time a reader. Owns its connection. Each call is one read transaction between
+ * gate.h's enter and leave, with no statement open when it returns; so a socket that drains slowly
+ * never keeps the write-ahead log from being started over. Memory: 4 MiB of page cache a reader.
+ *
+ * Failure modes: EG_EBUSY when the database is being recovered by another process for more than
+ * two seconds; EG_EIO and EG_ECORRUPT with the text in eg_reader_why. A failed call changes
+ * nothing and may be repeated.
+ */
+#include "store/reader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/gate.h"
+#include "store/reader_int.h"
+
+static const char *const reader_sql[EG_RS_COUNT] = {
+#define EG_RS_SQL(name, sql) sql,
+    EG_READER_STATEMENTS(EG_RS_SQL)
+#undef EG_RS_SQL
+};
+
+enum eg_err eg_reader_open(const char *dir, struct eg_reader **out, char *why, size_t why_size)
+{
+    *out = NULL;
+    struct eg_reader *r = calloc(1, sizeof(*r));
+    if (r == NULL) {
+        return EG_ENOMEM;
+    }
+    enum eg_err e = eg_db_path(r->path, dir, EG_DB_NAME);
+    if (e == EG_OK) {
+        e = eg_db_open_ro(r->path, false, &r->db, why, why_size);
+    } else {
+        (void)snprintf(why, why_size, "%s: the name is too long", dir);
+    }
+    if (e != EG_OK) {
+        eg_reader_close(r);
+        return e;
+    }
+    *out = r;
+    return EG_OK;
+}
+
+void eg_reader_close(struct eg_reader *r)
+{
+    if (r == NULL) {
+        return;
+    }
+    for (int i = 0; i < EG_RS_COUNT; i++) {
+        (void)sqlite3_finalize(r->st[i]);
+    }
+    (void)sqlite3_close(r->db);
+    free(r);
+}
+
+const char *eg_reader_why(const struct eg_reader *r)
+{
+    return r->why;
+}
+
+static enum eg_err failed(struct eg_reader *r, int rc)
+{
+    eg_db_explain(r->why, sizeof(r->why), r->path, "read", r->db, rc);
+    return eg_db_map(rc);
+}
+
+sqlite3_stmt *eg_reader_statement(struct eg_reader *r, enum eg_reader_statement which,
+                                  enum eg_err *e)
+{
+    if (r->st[which] == NULL) {
+        int rc = sqlite3_prepare_v3(r->db, reader_sql[which], -1, SQLITE_PREPARE_PERSISTENT,
+                                    &r->st[which], NULL);
+        *e = rc == SQLITE_OK ? EG_OK : failed(r, rc);
+    }
+    return r->st[which];
+}
+
+sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement which, enum eg_err *e)
+{
+    *e = EG_OK;
+    eg_gate_enter();
+    sqlite3_stmt *st = eg_reader_statement(r, which, e);
+    if (st == NULL) {
+        eg_gate_leave();
+    }
+    return st;
+}
+
+void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st)
+{
+    (void)r;
+    (void)sqlite3_reset(st);
+    eg_gate_leave();
+}
+
+bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e)
+{
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) {
+        return true;
+    }
+    *e = rc == SQLITE_DONE ? EG_OK : failed(r, rc);
+    return false;
+}
+
+/* ---- sessions and events ---- */
+
+static enum eg_err one_session(struct eg_reader *r, sqlite3_stmt *st, struct eg_session_row *out)
+{
+    enum eg_err e = EG_OK;
+    if (eg_reader_step(r, st, &e)) {
+        eg_db_session(st, out);
+    } else if (e == EG_OK) {
+        e = EG_ENOTFOUND;
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+enum eg_err eg_reader_session(struct eg_reader *r, struct eg_slice id, struct eg_session_row *out)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_SESSION_BY_ID, &e);
+    if (st == NULL) {
+        return e;
+    }
+    eg_db_bind(st, 1, id);
+    return one_session(r, st, out);
+}
+
+enum eg_err eg_reader_session_sid(struct eg_reader *r, int64_t sid, struct eg_session_row *out)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_SESSION_BY_SID, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int64(st, 1, sid);
+    return one_session(r, st, out);
+}
+
+enum eg_err eg_reader_events(struct eg_reader *r, const struct eg_page *page, eg_event_fn *fn,
+                             void *arg)
+{
+    enum eg_err e;
+    size_t total = 0;
+    bool any = false;
+    sqlite3_stmt *st =
+        eg_reader_begin(r, page->descending ? EG_RS_EVENTS_DOWN : EG_RS_EVENTS_UP, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int64(st, 1, page->sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)(page->from < INT64_MAX ? page->from : INT64_MAX));
+    (void)sqlite3_bind_int64(st, 3, (int64_t)(page->to < INT64_MAX ? page->to : INT64_MAX));
+    (void)sqlite3_bind_int(st, 4, page->max > 0 ? page->max : 0);
+    while (eg_reader_step(r, st, &e)) {
+        struct eg_slice body = eg_db_blob(st, 1);
+        if (any && (total >= page->max_bytes || body.n > page->max_bytes - total)) {
+            break;
+        }
+        any = true;
+        total += body.n;
+        fn(arg, (uint64_t)sqlite3_column_int64(st, 0), body);
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+/* ---- turns ---- */
+
+enum eg_err eg_reader_turns(struct eg_reader *r, int64_t sid, int state, int64_t after_sid,
+                            uint64_t after_turn, int limit, eg_reader_turn_fn *fn, void *arg)
+{
+    enum eg_err e;
+    struct eg_turn_row row;
+    char id[EG_ID_MAX + 1];
+    char agent[EG_ID_MAX + 1];
+    sqlite3_stmt *st = eg_reader_begin(r, sid > 0 ? EG_RS_TURNS_OF : EG_RS_TURNS, &e);
+    if (st == NULL) {
+        return e;
+    }
+    if (sid > 0) {
+        (void)sqlite3_bind_int64(st, 1, sid);
+    }
+    (void)sqlite3_bind_int(st, 2, state);
+    (void)sqlite3_bind_int64(st, 3, after_sid);
+    (void)sqlite3_bind_int64(st, 4, (int64_t)after_turn);
+    (void)sqlite3_bind_int(st, 5, limit > 0 ? limit : 0);
+    while (eg_reader_step(r, st, &e)) {
+        eg_db_turn(st, &row);
+        eg_db_text(st, EG_DB_TURN_COUNT, id, sizeof(id));
+        eg_db_text(st, EG_DB_TURN_COUNT + 1, agent, sizeof(agent));
+        fn(arg, &row, id, agent);
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+enum eg_err eg_reader_agent_turns(struct eg_reader *r, struct eg_slice agent, int64_t *waiting,
+                                  int64_t *running, int64_t *dead, int64_t *oldest_ms)
+{
+    enum eg_err e;
+    *waiting = *running = *dead = *oldest_ms = 0;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_AGENT_TURNS, &e);
+    if (st == NULL) {
+        return e;
+    }
+    eg_db_bind(st, 1, agent);
+    while (eg_reader_step(r, st, &e)) {
+        enum eg_turn_state state = (enum eg_turn_state)sqlite3_column_int(st, 0);
+        int64_t n = sqlite3_column_int64(st, 1);
+        int64_t since = sqlite3_column_int64(st, 2);
+        if (state == EG_TURN_DEAD) {
+            *dead += n;
+            continue;
+        }
+        if (state == EG_TURN_RUNNING || state == EG_TURN_ABORTING) {
+            *running += n;
+        } else {
+            *waiting += n;
+        }
+        if (*oldest_ms == 0 || since < *oldest_ms) {
+            *oldest_ms = since;
+        }
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+/* ---- small tables ---- */
+
+static enum eg_err texts(struct eg_reader *r, sqlite3_stmt *st, eg_text_fn *fn, void *arg)
+{
+    enum eg_err e;
+    char text[EG_ID_MAX + 8];
+    while (eg_reader_step(r, st, &e)) {
+        eg_db_text(st, 0, text, sizeof(text));
+        fn(arg, text, sqlite3_column_int64(st, 1));
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+enum eg_err eg_reader_acks(struct eg_reader *r, int64_t sid, eg_text_fn *fn, void *arg)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_ACKS, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int64(st, 1, sid);
+    return texts(r, st, fn, arg);
+}
+
+enum eg_err eg_reader_agents(struct eg_reader *r, eg_text_fn *fn, void *arg)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_AGENTS, &e);
+    return st != NULL ? texts(r, st, fn, arg) : e;
+}
+
+enum eg_err eg_reader_revoked(struct eg_reader *r, eg_text_fn *fn, void *arg)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_REVOKED, &e);
+    return st != NULL ? texts(r, st, fn, arg) : e;
+}
+
+enum eg_err eg_reader_ack(struct eg_reader *r, int64_t sid, struct eg_slice sub, uint64_t *out)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_ACK, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int64(st, 1, sid);
+    eg_db_bind(st, 2, sub);
+    if (eg_reader_step(r, st, &e)) {
+        *out = (uint64_t)sqlite3_column_int64(st, 0);
+    } else if (e == EG_OK) {
+        e = EG_ENOTFOUND;
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+static const char *text_at(sqlite3_stmt *st, int col)
+{
+    const char *p = (const char *)sqlite3_column_text(st, col);
+    return p != NULL ? p : "";
+}
+
+enum eg_err eg_reader_audit(struct eg_reader *r, int64_t before, int limit, eg_audit_fn *fn,
+                            void *arg)
+{
+    enum eg_err e;
+    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_AUDIT, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int64(st, 1, before > 0 ? before : INT64_MAX);
+    (void)sqlite3_bind_int(st, 2, limit > 0 ? limit : 0);
+    while (eg_reader_step(r, st, &e)) {
+        fn(arg, sqlite3_column_int64(st, 0), sqlite3_column_int64(st, 1), text_at(st, 2),
+           text_at(st, 3), text_at(st, 4), text_at(st, 5));
+    }
+    eg_reader_end(r, st);
+    return e;
+}

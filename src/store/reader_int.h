@@ -1,0 +1,67 @@
+/*
+ * reader_int.h - private to src/store: a reader's state and the steps its calls are made of.
+ */
+#ifndef EG_STORE_READER_INT_H
+#define EG_STORE_READER_INT_H
+
+#include "store/db.h"
+#include "store/reader.h"
+
+#define EG_READER_STATEMENTS(X)                                                                    \
+    X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.id=?1")             \
+    X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1")           \
+    X(EVENTS_UP, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"       \
+                 " ORDER BY cursor LIMIT ?4")                                                      \
+    X(EVENTS_DOWN, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"     \
+                   " ORDER BY cursor DESC LIMIT ?4")                                               \
+    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS ", s.id, s.agent FROM turns t"                           \
+             " CROSS JOIN sessions s ON s.sid=t.sid"                                               \
+             " WHERE (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2)"                              \
+             " ORDER BY t.sid, t.turn LIMIT ?5")                                                   \
+    X(TURNS_OF, "SELECT " EG_DB_TURN_COLUMNS ", s.id, s.agent FROM turns t"                        \
+                " CROSS JOIN sessions s ON s.sid=t.sid"                                            \
+                " WHERE t.sid=?1 AND (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2)"              \
+                " ORDER BY t.sid, t.turn LIMIT ?5")                                                \
+    X(AGENT_TURNS, "SELECT t.state, count(*), min(t.created_ms) FROM turns t"                      \
+                   " CROSS JOIN sessions s ON s.sid=t.sid WHERE s.agent=?1 GROUP BY t.state")      \
+    X(ACKS, "SELECT sub, cursor FROM acks WHERE sid=?1 ORDER BY sub")                              \
+    X(ACK, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                      \
+    X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \
+    X(REVOKED, "SELECT what, until_ms FROM revoked ORDER BY what")                                 \
+    X(AUDIT, "SELECT id, at_ms, who, origin, action, detail FROM audit WHERE id<?1"                \
+             " ORDER BY id DESC LIMIT ?2")                                                         \
+    X(STATS, "SELECT (SELECT count(*) FROM sessions),"                                             \
+             "(SELECT count(*) FROM sessions WHERE state=?1),"                                     \
+             "(SELECT page_count FROM pragma_page_count)*"                                         \
+             "(SELECT page_size FROM pragma_page_size)")                                           \
+    X(FROM_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid>?1"                  \
+                " ORDER BY s.sid LIMIT ?2")                                                        \
+    X(BODY_AT, "SELECT body FROM events WHERE sid=?1 AND cursor=?2")                               \
+    X(SIZES, "SELECT cursor, length(body) FROM events WHERE sid=?1 AND cursor>=?2"                 \
+             " ORDER BY cursor LIMIT ?3")
+
+enum eg_reader_statement {
+#define EG_RS_ENUM(name, sql) EG_RS_##name,
+    EG_READER_STATEMENTS(EG_RS_ENUM)
+#undef EG_RS_ENUM
+        EG_RS_COUNT
+};
+
+struct eg_reader {
+    sqlite3 *db;
+    sqlite3_stmt *st[EG_RS_COUNT];
+    char path[PATH_MAX];
+    char why[EG_DB_WHY];
+};
+
+/* The statement, prepared at its first use; NULL on failure, which goes to *e. */
+sqlite3_stmt *eg_reader_statement(struct eg_reader *r, enum eg_reader_statement which,
+                                  enum eg_err *e);
+/* Steps: true for a row; false at the end (*e EG_OK) or on failure (*e set). */
+bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e);
+/* Ends the read: resets st and leaves the gate. Every eg_reader_begin is followed by it. */
+void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st);
+/* Enters the gate and gives the statement. On NULL the gate has been left. */
+sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement which, enum eg_err *e);
+
+#endif

@@ -1,0 +1,115 @@
+/*
+ * sqlite_int.h - private to src/store: the writer's state and its prepared statements.
+ */
+#ifndef EG_STORE_SQLITE_INT_H
+#define EG_STORE_SQLITE_INT_H
+
+#include "store/db.h"
+#include "store/sqlite.h"
+
+/* X(name, SQL): prepared once at opening. */
+#define EG_STATEMENTS(X)                                                                           \
+    X(BEGIN, "BEGIN IMMEDIATE")                                                                    \
+    X(COMMIT, "COMMIT")                                                                            \
+    X(ROLLBACK, "ROLLBACK")                                                                        \
+    X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.id=?1")             \
+    X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1")           \
+    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.state<>?2"           \
+             " ORDER BY t.turn")                                                                   \
+    X(TURN_GET, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.turn=?2")         \
+    X(OPEN_TURNS, "SELECT t.sid, s.agent FROM turns t JOIN sessions s ON s.sid=t.sid"              \
+                  " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
+    X(EVENT_BY_IDKEY, "SELECT cursor, body FROM events WHERE sid=?1 AND idkey=?2")                 \
+    X(EVENT_GET, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2")                     \
+    X(EVENT_HASH, "SELECT hash FROM events WHERE sid=?1 AND cursor=?2")                            \
+    X(EVENTS, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor>=?2"                        \
+              " ORDER BY cursor LIMIT ?3")                                                         \
+    X(ACK_GET, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                  \
+    X(COUNT_OPEN, "SELECT count(*) FROM sessions WHERE owner=?1 AND state=?2")                     \
+    X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \
+    X(REVOKED, "SELECT what, until_ms FROM revoked ORDER BY what")                                 \
+    X(EPOCH, "SELECT value FROM meta WHERE key='epoch'")                                           \
+    X(SESSION_INSERT,                                                                              \
+      "INSERT INTO sessions(id,agent,owner,state,active_hour,cursor,oldest,hash,floor_hash,"       \
+      "created_ms,updated_ms,closed_ms,bytes,last_worker)"                                         \
+      " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")                                   \
+    X(SESSION_UPDATE,                                                                              \
+      "UPDATE sessions SET cursor=?2,oldest=?3,hash=?4,floor_hash=?5,updated_ms=?6,closed_ms=?7,"  \
+      "bytes=?8,last_worker=?9 WHERE sid=?1")                                                      \
+    X(SESSION_MOVE, "UPDATE sessions SET state=?2,active_hour=?3"                                  \
+                    " WHERE sid=?1 AND (state<>?2 OR active_hour<>?3)")                            \
+    X(EVENT_APPEND, "INSERT INTO events(sid,cursor,hash,idkey,body) VALUES(?1,?2,?3,?4,?5)")       \
+    X(TURN_PUT, "INSERT OR REPLACE INTO turns(sid,turn,state,attempt,created_ms,until_ms,worker,"  \
+                "error) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")                                          \
+    X(TURN_DELETE, "DELETE FROM turns WHERE sid=?1 AND turn=?2")                                   \
+    X(ACK_PUT, "INSERT OR REPLACE INTO acks(sid,sub,cursor) VALUES(?1,?2,?3)")                     \
+    X(AGENT_PUT, "INSERT OR IGNORE INTO agents(id,created_ms) VALUES(?1,?2)")                      \
+    X(AGENT_DELETE, "DELETE FROM agents WHERE id=?1")                                              \
+    X(REVOKE, "INSERT INTO revoked(what,until_ms) VALUES(?1,?2)"                                   \
+              " ON CONFLICT(what) DO UPDATE SET until_ms=max(until_ms,excluded.until_ms)")         \
+    X(AUDIT, "INSERT INTO audit(at_ms,who,origin,action,detail) VALUES(?1,?2,?3,?4,?5)")           \
+    X(TRIM_COUNT, "SELECT count(*), total(n), max(cursor) FROM (SELECT cursor, length(body) AS n"  \
+                  " FROM events WHERE sid=?1 AND cursor<?2 ORDER BY cursor LIMIT ?3)")             \
+    X(TRIM, "DELETE FROM events WHERE sid=?1 AND cursor<=?2")                                      \
+    X(SESSION_DELETE, "DELETE FROM sessions WHERE sid=?1")                                         \
+    X(TURNS_DELETE, "DELETE FROM turns WHERE sid=?1")                                              \
+    X(ACKS_DELETE, "DELETE FROM acks WHERE sid=?1")                                                \
+    X(PROBE, "INSERT OR REPLACE INTO meta(key,value) VALUES('probe', randomblob(65536))")
+
+enum eg_statement {
+#define EG_ST_ENUM(name, sql) EG_ST_##name,
+    EG_STATEMENTS(EG_ST_ENUM)
+#undef EG_ST_ENUM
+        EG_ST_COUNT
+};
+
+/* What sessions.state and active_hour are known to hold, so that unchanged ones are not written. */
+struct eg_seen {
+    int64_t sid;
+    int64_t hour;
+    int state;
+};
+#define EG_SEEN_SLOTS 65536 /* a power of two */
+
+struct eg_sqlite {
+    struct eg_storage base; /* first */
+    sqlite3 *db;
+    int lock_fd;
+    enum eg_err err; /* first failure of this transaction */
+    bool in_tx;
+    bool dead;                /* a flush failed: nothing is written any more */
+    int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
+    int wal_base;
+    struct eg_seen *seen;
+    sqlite3_stmt *st[EG_ST_COUNT];
+    char path[PATH_MAX];
+    char why[EG_DB_WHY];
+};
+
+extern const struct eg_storage_ops eg_sqlite_write_ops;
+
+/* Notes why an operation failed and returns rc as an error. */
+enum eg_err eg_sqlite_failed(struct eg_sqlite *s, const char *what, int rc);
+
+/* sqlite.c: closes everything, checkpointing unless dead. */
+void eg_sqlite_close(struct eg_storage *base);
+
+/*
+ * sqlite_open.c. Makes the folder (0700) with the parents it lacks; takes DIR/lock; looks at the
+ * database file without opening it as one; makes a new database with an epoch under a temporary
+ * name and moves it into place; runs the migrations that an open database lacks.
+ */
+enum eg_err eg_sqlite_make_dir(const char *dir, char *why, size_t why_size) EG_MUST;
+enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size) EG_MUST;
+enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t why_size) EG_MUST;
+enum eg_err eg_sqlite_create(const char *dir, const char *path, char *why, size_t why_size) EG_MUST;
+enum eg_err eg_sqlite_migrate(sqlite3 *db, const char *path, int from, char *why,
+                              size_t why_size) EG_MUST;
+/* Moves the finished file tmp to path, which must not exist, and makes the move last. */
+enum eg_err eg_sqlite_place(const char *dir, const char *tmp, const char *path, char *why,
+                            size_t why_size) EG_MUST;
+/* Removes path and the files SQLite keeps beside it. */
+void eg_sqlite_unlink(const char *path);
+enum eg_err eg_sqlite_set_epoch(sqlite3 *db, const char *path, char *why, size_t why_size) EG_MUST;
+
+#endif
