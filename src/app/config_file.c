@@ -2,9 +2,9 @@
  * config_file.c - one configuration file in libconfig's format into settings.
  *
  * libconfig 1.5 cuts whole numbers that do not fit into 32 bits, silently, unless they end in L. So
- * the text is gone through first: such numbers get their L, numbers beyond 64 bits and @include are
- * mistakes. Threads: one. Failure modes: every mistake is noted with file and line and reading goes
- * on; libconfig itself stops at the first fault of syntax.
+ * the text is gone through first: such numbers get their L (those beyond 64 bits become the largest
+ * there is), and @include is a mistake. Threads: one. Failure modes: every mistake is noted with
+ * file and line and reading goes on; libconfig itself stops at the first fault of syntax.
  */
 #include "app/config.h"
 
@@ -89,7 +89,7 @@ static const char *number_end(const char *s, bool *wide, bool *too_long)
     errno = 0;
     long long v = strtoll(s, NULL, 10);
     *too_long = errno == ERANGE;
-    *wide = *end != 'L' && v > 2147483647LL;
+    *wide = *too_long || (*end != 'L' && v > 2147483647LL);
     return end + strspn(end, "L");
 }
 
@@ -109,17 +109,19 @@ static char *widen_numbers(struct eg_config *c, const char *path, const char *te
             p += strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_*-");
         } else if (isdigit((unsigned char)*p)) {
             p = number_end(p, &wide, &too_long);
-            if (too_long)
-                eg_config_mistake(c, path, line, "the number %.*s is too long", (int)(p - from),
-                                  from);
+        } else if (strncmp(p, "@include", 8) == 0) {
+            eg_config_mistake(c, path, line,
+                              "@include is not supported; put the file into conf.d/");
+            eg_buf_char(&b, '#');
+            p += strcspn(p, "\n");
         } else {
-            if (strncmp(p, "@include", 8) == 0)
-                eg_config_mistake(c, path, line,
-                                  "@include is not supported; put the file into conf.d/");
             line += *p == '\n';
             p++;
         }
-        eg_buf_add(&b, from, (size_t)(p - from));
+        if (too_long)
+            eg_buf_int(&b, INT64_MAX);
+        else
+            eg_buf_add(&b, from, (size_t)(p - from));
         if (wide)
             eg_buf_char(&b, 'L');
     }
@@ -242,7 +244,6 @@ bool eg_config_read_file(struct eg_config *c, const char *path)
 {
     bool ok = true, oom = false;
     int seen[EG_SETTING_COUNT] = {0};
-    int before = c->mistake_count;
     config_t lc;
     config_init(&lc);
     char *wide = NULL, *text = read_text(c, path, &oom);
@@ -255,8 +256,6 @@ bool eg_config_read_file(struct eg_config *c, const char *path)
         ok = false;
         goto out;
     }
-    if (c->mistake_count > before && strstr(text, "@include"))
-        goto out; /* libconfig would go and read it */
     if (!config_read_string(&lc, wide)) {
         eg_config_mistake(c, path, config_error_line(&lc), "%s", config_error_text(&lc));
         goto out;
