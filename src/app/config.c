@@ -36,6 +36,7 @@ void eg_config_mistake(struct eg_config *c, const char *where, int line, const c
     add_line(&c->mistakes, where, line, fmt, ap);
     va_end(ap);
     c->mistake_count++;
+    c->flag_mistakes += strncmp(where, "--", 2) == 0;
 }
 
 static void EG_PRINTF(3, 4) warning(struct eg_config *c, const char *where, const char *fmt, ...)

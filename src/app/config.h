@@ -12,9 +12,10 @@
 
 #include "app/setting.h"
 
-/* One --name value (name as typed, without the dashes). Borrowed. */
+/* One --name value (name as typed, without the dashes). value is borrowed. */
 struct eg_config_flag {
-    const char *name, *value;
+    char name[48];
+    const char *value;
 };
 
 #define EG_CONFIG_FLAGS_MAX 128
@@ -33,6 +34,7 @@ struct eg_config {
     char *file;                     /* the main file that was read, or NULL */
     struct eg_buf mistakes;         /* lines: WHERE: what */
     int mistake_count;
+    int flag_mistakes;      /* how many of them are about flags */
     struct eg_buf warnings; /* lines that stop nothing */
 };
 

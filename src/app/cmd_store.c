@@ -1,0 +1,197 @@
+/*
+ * cmd_store.c - commands on a data folder without a gateway: verify, check, backup, restore.
+ *
+ * verify and check only read and may run beside a gateway; backup copies while it writes; restore
+ * fills an empty folder. Progress goes to stderr when that is a terminal.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app/keys.h"
+#include "base/clock.h"
+#include "store/sqlite.h"
+
+/* Where progress is shown: at most five times a second. */
+struct progress {
+    const char *what;
+    int64_t shown_ms;
+    bool tty, any;
+};
+
+static void show_progress(void *arg, int64_t done, int64_t total)
+{
+    struct progress *p = arg;
+    int64_t now = eg_clock_mono_ms();
+    if (!p->tty || total <= 0 || (now - p->shown_ms < 200 && done < total))
+        return;
+    p->shown_ms = now;
+    p->any = true;
+    fprintf(stderr, "\r%s %3d%%", p->what, (int)(done * 100 / total));
+}
+
+static void end_progress(struct progress *p)
+{
+    if (p->any)
+        fprintf(stderr, "\r%*s\r", (int)strlen(p->what) + 6, "");
+}
+
+static void print_fault(void *arg, const char *text)
+{
+    (void)arg;
+    printf("fault: %s\n", text);
+}
+
+/* What an error of the store means for the caller. */
+static int exit_of(enum eg_err err)
+{
+    switch (err) {
+    case EG_OK:
+        return EG_EXIT_OK;
+    case EG_EBUSY:
+    case EG_EIO:
+    case EG_EFULL:
+    case EG_ENOMEM:
+        return EG_EXIT_RETRY;
+    case EG_ENOTFOUND:
+    case EG_ECORRUPT:
+    case EG_ETOONEW:
+    case EG_EDENIED:
+        return EG_EXIT_CONFIG;
+    default:
+        return EG_EXIT_FAILED;
+    }
+}
+
+static int verify(const struct eg_command *cmd, int argc, char **argv, bool deep)
+{
+    struct eg_data_opts where = {0};
+    struct eg_config c;
+    struct eg_check_result r = {0};
+    struct progress p = {.what = deep ? "checking" : "verifying", .tty = isatty(2)};
+    const char *session = NULL;
+    char why[512] = "";
+    bool quiet = false;
+    const struct eg_opt opts[] = {
+        {"session", 0, EG_OPT_TEXT, "S", "this session only", &session, 0, 0},
+        {"quiet", 'q', EG_OPT_FLAG, NULL, "print faults only", &quiet, 0, 0},
+        EG_DATA_OPTS(&where),
+        {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
+    int code = eg_opts_parse(cmd, opts, argc, argv, NULL, NULL, 0, NULL, NULL, NULL);
+    if (code == EG_PROCEED)
+        code = eg_cli_data(cmd, &where, &c);
+    if (code != EG_PROCEED)
+        return code;
+    enum eg_err err = eg_sqlite_verify(c.settings->data, session, deep, print_fault, show_progress,
+                                       &p, &r, why, sizeof why);
+    end_progress(&p);
+    if (err != EG_OK) {
+        eg_complain(cmd, "%s", *why ? why : eg_err_text(err));
+        code = exit_of(err);
+    } else {
+        if (!quiet || r.faults)
+            printf("%s: %lld sessions, %lld events, %lld faults\n", r.faults ? "damaged" : "intact",
+                   (long long)r.sessions, (long long)r.events, (long long)r.faults);
+        code = r.faults ? EG_EXIT_FAILED : EG_EXIT_OK;
+    }
+    eg_config_free(&c);
+    return eg_cli_done(cmd, code);
+}
+
+static int run_verify(const struct eg_command *cmd, int argc, char **argv)
+{
+    return verify(cmd, argc, argv, false);
+}
+
+static int run_check(const struct eg_command *cmd, int argc, char **argv)
+{
+    return verify(cmd, argc, argv, true);
+}
+
+static int run_backup(const struct eg_command *cmd, int argc, char **argv)
+{
+    struct eg_data_opts where = {0};
+    struct eg_config c;
+    struct progress p = {.what = "copying", .tty = isatty(2)};
+    const char *to = NULL;
+    char why[512] = "";
+    int n = 0;
+    const struct eg_opt opts[] = {EG_DATA_OPTS(&where),
+                                  {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
+    int code = eg_opts_parse(cmd, opts, argc, argv, NULL, &to, 1, &n, NULL, NULL);
+    if (code != EG_PROCEED)
+        return code;
+    if (n < 1)
+        return eg_usage(cmd, "name the file to write");
+    code = eg_cli_data(cmd, &where, &c);
+    if (code != EG_PROCEED)
+        return code;
+    enum eg_err err = eg_sqlite_backup(c.settings->data, to, show_progress, &p, why, sizeof why);
+    end_progress(&p);
+    if (err == EG_OK)
+        printf("%s\n", to);
+    else
+        eg_complain(cmd, "%s", *why ? why : eg_err_text(err));
+    eg_config_free(&c);
+    return eg_cli_done(cmd, err == EG_EEXISTS ? EG_EXIT_USAGE : exit_of(err));
+}
+
+static int run_restore(const struct eg_command *cmd, int argc, char **argv)
+{
+    struct eg_data_opts where = {0};
+    struct eg_config c;
+    const char *from = NULL;
+    char why[512] = "";
+    int n = 0;
+    const struct eg_opt opts[] = {EG_DATA_OPTS(&where),
+                                  {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
+    int code = eg_opts_parse(cmd, opts, argc, argv, NULL, &from, 1, &n, NULL, NULL);
+    if (code != EG_PROCEED)
+        return code;
+    if (n < 1)
+        return eg_usage(cmd, "name the backup file");
+    code = eg_cli_data(cmd, &where, &c);
+    if (code != EG_PROCEED)
+        return code;
+    enum eg_err err = eg_sqlite_restore(from, c.settings->data, why, sizeof why);
+    if (err == EG_OK)
+        printf("restored into %s\n", c.settings->data);
+    else
+        eg_complain(cmd, "%s", *why ? why : eg_err_text(err));
+    eg_config_free(&c);
+    return eg_cli_done(cmd, err == EG_EEXISTS ? EG_EXIT_USAGE : exit_of(err));
+}
+
+const struct eg_command eg_cmd_verify = {
+    .name = "verify",
+    .summary = "Prove that the log was neither altered nor cut",
+    .usage = "[--data DIR] [--session S]",
+    .details =
+        "Goes through the hash chain of every session. Exit code 1 when a fault was found.\n",
+    .run = run_verify,
+    .group = "The data folder"};
+
+const struct eg_command eg_cmd_check = {
+    .name = "check",
+    .summary = "Verify the log and the database's own structure",
+    .usage = "[--data DIR]",
+    .details = "As verify, and SQLite's integrity check. Exit code 1 when a fault was found.\n",
+    .run = run_check,
+    .group = "The data folder"};
+
+const struct eg_command eg_cmd_backup = {
+    .name = "backup",
+    .summary = "Copy the database into a file, also while the gateway runs",
+    .usage = "[--data DIR] FILE",
+    .details = "The copy is checked before it gets its name. FILE must not exist. Keys are not\n"
+               "part of it: copy the folder keys/ of the data folder to a safe place yourself.\n",
+    .run = run_backup,
+    .group = "The data folder"};
+
+const struct eg_command eg_cmd_restore = {
+    .name = "restore",
+    .summary = "Put a backup into an empty data folder",
+    .usage = "[--data DIR] FILE",
+    .details = "The log gets a new epoch, so that clients are told to read it anew.\n",
+    .run = run_restore,
+    .group = "The data folder"};

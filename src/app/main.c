@@ -1,0 +1,79 @@
+/*
+ * main.c - the program's commands.
+ *
+ * Threads: those of the command. Owns nothing. Happy path: find the command, run it, its result is
+ * the exit code. Failure modes: an unknown command is one line and exit code 64.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "app/cli.h"
+#include "ebbgate/protocol.h"
+
+static const struct eg_command *const commands[] = {
+    &eg_cmd_serve, &eg_cmd_check_config, &eg_cmd_config, &eg_cmd_token,  &eg_cmd_chat,
+    &eg_cmd_agent, &eg_cmd_verify,       &eg_cmd_check,  &eg_cmd_backup, &eg_cmd_restore};
+
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+static int print_help(void)
+{
+    const char *group = "";
+    printf(
+        "Usage: ebbgate COMMAND [OPTIONS]\n\n"
+        "A durable session gateway between AI agents and the people and apps that talk to them.\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(group, commands[i]->group) != 0) {
+            group = commands[i]->group;
+            printf("\n%s:\n", group);
+        }
+        printf("  %-14s%s\n", commands[i]->name, commands[i]->summary);
+    }
+    printf("\n`ebbgate COMMAND --help` tells more. `ebbgate --version` prints the version.\n");
+    return eg_cli_done(NULL, EG_EXIT_OK);
+}
+
+/* The command whose name starts as the unknown one does, for the message. */
+static const struct eg_command *nearest(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++) {
+        const char *known = commands[i]->name;
+        size_t n = strlen(name);
+        if (n >= 2 && (strncmp(known, name, n) == 0 || strncmp(known, name, strlen(known)) == 0))
+            return commands[i];
+    }
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strncmp(commands[i]->name, name, 2) == 0)
+            return commands[i];
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return eg_usage(NULL, "a command is needed");
+    const char *name = argv[1];
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return print_help();
+    if (strcmp(name, "help") == 0 && argc == 2)
+        return print_help();
+    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+        printf("ebbgate %s\n", EG_VERSION);
+        return eg_cli_done(NULL, EG_EXIT_OK);
+    }
+    static char help[] = "--help";
+    char *help_argv[] = {argv[argc - 1], help, NULL};
+    bool wants_help = strcmp(name, "help") == 0;
+    if (wants_help)
+        name = argv[2];
+    for (int i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i]->name, name) == 0)
+            return wants_help ? commands[i]->run(commands[i], 2, help_argv)
+                              : commands[i]->run(commands[i], argc - 1, argv + 1);
+    }
+    const struct eg_command *near = nearest(name);
+    if (near)
+        return eg_usage(NULL, "unknown command \"%s\"; did you mean %s?", name, near->name);
+    return eg_usage(NULL, "unknown command \"%s\"", name);
+}
