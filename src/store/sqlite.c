@@ -23,6 +23,7 @@
 #include "store/gate.h"
 #include "store/sqlite_int.h"
 
+#define CHECKPOINT_PAGES 500
 #define GATE_PAGES 2000 /* length of the log from which on readers are held back */
 #define GATE_WAIT_MS 50
 
@@ -270,6 +271,12 @@ enum eg_err eg_sqlite_checkpoint(struct eg_storage *base)
     enum eg_err e = checkpoint(s, &whole);
     eg_gate_open();
     return e;
+}
+
+/* A checkpoint whenever this much was written since the last one that emptied the log. */
+enum eg_err eg_sqlite_maintain(struct eg_storage *base)
+{
+    return eg_sqlite_wal_pages(base) < CHECKPOINT_PAGES ? EG_OK : eg_sqlite_checkpoint(base);
 }
 
 enum eg_err eg_sqlite_probe(struct eg_storage *base)

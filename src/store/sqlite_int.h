@@ -17,8 +17,9 @@
     X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.state<>?2"           \
              " ORDER BY t.turn")                                                                   \
     X(TURN_GET, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.turn=?2")         \
-    X(OPEN_TURNS, "SELECT t.sid, s.agent FROM turns t JOIN sessions s ON s.sid=t.sid"              \
-                  " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
+    X(OPEN_TURNS,                                                                                  \
+      "SELECT t.sid, s.agent, max(t.state) FROM turns t JOIN sessions s ON s.sid=t.sid"            \
+      " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")                       \
     X(EVENT_BY_IDKEY, "SELECT cursor, body FROM events WHERE sid=?1 AND idkey=?2")                 \
     X(EVENT_GET, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2")                     \
     X(EVENT_HASH, "SELECT hash FROM events WHERE sid=?1 AND cursor=?2")                            \
@@ -93,6 +94,7 @@ enum eg_err eg_sqlite_failed(struct eg_sqlite *s, const char *what, int rc);
 
 /* sqlite.c: closes everything, checkpointing unless dead. */
 void eg_sqlite_close(struct eg_storage *base);
+enum eg_err eg_sqlite_maintain(struct eg_storage *base);
 
 /*
  * sqlite_open.c. Makes the folder (0700) with the parents it lacks; takes DIR/lock; looks at the

@@ -221,7 +221,8 @@ static enum eg_err op_open_turns(struct eg_storage *base, eg_open_turn_fn *fn, v
     if (e == EG_OK) {
         do {
             eg_db_text(st, 1, agent, sizeof(agent));
-            fn(arg, sqlite3_column_int64(st, 0), agent);
+            fn(arg, sqlite3_column_int64(st, 0), agent,
+               (enum eg_turn_state)sqlite3_column_int(st, 2));
         } while (next(s, st, "read open turns", &e));
     }
     return e;
@@ -629,6 +630,9 @@ const struct eg_storage_ops eg_sqlite_write_ops = {
     .commit = op_commit,
     .rollback = op_rollback,
     .close = eg_sqlite_close,
+    .probe = eg_sqlite_probe,
+    .maintain = eg_sqlite_maintain,
+    .why = eg_sqlite_why,
     .session_by_id = op_session_by_id,
     .session_by_sid = op_session_by_sid,
     .turns = op_turns,

@@ -73,7 +73,7 @@ struct eg_event_row {
 };
 
 typedef void eg_turn_fn(void *arg, const struct eg_turn_row *row);
-typedef void eg_open_turn_fn(void *arg, int64_t sid, const char *agent);
+typedef void eg_open_turn_fn(void *arg, int64_t sid, const char *agent, enum eg_turn_state head);
 typedef void eg_text_fn(void *arg, const char *text, int64_t number);
 typedef void eg_event_fn(void *arg, uint64_t cursor, struct eg_slice body);
 
@@ -84,6 +84,13 @@ struct eg_storage_ops {
     enum eg_err (*commit)(struct eg_storage *s);
     void (*rollback)(struct eg_storage *s);
     void (*close)(struct eg_storage *s);
+    /* Outside a transaction: whether a durable write works (again). */
+    enum eg_err (*probe)(struct eg_storage *s);
+    /* Outside a transaction, after the answers of a batch have left: checkpoints and the like.
+     * EG_EUNKNOWN as for commit; other failures are tried again by themselves. */
+    enum eg_err (*maintain)(struct eg_storage *s);
+    /* Path and errno text of the last failure, for the log. */
+    const char *(*why)(struct eg_storage *s);
 
     /* Reads: EG_OK, EG_ENOTFOUND, or a failure. */
     enum eg_err (*session_by_id)(struct eg_storage *s, struct eg_slice id,
@@ -93,7 +100,8 @@ struct eg_storage_ops {
     enum eg_err (*turns)(struct eg_storage *s, int64_t sid, eg_turn_fn *fn, void *arg);
     enum eg_err (*turn_get)(struct eg_storage *s, int64_t sid, uint64_t turn,
                             struct eg_turn_row *out);
-    /* Sessions with an open turn (not DEAD), oldest open turn first; once a session. */
+    /* Sessions with an open turn (not DEAD), oldest open turn first; once a session, with the state
+     * of its first open turn. */
     enum eg_err (*open_turns)(struct eg_storage *s, eg_open_turn_fn *fn, void *arg);
     /* The event that idkey stands for; body is the caller's to unref. */
     enum eg_err (*event_by_idkey)(struct eg_storage *s, int64_t sid, const uint8_t *idkey,
