@@ -113,6 +113,8 @@ enum eg_call_kind {
     EG_CALL_CLOSE,   /* session_id */
     EG_CALL_DELETE,  /* session_id */
     EG_CALL_FORK,    /* session_id, cursor -> new_session_id */
+    EG_CALL_TRIM,    /* session_id, cursor: the first to keep; events before it are removed */
+    EG_CALL_REAP,    /* cursor: sid of a session in state DELETING: goes on removing it */
     EG_CALL_TURN_RETRY,   /* session_id, turn (dead) -> turn of the new try */
     EG_CALL_AGENT_PUT,    /* agent -> created */
     EG_CALL_AGENT_DELETE, /* agent; EG_CODE_conflict while it has workers, sessions with open turns
@@ -148,6 +150,7 @@ struct eg_call {
     bool duplicate, created;
     char out_session_id[EG_ID_MAX + 1];
     struct eg_buf json; /* caller frees */
+    void *waiter;       /* the core's own */
 };
 
 struct eg_core;
@@ -181,7 +184,7 @@ void eg_core_settings(struct eg_core *core,
 /* Stops handing out turns; *open_turns is asked by eg_core_open_turns until 0. Any thread. */
 void eg_core_drain(struct eg_core *core);
 int64_t eg_core_open_turns(struct eg_core *core); /* running turns now. Any thread */
-/* Wall ms of the last completed loop, for the watchdog. Any thread. */
+/* Monotonic ms of the last completed loop, for the watchdog. Any thread. */
 int64_t eg_core_progress_ms(struct eg_core *core);
 const char *eg_core_epoch(struct eg_core *core);
 /* Commits what was posted, releases it, ends the thread, closes storage, frees. */

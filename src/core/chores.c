@@ -1,0 +1,222 @@
+/*
+ * chores.c - work on one session that would take too long for one batch: trimming behind the floor,
+ * deleting, forking. Some rows each batch; where it stands is told by the rows themselves, so a
+ * rollback or a crash costs nothing.
+ */
+#include "core/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/metrics.h"
+#include "wire/event.h"
+#include "wire/json.h"
+
+#define TRIM_ROWS 500
+#define FORK_ROWS 100
+
+void eg_chore_add(struct eg_machine *m, enum eg_chore_kind kind, int64_t sid, int64_t to_sid,
+                  uint64_t last, struct eg_call *call)
+{
+    struct eg_chore *c;
+    DL_FOREACH(m->chores, c)
+    {
+        if (c->kind == kind && c->sid == sid && kind != EG_CHORE_FORK) {
+            return; /* it will see the new floor */
+        }
+    }
+    c = calloc(1, sizeof *c);
+    if (!c) {
+        m->failed = true;
+        return;
+    }
+    *c = (struct eg_chore){
+        .kind = kind, .sid = sid, .to_sid = to_sid, .last = last, .call = call, .fresh = true};
+    DL_APPEND(m->chores, c);
+}
+
+static void trim(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
+{
+    int removed = 0;
+    int64_t bytes = 0;
+    m->storage->ops->events_trim(m->storage, s->sid, s->oldest, TRIM_ROWS, &removed, &bytes);
+    s->bytes -= bytes;
+    eg_session_changed(m, s);
+    eg_metric_add(EG_M_trimmed_events_total, removed);
+    c->finished = removed < TRIM_ROWS;
+}
+
+static void erase(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
+{
+    int removed = 0;
+    int64_t bytes = 0;
+    m->storage->ops->events_trim(m->storage, s->sid, s->cursor + 1, TRIM_ROWS, &removed, &bytes);
+    if (removed < TRIM_ROWS) {
+        m->storage->ops->session_delete(m->storage, s->sid);
+        s->gone = true;
+        s->dirty = false;
+        c->finished = true;
+    }
+}
+
+struct copies {
+    struct eg_bytes *body[FORK_ROWS];
+    int n;
+    uint64_t last;
+    bool failed;
+};
+
+static void collect(void *arg, uint64_t cursor, struct eg_slice body)
+{
+    struct copies *k = arg;
+    if (cursor > k->last || k->n == FORK_ROWS) {
+        return;
+    }
+    k->body[k->n] = eg_bytes_copy(body.p, body.n);
+    k->failed = k->failed || !k->body[k->n];
+    k->n++;
+}
+
+/* A head's strings are still escaped: decodes one into out, which has room for all of them. */
+static struct eg_slice plain(struct eg_buf *out, struct eg_slice escaped)
+{
+    const size_t at = out->n;
+    if (escaped.n == 0) {
+        return escaped;
+    }
+    eg_json_unquote((struct eg_slice){escaped.p - 1, escaped.n + 2}, out);
+    return (struct eg_slice){out->p + at, out->n - at};
+}
+
+/* Appends a copy of an event under the name of session to. */
+static void copy_event(struct eg_machine *m, struct eg_session *to, struct eg_slice body)
+{
+    struct eg_event_head h;
+    struct eg_buf scratch = {0};
+    if (eg_event_read(body, &h) != EG_OK) {
+        m->failed = true;
+        return;
+    }
+    /* Decoding never grows a string: with this much room the buffer does not move. */
+    eg_buf_reserve(&scratch, h.type.n + h.event_id.n + h.source.n + h.traceparent.n);
+    struct eg_event e = {.type = plain(&scratch, h.type),
+                         .event_id = plain(&scratch, h.event_id),
+                         .source = plain(&scratch, h.source),
+                         .traceparent = plain(&scratch, h.traceparent),
+                         .session_id = eg_slice_cstr(to->id),
+                         .cursor = h.cursor,
+                         .turn = h.turn,
+                         .timestamp_ms = h.timestamp_ms,
+                         .tail = h.tail};
+    struct eg_bytes *bytes = scratch.err ? NULL : eg_event_make(&e);
+    eg_buf_free(&scratch);
+    if (!bytes) {
+        m->failed = true;
+        return;
+    }
+    eg_chain_next(to->hash, eg_bytes_slice(bytes), to->hash);
+    m->storage->ops->event_append(
+        m->storage,
+        &(struct eg_event_row){
+            .sid = to->sid, .cursor = h.cursor, .hash = to->hash, .body = eg_bytes_slice(bytes)});
+    to->cursor = h.cursor;
+    to->bytes += (int64_t)bytes->n;
+    to->updated_ms = h.timestamp_ms > to->updated_ms ? h.timestamp_ms : to->updated_ms;
+    m->events_in_batch++;
+    m->bytes_in_batch += (int64_t)bytes->n;
+    eg_bytes_unref(bytes);
+}
+
+static void fork_done(struct eg_machine *m, struct eg_chore *c, enum eg_code code)
+{
+    if (c->call) {
+        eg_out_done(m, c->call, code);
+    }
+    c->finished = true;
+}
+
+static void copy_some(struct eg_machine *m, struct eg_chore *c, struct eg_session *from)
+{
+    struct copies k = {.last = c->last};
+    struct eg_session *to = eg_session_find_sid(m, c->to_sid);
+    if (!to || from->state == EG_SESSION_DELETING || from->oldest > to->cursor + 1) {
+        /* The source was removed or trimmed under the copy. */
+        if (to) {
+            to->state = EG_SESSION_DELETING;
+            eg_session_changed(m, to);
+            eg_chore_add(m, EG_CHORE_DELETE, to->sid, 0, 0, NULL);
+        }
+        fork_done(m, c, EG_CODE_conflict);
+        return;
+    }
+    if (m->storage->ops->events(m->storage, from->sid, to->cursor + 1, FORK_ROWS, collect, &k) !=
+            EG_OK ||
+        k.failed) {
+        m->failed = true;
+    }
+    for (int i = 0; i < k.n; i++) {
+        if (!m->failed) {
+            copy_event(m, to, eg_bytes_slice(k.body[i]));
+        }
+        eg_bytes_unref(k.body[i]);
+    }
+    eg_session_changed(m, to);
+    if (to->cursor >= c->last) {
+        to->state = EG_SESSION_OPEN;
+        fork_done(m, c, EG_CODE_NONE);
+    }
+}
+
+void eg_chores_step(struct eg_machine *m)
+{
+    struct eg_chore *c = m->chores;
+    if (!c || !eg_machine_write(m)) {
+        return;
+    }
+    struct eg_session *s = eg_session_find_sid(m, c->sid);
+    if (!s || s->gone) {
+        fork_done(m, c, EG_CODE_session_not_found);
+    } else if (c->kind == EG_CHORE_TRIM) {
+        trim(m, c, s);
+    } else if (c->kind == EG_CHORE_DELETE) {
+        erase(m, c, s);
+    } else {
+        copy_some(m, c, s);
+    }
+}
+
+static void drop(struct eg_machine *m, struct eg_chore *c)
+{
+    DL_DELETE(m->chores, c);
+    free(c);
+}
+
+void eg_chores_committed(struct eg_machine *m)
+{
+    struct eg_chore *c, *next;
+    DL_FOREACH_SAFE(m->chores, c, next)
+    {
+        c->fresh = false;
+        if (c->finished) {
+            drop(m, c);
+        }
+    }
+    /* One after the other: a long one does not hold back the rest. */
+    if (m->chores && m->chores->next) {
+        c = m->chores;
+        DL_DELETE(m->chores, c);
+        DL_APPEND(m->chores, c);
+    }
+}
+
+void eg_chores_rolled_back(struct eg_machine *m)
+{
+    struct eg_chore *c, *next;
+    DL_FOREACH_SAFE(m->chores, c, next)
+    {
+        c->finished = false;
+        if (c->fresh) {
+            drop(m, c);
+        }
+    }
+}

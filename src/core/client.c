@@ -1,0 +1,526 @@
+/*
+ * client.c - what clients do: attach (new, resume, gap), publish, abort, acknowledge, detach.
+ */
+#include "core/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/metrics.h"
+#include "wire/event.h"
+#include "wire/json.h"
+
+#define SUBS_KEPT 10000
+
+static const char *const sub_sessions_text = "too many open sessions of this sub";
+
+void eg_identity_free(struct eg_identity *i)
+{
+    free(i->sub);
+    for (char **p = i->agents; p && *p; p++) {
+        free(*p);
+    }
+    for (char **p = i->sessions; p && *p; p++) {
+        free(*p);
+    }
+    free(i->agents);
+    free(i->sessions);
+    *i = (struct eg_identity){0};
+}
+
+/* --- subs --- */
+
+struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
+{
+    struct eg_sub *u = NULL, *next;
+    HASH_FIND(hh, m->subs, sub.p, sub.n, u);
+    if (u) {
+        return u;
+    }
+    if (HASH_COUNT(m->subs) > SUBS_KEPT) {
+        HASH_ITER(hh, m->subs, u, next)
+        {
+            if (u->refs == 0) {
+                HASH_DELETE(hh, m->subs, u);
+                free(u->sub);
+                free(u);
+            }
+        }
+    }
+    u = calloc(1, sizeof *u);
+    if (u) {
+        u->sub = eg_slice_dup(sub);
+    }
+    if (!u || !u->sub) {
+        free(u);
+        m->failed = true;
+        return NULL;
+    }
+    HASH_ADD_KEYPTR(hh, m->subs, u->sub, sub.n, u);
+    return u;
+}
+
+static void sub_drop(struct eg_machine *m, struct eg_sub *u)
+{
+    /* With a rate in force its buckets outlive the connection; else nothing is worth keeping. */
+    if (u && --u->refs == 0 && m->settings->message_rate_per_sub == 0 &&
+        m->settings->byte_rate_per_sub == 0) {
+        HASH_DELETE(hh, m->subs, u);
+        free(u->sub);
+        free(u);
+    }
+}
+
+/* --- connections --- */
+
+struct eg_conn *eg_conn_attach(struct eg_machine *m, struct eg_cmd *cmd)
+{
+    struct eg_conn *c = calloc(1, sizeof *c);
+    struct eg_sub *u = c ? eg_sub_get(m, eg_slice_cstr(cmd->identity.sub)) : NULL;
+    if (!u) {
+        free(c);
+        m->failed = true;
+        return NULL;
+    }
+    u->refs++;
+    c->id = cmd->conn;
+    c->sub = u;
+    c->caps = cmd->frame.caps;
+    c->fresh = true;
+    c->fresh_next = m->fresh;
+    m->fresh = c;
+    /* The command keeps its identity for a second try; the sub's text is shared. */
+    c->identity = (struct eg_identity){.sub = u->sub, .scopes = cmd->identity.scopes};
+    HASH_ADD(hh, m->conns, id, sizeof c->id, c);
+    return c;
+}
+
+static void follow(struct eg_machine *m, struct eg_conn *c, struct eg_session *s)
+{
+    if (!s->followers) {
+        s->followers = calloc(m->reactors, sizeof *s->followers);
+        if (!s->followers) {
+            m->failed = true;
+            return;
+        }
+    }
+    s->followers[EG_CONN_REACTOR(c->id)]++;
+    c->session = s;
+    DL_APPEND(s->conns, c);
+}
+
+void eg_conn_detach(struct eg_machine *m, struct eg_conn *c)
+{
+    struct eg_session *s = c->session;
+    if (s) {
+        eg_session_touch(m, s);
+        if (c->presence) {
+            eg_presence_leave(m, c);
+        }
+        DL_DELETE(s->conns, c);
+        s->followers[EG_CONN_REACTOR(c->id)]--;
+        if (!s->conns) {
+            free(s->followers);
+            s->followers = NULL;
+        }
+    }
+    if (c->worker) {
+        eg_worker_detach(m, c->worker);
+    }
+    for (struct eg_conn **p = &m->fresh; c->fresh && *p; p = &(*p)->fresh_next) {
+        if (*p == c) {
+            *p = c->fresh_next;
+            break;
+        }
+    }
+    HASH_DELETE(hh, m->conns, c);
+    sub_drop(m, c->sub);
+    free(c->presence);
+    free(c->presence_data);
+    free(c);
+}
+
+/* --- attach --- */
+
+static void refuse(struct eg_machine *m, struct eg_cmd *cmd, enum eg_code code, const char *message,
+                   const char *field, int retry_after_s)
+{
+    eg_out_refuse(m, cmd->conn, code, message, field, retry_after_s);
+}
+
+/* Finds or makes the session that hello asks for; NULL when refused. */
+static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
+                                      struct eg_agent *agent, bool *created)
+{
+    const struct eg_frame *f = &cmd->frame;
+    const struct eg_slice owner = eg_slice_cstr(cmd->identity.sub);
+    enum eg_code code = EG_CODE_NONE;
+    struct eg_slice id = f->session_id;
+    char made[37];
+    int64_t open = 0;
+    if (id.n) {
+        struct eg_session *s = eg_session_find(m, id, &code);
+        if (s) {
+            if (!eg_session_enter(s, &cmd->identity) || (agent && s->agent != agent)) {
+                refuse(m, cmd, EG_CODE_auth_unauthorized, NULL, NULL, -1);
+                return NULL;
+            }
+            if (s->state == EG_SESSION_CLOSED && !cmd->stream) {
+                refuse(m, cmd, EG_CODE_session_closed, NULL, NULL, -1);
+                return NULL;
+            }
+            return s;
+        }
+        if (code != EG_CODE_session_not_found || !f->create || cmd->stream) {
+            refuse(m, cmd, code, NULL, NULL, code == EG_CODE_storage_unavailable ? 1 : -1);
+            return NULL;
+        }
+    }
+    if (m->settings->max_sessions_per_sub > 0) {
+        if (m->storage->ops->count_open_sessions(m->storage, owner, &open) != EG_OK) {
+            m->failed = true;
+        }
+        if (open >= m->settings->max_sessions_per_sub) {
+            refuse(m, cmd, EG_CODE_rate_limited, sub_sessions_text, NULL, 60);
+            return NULL;
+        }
+    }
+    if (id.n == 0) {
+        eg_uuid7(m->now.wall_ms, made);
+        id = (struct eg_slice){made, 36};
+    }
+    struct eg_session *s = eg_session_create(m, id, agent, owner, EG_SESSION_OPEN);
+    if (!s) {
+        refuse(m, cmd, EG_CODE_storage_unavailable, NULL, NULL, 1);
+        return NULL;
+    }
+    *created = true;
+    return s;
+}
+
+static uint64_t acked_cursor(struct eg_machine *m, const struct eg_session *s, struct eg_slice sub)
+{
+    uint64_t cursor = 0;
+    const enum eg_err e = m->storage->ops->ack_get(m->storage, s->sid, sub, &cursor);
+    if (e != EG_OK && e != EG_ENOTFOUND) {
+        m->failed = true;
+    }
+    return cursor;
+}
+
+/* Decides between replay, live only and a snapshot. */
+static void position(struct eg_machine *m, const struct eg_session *s, const struct eg_frame *f,
+                     struct eg_welcome *w)
+{
+    const bool asked = f->since >= 0 || f->since_acked;
+    const uint64_t since = f->since_acked ? w->acked : asked ? (uint64_t)f->since : s->cursor;
+    if (f->epoch.n && !eg_slice_is(f->epoch, m->epoch)) {
+        w->resync = EG_RESYNC_EPOCH;
+    } else if (asked && since > s->cursor) {
+        w->resync = EG_RESYNC_AHEAD;
+    } else if (asked && since + 1 < s->oldest) {
+        w->resync = EG_RESYNC_TRIMMED;
+    }
+    w->replay = asked && !w->resync;
+    w->sequence = w->replay ? since : s->cursor;
+}
+
+void eg_client_attach(struct eg_machine *m, struct eg_cmd *cmd)
+{
+    const struct eg_frame *f = &cmd->frame;
+    struct eg_agent *agent = NULL;
+    bool created = false;
+    if (f->agent_id.n || !cmd->stream) {
+        agent = eg_agent_find(m, f->agent_id);
+        if (!agent || !agent->registered) {
+            refuse(m, cmd, EG_CODE_agent_not_found, NULL, "agent_id", -1);
+            return;
+        }
+    }
+    struct eg_session *s = session_for(m, cmd, agent, &created);
+    struct eg_conn *c = s ? eg_conn_attach(m, cmd) : NULL;
+    if (!c) {
+        return;
+    }
+    follow(m, c, s);
+    struct eg_welcome w = {.resumed = !created,
+                           .legacy = cmd->legacy,
+                           .sid = s->sid,
+                           .cursor = s->cursor,
+                           .oldest = s->oldest,
+                           .closed = s->state == EG_SESSION_CLOSED};
+    memcpy(w.session_id, s->id, strlen(s->id));
+    memcpy(w.agent_id, s->agent->id, strlen(s->agent->id));
+    w.acked = created ? 0 : acked_cursor(m, s, eg_slice_cstr(cmd->identity.sub));
+    position(m, s, f, &w);
+    eg_out_welcome(m, cmd->conn, &w);
+    eg_metric_add(EG_M_handshakes_ok_total, 1);
+}
+
+/* --- publish --- */
+
+enum eg_repeat eg_repeat_look(struct eg_machine *m, struct eg_session *s, const uint8_t *idkey,
+                              uint64_t *cursor, struct eg_bytes **body)
+{
+    const enum eg_err e = m->storage->ops->event_by_idkey(m->storage, s->sid, idkey, cursor, body);
+    if (e == EG_ENOTFOUND) {
+        return EG_REPEAT_NONE;
+    }
+    if (e != EG_OK) {
+        m->failed = true;
+        return EG_REPEAT_FAILED;
+    }
+    return EG_REPEAT_SAME;
+}
+
+static void message_tail(const struct eg_publish *p, struct eg_buf *out)
+{
+    struct eg_frame f = {.type = EG_FRAME_MESSAGE,
+                         .content = p->content,
+                         .metadata = p->metadata,
+                         .message_id = p->message_id};
+    eg_frame_tail(&f, out);
+}
+
+static enum eg_code append_message(struct eg_machine *m, struct eg_session *s,
+                                   const struct eg_publish *p, const uint8_t *idkey,
+                                   uint64_t *cursor)
+{
+    struct eg_buf made = {0};
+    struct eg_bytes *body = NULL;
+    struct eg_slice tail = p->tail;
+    if (tail.n == 0) {
+        message_tail(p, &made);
+        tail = (struct eg_slice){made.p, made.n};
+    }
+    *cursor = made.err ? 0
+                       : eg_session_append(m, s,
+                                           &(struct eg_append){.type = EG_LIT("message"),
+                                                               .source = p->source,
+                                                               .tail = tail,
+                                                               .traceparent = p->traceparent,
+                                                               .idkey = idkey,
+                                                               .turn = EG_TURN_SELF,
+                                                               .except = p->except,
+                                                               .keep = &body});
+    eg_buf_free(&made);
+    if (*cursor == 0 || !eg_turn_push(m, s, *cursor)) {
+        eg_bytes_unref(body);
+        return EG_CODE_storage_unavailable;
+    }
+    eg_bytes_unref(s->head_body);
+    s->head_body = body;
+    return EG_CODE_NONE;
+}
+
+enum eg_code eg_client_publish(struct eg_machine *m, struct eg_session *s,
+                               const struct eg_publish *p, struct eg_sub *sub, uint64_t *cursor,
+                               bool *duplicate)
+{
+    uint8_t idkey[EG_IDKEY_BYTES];
+    struct eg_bytes *body = NULL;
+    *duplicate = false;
+    if (p->message_id.n) {
+        eg_idkey('m', p->sub, p->message_id, idkey);
+        const enum eg_repeat r = eg_repeat_look(m, s, idkey, cursor, &body);
+        if (r == EG_REPEAT_FAILED) {
+            return EG_CODE_storage_unavailable;
+        }
+        if (r == EG_REPEAT_SAME) {
+            *duplicate =
+                eg_json_same(eg_event_field(eg_bytes_slice(body), "data.content"), p->content);
+            eg_bytes_unref(body);
+            eg_metric_add(EG_M_duplicates_total, 1);
+            return *duplicate ? EG_CODE_NONE : EG_CODE_id_conflict;
+        }
+    }
+    if (s->state == EG_SESSION_CLOSED) {
+        return EG_CODE_session_closed;
+    }
+    if (!eg_machine_write(m)) {
+        return EG_CODE_storage_unavailable;
+    }
+    if (s->turn_count >= m->settings->max_queued_turns) {
+        return EG_CODE_queue_full;
+    }
+    if (sub &&
+        (!eg_bucket_take(&sub->messages, m->settings->message_rate_per_sub, 1, m->now.mono_ms) ||
+         !eg_bucket_take(&sub->bytes, m->settings->byte_rate_per_sub, (int64_t)p->content.n,
+                         m->now.mono_ms))) {
+        eg_metric_add(EG_M_rate_limited_total, 1);
+        return EG_CODE_rate_limited;
+    }
+    return append_message(m, s, p, p->message_id.n ? idkey : NULL, cursor);
+}
+
+static void accepted(struct eg_machine *m, struct eg_conn *c, struct eg_slice message_id,
+                     uint64_t cursor, bool duplicate)
+{
+    struct eg_buf b = {0};
+    eg_buf_str(&b, "{\"type\":\"response\",\"status\":\"accepted\"");
+    eg_json_kcstr(&b, "session_id", c->session->id);
+    if (message_id.n) {
+        eg_json_kstr(&b, "message_id", message_id);
+    }
+    eg_json_kint(&b, "cursor", (int64_t)cursor);
+    eg_json_kint(&b, "turn", (int64_t)cursor);
+    eg_json_kbool(&b, "duplicate", duplicate);
+    eg_buf_char(&b, '}');
+    struct eg_bytes *bytes = eg_buf_bytes(&b);
+    eg_buf_free(&b);
+    eg_out_frame(m, c->id, c->session->sid, duplicate ? 0 : cursor, bytes);
+}
+
+/* How long to wait before trying again, by code; -1: not worth telling. */
+static int retry_after(enum eg_code code)
+{
+    return code == EG_CODE_rate_limited || code == EG_CODE_storage_unavailable ||
+                   code == EG_CODE_queue_full
+               ? 1
+               : -1;
+}
+
+static void frame_message(struct eg_machine *m, struct eg_conn *c, struct eg_cmd *cmd)
+{
+    const struct eg_frame *f = &cmd->frame;
+    struct eg_buf source = {0};
+    uint64_t cursor = 0;
+    bool duplicate = false;
+    eg_buf_str(&source, "client:");
+    eg_buf_str(&source, c->identity.sub);
+    const struct eg_publish p = {.content = f->content,
+                                 .metadata = f->metadata,
+                                 .message_id = f->message_id,
+                                 .traceparent = f->traceparent,
+                                 .tail = {cmd->tail.p, cmd->tail.n},
+                                 .sub = eg_slice_cstr(c->identity.sub),
+                                 .source = {source.p, source.n},
+                                 .except = c->id};
+    const enum eg_code code =
+        source.err ? EG_CODE_storage_unavailable
+                   : eg_client_publish(m, c->session, &p, c->sub, &cursor, &duplicate);
+    eg_buf_free(&source);
+    if (code != EG_CODE_NONE) {
+        eg_out_error(m, c->id, code, NULL, NULL, f->message_id, retry_after(code));
+        return;
+    }
+    accepted(m, c, f->message_id, cursor, duplicate);
+    if (!duplicate) {
+        eg_metric_add(EG_M_turns_queued_total, 1);
+        if (c->session->turn_count == 1) {
+            eg_dispatch_session(m, c->session);
+        }
+    }
+}
+
+/* --- abort, ack --- */
+
+static struct eg_turn *turn_named(const struct eg_session *s, int64_t turn)
+{
+    if (turn < 0) {
+        return eg_turn_head(s);
+    }
+    for (unsigned i = 0; i < s->turn_count; i++) {
+        if (eg_turn_at(s, i)->turn == (uint64_t)turn) {
+            return eg_turn_at(s, i);
+        }
+    }
+    return NULL;
+}
+
+enum eg_code eg_client_abort(struct eg_machine *m, struct eg_session *s, int64_t turn,
+                             struct eg_slice reason, uint64_t *aborted)
+{
+    struct eg_turn *t = turn_named(s, turn);
+    struct eg_buf tail = {0};
+    if (!t) {
+        return EG_CODE_conflict;
+    }
+    *aborted = t->turn;
+    if (t->state == EG_TURN_ABORTING) {
+        return EG_CODE_NONE;
+    }
+    if (!eg_machine_write(m)) {
+        return EG_CODE_storage_unavailable;
+    }
+    if (reason.n == 0) {
+        reason = EG_LIT("aborted");
+    }
+    eg_buf_str(&tail, "\"data\":{\"reason\":");
+    eg_json_quote(&tail, reason);
+    eg_buf_char(&tail, '}');
+    const uint64_t cursor =
+        tail.err ? 0
+                 : eg_session_append(m, s,
+                                     &(struct eg_append){.type = EG_LIT("message_abort"),
+                                                         .source = EG_LIT("gateway"),
+                                                         .turn = t->turn,
+                                                         .tail = {tail.p, tail.n}});
+    eg_buf_free(&tail);
+    if (cursor == 0) {
+        return EG_CODE_storage_unavailable;
+    }
+    if (t->state == EG_TURN_RUNNING) {
+        eg_turn_abort_running(m, s, t, reason);
+    } else {
+        eg_turn_end_aborted(m, s, t, EG_IN_ABORT);
+    }
+    return EG_CODE_NONE;
+}
+
+static void frame_abort(struct eg_machine *m, struct eg_conn *c, const struct eg_frame *f)
+{
+    struct eg_buf b = {0};
+    uint64_t turn = 0;
+    const enum eg_code code = eg_client_abort(m, c->session, f->turn, f->reason, &turn);
+    if (code != EG_CODE_NONE && code != EG_CODE_conflict) {
+        eg_out_error(m, c->id, code, NULL, NULL, (struct eg_slice){0}, retry_after(code));
+        return;
+    }
+    eg_buf_printf(&b, "{\"type\":\"%s\"", code == EG_CODE_NONE ? "aborted" : "no_active_turn");
+    eg_json_kcstr(&b, "session_id", c->session->id);
+    if (code == EG_CODE_NONE) {
+        eg_json_kint(&b, "turn", (int64_t)turn);
+    }
+    eg_buf_char(&b, '}');
+    eg_out_buf(m, c->id, &b);
+}
+
+static void frame_ack(struct eg_machine *m, struct eg_conn *c, const struct eg_frame *f)
+{
+    const struct eg_slice sub = eg_slice_cstr(c->identity.sub);
+    const struct eg_slice none = {0};
+    if (f->cursor > (int64_t)c->session->cursor) {
+        eg_out_error(m, c->id, EG_CODE_invalid_request, "cursor is past the end of the log",
+                     "cursor", none, -1);
+    } else if (!eg_machine_write(m)) {
+        eg_out_error(m, c->id, EG_CODE_storage_unavailable, NULL, NULL, none, 1);
+    } else if (acked_cursor(m, c->session, sub) < (uint64_t)f->cursor) {
+        m->storage->ops->ack_put(m->storage, c->session->sid, sub, (uint64_t)f->cursor);
+    }
+}
+
+void eg_client_frame(struct eg_machine *m, struct eg_conn *c, struct eg_cmd *cmd)
+{
+    eg_session_touch(m, c->session);
+    switch (cmd->frame.type) {
+    case EG_FRAME_MESSAGE:
+        frame_message(m, c, cmd);
+        break;
+    case EG_FRAME_ABORT:
+        frame_abort(m, c, &cmd->frame);
+        break;
+    case EG_FRAME_ACK:
+        frame_ack(m, c, &cmd->frame);
+        break;
+    case EG_FRAME_PRESENCE:
+        eg_presence_frame(m, c, &cmd->frame);
+        break;
+    case EG_FRAME_TYPING:
+        eg_presence_typing(m, c);
+        break;
+    default:
+        eg_out_error(m, c->id, EG_CODE_insufficient_scope, NULL, NULL, (struct eg_slice){0}, -1);
+        break;
+    }
+}

@@ -1,0 +1,448 @@
+/*
+ * core.c - the core thread: takes the commands that wait, steps the machine, commits, releases.
+ *
+ * Happy path: one batch, one commit, then outputs and replies leave. A batch that cannot be
+ * committed is rolled back and stepped again in read-only mode, so that each command gets its
+ * honest answer; the storage is then probed every second until it works. A flush whose outcome is
+ * unknown ends the process (hooks.fatal).
+ */
+#include "core/core.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "core/machine.h"
+
+#define PROBE_MS 1000
+#define PAUSE_MS 120000        /* a backup that died does not stop us for longer */
+#define IDLE_WAKE_MS 1000      /* the watchdog sees progress this often */
+#define BATCH_BYTES (16 << 20) /* a batch is committed when it has this much, whatever waits */
+
+struct eg_core {
+    pthread_t thread;
+    struct eg_queue queue;
+    struct eg_machine *machine;
+    struct eg_storage *storage;
+    struct eg_core_hooks hooks;
+    unsigned reactors;
+    struct eg_settings *new_settings; /* atomic hand-over; NULL none */
+    int draining, stopping;           /* atomic */
+    int64_t running, progress_ms;     /* atomic */
+    int64_t paused_until, probe_at;   /* mono ms; 0: not */
+    struct eg_qnode *held;            /* commands that came while paused, newest first */
+};
+
+/* What a caller waits on. */
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool done;
+};
+
+static void answer(struct eg_call *call)
+{
+    struct waiter *w = call->waiter;
+    pthread_mutex_lock(&w->lock);
+    w->done = true;
+    pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void eg_core_call(struct eg_core *core, struct eg_call *call)
+{
+    struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct eg_cmd *cmd = eg_cmd_new(EG_CMD_CALL, 0);
+    if (!cmd) {
+        call->code = EG_CODE_internal;
+        return;
+    }
+    cmd->call = call;
+    call->waiter = &w;
+    eg_core_post(core, cmd);
+    pthread_mutex_lock(&w.lock);
+    while (!w.done) {
+        pthread_cond_wait(&w.cond, &w.lock);
+    }
+    pthread_mutex_unlock(&w.lock);
+    pthread_mutex_destroy(&w.lock);
+    pthread_cond_destroy(&w.cond);
+}
+
+void eg_core_post(struct eg_core *core, struct eg_cmd *cmd)
+{
+    eg_queue_push(&core->queue, &cmd->node);
+}
+
+void eg_core_post_list(struct eg_core *core, struct eg_cmd *first, struct eg_cmd *last)
+{
+    eg_queue_push_list(&core->queue, &first->node, &last->node);
+}
+
+/* --- after the commit --- */
+
+static void release(struct eg_core *core)
+{
+    struct eg_machine *m = core->machine;
+    for (unsigned r = 0; r < core->reactors; r++) {
+        if (m->release[r]) {
+            core->hooks.release(core->hooks.arg, r, m->release[r]);
+            m->release[r] = NULL;
+        }
+    }
+    for (unsigned i = 0; i < m->revoked_count; i++) {
+        if (core->hooks.revoked) {
+            core->hooks.revoked(core->hooks.arg, m->revoked[i].what, m->revoked[i].until_ms);
+        }
+        free(m->revoked[i].what);
+    }
+    m->revoked_count = 0;
+    for (unsigned i = 0; i < m->done_count; i++) {
+        answer(m->done[i]);
+    }
+    m->done_count = 0;
+}
+
+static void fatal(struct eg_core *core)
+{
+    core->hooks.fatal(core->hooks.arg, core->storage->ops->why(core->storage));
+    abort(); /* fatal does not return */
+}
+
+static void storage_failed(struct eg_core *core, struct eg_now now)
+{
+    const char *why = core->storage->ops->why(core->storage);
+    eg_metric_add(EG_M_commit_failures_total, 1);
+    if (core->probe_at == 0) {
+        eg_metric_set(EG_M_storage_ok, 0);
+        eg_log(EG_LOG_ERROR, "storage.failed", "why=%s", why && *why ? why : "out of memory");
+        core->hooks.storage(core->hooks.arg, why && *why ? why : "out of memory");
+    }
+    core->probe_at = now.mono_ms + PROBE_MS;
+}
+
+static void probe(struct eg_core *core, struct eg_now now)
+{
+    const enum eg_err e = core->storage->ops->probe(core->storage);
+    if (e == EG_EUNKNOWN) {
+        fatal(core);
+    }
+    if (e != EG_OK) {
+        core->probe_at = now.mono_ms + PROBE_MS;
+        return;
+    }
+    core->probe_at = 0;
+    eg_metric_set(EG_M_storage_ok, 1);
+    eg_log(EG_LOG_INFO, "storage.recovered", NULL);
+    core->hooks.storage(core->hooks.arg, NULL);
+    core->machine->now = now;
+    eg_machine_resume(core->machine);
+}
+
+/* --- one batch --- */
+
+/* The part of a call that is not the machine's. */
+static void around_call(struct eg_core *core, struct eg_call *call, struct eg_now now)
+{
+    if (call->kind == EG_CALL_PAUSE) {
+        core->paused_until = now.mono_ms + PAUSE_MS;
+    } else if (call->kind == EG_CALL_RESUME) {
+        core->paused_until = 0;
+    }
+}
+
+/* While paused, what would write waits; resuming and acts of the audit log pass. */
+static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
+{
+    if (core->paused_until == 0 || cmd->kind == EG_CMD_DETACH || cmd->kind == EG_CMD_SYNC) {
+        return false;
+    }
+    return cmd->kind != EG_CMD_CALL ||
+           (cmd->call->kind != EG_CALL_RESUME && cmd->call->kind != EG_CALL_PAUSE &&
+            cmd->call->kind != EG_CALL_STATS && cmd->call->kind != EG_CALL_AGENTS_INFO &&
+            cmd->call->kind != EG_CALL_SESSION_INFO);
+}
+
+static struct eg_qnode *unhold(struct eg_core *core, struct eg_qnode *list)
+{
+    while (core->held) {
+        struct eg_qnode *n = core->held;
+        core->held = n->next;
+        n->next = list;
+        list = n;
+    }
+    return list;
+}
+
+/* Steps all of first..last (by next), then the machine's own work; true when it could be committed.
+ */
+static bool run_batch(struct eg_core *core, struct eg_qnode *first, int n, struct eg_now now)
+{
+    struct eg_machine *m = core->machine;
+    for (; n > 0; first = first->next, n--) {
+        eg_machine_step(m, (struct eg_cmd *)first, now);
+    }
+    eg_machine_tick(m, now);
+    const bool writes = eg_machine_flush(m);
+    if (m->failed) {
+        eg_machine_rolled_back(m);
+        return false;
+    }
+    if (writes) {
+        const int64_t start = eg_clock_mono_us();
+        const enum eg_err e = m->storage->ops->commit(m->storage);
+        m->writing = false;
+        if (e == EG_EUNKNOWN) {
+            fatal(core);
+        }
+        if (e != EG_OK) {
+            eg_machine_rolled_back(m);
+            return false;
+        }
+        eg_metric_add(EG_M_commits_total, 1);
+        eg_hist_add(EG_H_COMMIT_US, eg_clock_mono_us() - start);
+    }
+    eg_machine_committed(m);
+    return true;
+}
+
+/* Runs a batch to its answers. */
+static void batch(struct eg_core *core, struct eg_qnode *first, int n)
+{
+    const struct eg_now now = eg_clock_now();
+    const int64_t start = eg_clock_mono_us();
+    if (!run_batch(core, first, n, now)) {
+        storage_failed(core, now);
+        while (!run_batch(core, first, n, now)) {
+            /* Read-only now: only want of memory can fail, and passes. */
+            poll(NULL, 0, 10);
+        }
+    }
+    release(core);
+    if (n) {
+        eg_hist_add(EG_H_BATCH, n);
+        eg_hist_add(EG_H_PUBLISH_US, eg_clock_mono_us() - start);
+    }
+    while (n-- > 0) {
+        struct eg_qnode *next = first->next;
+        eg_cmd_free((struct eg_cmd *)first);
+        first = next;
+    }
+    __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
+    if (core->storage->ops->maintain(core->storage) == EG_EUNKNOWN) {
+        fatal(core);
+    }
+}
+
+static size_t cmd_bytes(const struct eg_cmd *cmd)
+{
+    return sizeof *cmd + cmd->frame.scratch.n + cmd->tail.n;
+}
+
+/* Splits the list into batches of bounded size. */
+static void run(struct eg_core *core, struct eg_qnode *list)
+{
+    const struct eg_now now = eg_clock_now();
+    struct eg_qnode *first = list, *last = NULL;
+    int n = 0;
+    size_t bytes = 0;
+    while (list) {
+        struct eg_qnode *next = list->next;
+        struct eg_cmd *cmd = (struct eg_cmd *)list;
+        if (held_back(core, cmd)) {
+            if (last) {
+                last->next = next;
+            } else {
+                first = next;
+            }
+            list->next = core->held;
+            core->held = list;
+            list = next;
+            continue;
+        }
+        if (cmd->kind == EG_CMD_CALL) {
+            around_call(core, cmd->call, now);
+        }
+        last = list;
+        n++;
+        bytes += cmd_bytes(cmd);
+        list = next;
+        if (bytes >= BATCH_BYTES) {
+            batch(core, first, n);
+            first = list;
+            last = NULL;
+            n = 0;
+            bytes = 0;
+        }
+    }
+    batch(core, first, n);
+}
+
+/* --- the thread --- */
+
+static void take_settings(struct eg_core *core)
+{
+    struct eg_settings *s = __atomic_exchange_n(&core->new_settings, NULL, __ATOMIC_ACQ_REL);
+    if (s) {
+        eg_machine_settings(core->machine, s);
+        eg_settings_unref(s);
+    }
+}
+
+static int wait_ms(const struct eg_core *core, int64_t now_mono)
+{
+    int64_t until = eg_machine_deadline(core->machine);
+    if (core->probe_at && core->probe_at < until) {
+        until = core->probe_at;
+    }
+    if (core->paused_until && core->paused_until < until) {
+        until = core->paused_until;
+    }
+    if (until <= now_mono) {
+        return 0;
+    }
+    return until - now_mono < IDLE_WAKE_MS ? (int)(until - now_mono) : IDLE_WAKE_MS;
+}
+
+static struct eg_qnode *next_commands(struct eg_core *core)
+{
+    struct eg_qnode *list = eg_queue_take(&core->queue);
+    const int64_t now = eg_clock_mono_ms();
+    const int ms = list ? 0 : wait_ms(core, now);
+    if (ms > 0 && eg_queue_sleep(&core->queue)) {
+        struct pollfd p = {.fd = eg_queue_fd(&core->queue), .events = POLLIN};
+        poll(&p, 1, ms);
+        eg_queue_awake(&core->queue);
+        list = eg_queue_take(&core->queue);
+    }
+    if (core->paused_until == 0 || core->paused_until <= eg_clock_mono_ms()) {
+        core->paused_until = 0;
+        list = unhold(core, list);
+    }
+    return list;
+}
+
+static void *core_main(void *arg)
+{
+    struct eg_core *core = arg;
+    for (;;) {
+        struct eg_qnode *list = next_commands(core);
+        const struct eg_now now = eg_clock_now();
+        take_settings(core);
+        core->machine->draining = __atomic_load_n(&core->draining, __ATOMIC_ACQUIRE);
+        if (core->probe_at && core->probe_at <= now.mono_ms) {
+            probe(core, now);
+        }
+        run(core, list);
+        __atomic_store_n(&core->progress_ms, now.mono_ms, __ATOMIC_RELEASE);
+        if (__atomic_load_n(&core->stopping, __ATOMIC_ACQUIRE)) {
+            core->paused_until = 0;
+            run(core, unhold(core, eg_queue_take(&core->queue)));
+            return NULL;
+        }
+    }
+}
+
+enum eg_err eg_core_start(struct eg_storage *storage, struct eg_settings *settings,
+                          unsigned reactors, const struct eg_core_hooks *hooks,
+                          struct eg_core **out)
+{
+    enum eg_err e = EG_ENOMEM;
+    struct eg_core *core = calloc(1, sizeof *core);
+    if (!core) {
+        goto fail;
+    }
+    core->storage = storage;
+    core->hooks = *hooks;
+    core->reactors = reactors;
+    core->queue.fd = -1;
+    core->progress_ms = eg_clock_mono_ms();
+    if ((e = eg_queue_init(&core->queue)) ||
+        (e = eg_machine_new(storage, settings, reactors, eg_clock_now(), &core->machine))) {
+        goto fail;
+    }
+    eg_metric_set(EG_M_storage_ok, 1);
+    batch(core, NULL,
+          0); /* what starting changed is on disk, and revocations are known, before we serve */
+    if (pthread_create(&core->thread, NULL, core_main, core) != 0) {
+        e = EG_EIO;
+        goto fail;
+    }
+    *out = core;
+    return EG_OK;
+fail:
+    if (core) {
+        eg_machine_free(core->machine);
+        eg_queue_close(&core->queue);
+        free(core);
+    }
+    storage->ops->close(storage);
+    return e;
+}
+
+void eg_core_settings(struct eg_core *core, struct eg_settings *settings)
+{
+    eg_settings_unref(
+        __atomic_exchange_n(&core->new_settings, eg_settings_ref(settings), __ATOMIC_ACQ_REL));
+}
+
+void eg_core_drain(struct eg_core *core)
+{
+    __atomic_store_n(&core->draining, 1, __ATOMIC_RELEASE);
+}
+
+int64_t eg_core_open_turns(struct eg_core *core)
+{
+    return __atomic_load_n(&core->running, __ATOMIC_ACQUIRE);
+}
+
+int64_t eg_core_progress_ms(struct eg_core *core)
+{
+    return __atomic_load_n(&core->progress_ms, __ATOMIC_ACQUIRE);
+}
+
+const char *eg_core_epoch(struct eg_core *core)
+{
+    return core->machine->epoch;
+}
+
+void eg_core_stop(struct eg_core *core)
+{
+    struct eg_cmd *wake;
+    if (!core) {
+        return;
+    }
+    __atomic_store_n(&core->stopping, 1, __ATOMIC_RELEASE);
+    wake = eg_cmd_new(EG_CMD_DETACH, 0);
+    if (wake) {
+        eg_core_post(core, wake);
+    }
+    pthread_join(core->thread, NULL);
+    /* Forks that were under way: their half is removed at the next start. */
+    struct eg_chore *c;
+    DL_FOREACH(core->machine->chores, c)
+    {
+        if (c->call) {
+            c->call->code = EG_CODE_draining;
+            answer(c->call);
+        }
+    }
+    for (struct eg_qnode *n = eg_queue_take(&core->queue), *next; n; n = next) {
+        next = n->next;
+        struct eg_cmd *cmd = (struct eg_cmd *)n;
+        if (cmd->kind == EG_CMD_CALL) {
+            cmd->call->code = EG_CODE_draining;
+            answer(cmd->call);
+        }
+        eg_cmd_free(cmd);
+    }
+    eg_machine_free(core->machine);
+    core->storage->ops->close(core->storage);
+    eg_queue_close(&core->queue);
+    eg_settings_unref(core->new_settings);
+    free(core);
+}

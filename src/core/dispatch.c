@@ -1,0 +1,120 @@
+/*
+ * dispatch.c - agents, and which worker gets which turn.
+ *
+ * Each agent has a ring of sessions whose head turn waits, oldest first: one turn of a session,
+ * then the next session, so that no session starves another. Invariant: a session whose head is
+ * QUEUED stands in its agent's ring, loaded or not; an entry whose session has moved on is dropped
+ * when it comes up.
+ */
+#include "core/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/metrics.h"
+
+struct eg_agent *eg_agent_find(struct eg_machine *m, struct eg_slice id)
+{
+    struct eg_agent *a = NULL;
+    HASH_FIND(hh, m->agents, id.p, id.n, a);
+    return a;
+}
+
+struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id)
+{
+    struct eg_agent *a = eg_agent_find(m, id);
+    if (a) {
+        return a;
+    }
+    a = calloc(1, sizeof *a);
+    if (a) {
+        a->id = eg_slice_dup(id);
+    }
+    if (!a || !a->id) {
+        free(a);
+        m->failed = true;
+        return NULL;
+    }
+    HASH_ADD_KEYPTR(hh, m->agents, a->id, id.n, a);
+    return a;
+}
+
+void eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
+{
+    if (a->ready_count == a->ready_cap) {
+        const unsigned cap = a->ready_cap ? a->ready_cap * 2 : 64;
+        int64_t *grown = malloc(cap * sizeof *grown);
+        if (!grown) {
+            m->failed = true;
+            return;
+        }
+        for (unsigned i = 0; i < a->ready_count; i++) {
+            grown[i] = a->ready[(a->ready_first + i) & (a->ready_cap - 1)];
+        }
+        free(a->ready);
+        a->ready = grown;
+        a->ready_cap = cap;
+        a->ready_first = 0;
+    }
+    a->ready[(a->ready_first + a->ready_count++) & (a->ready_cap - 1)] = sid;
+}
+
+/* The worker that is to have the head of s: the one that had the last turn if it has room, else the
+ * one with the smallest part of its concurrency in use; equal ones take turns. NULL when all are
+ * full. */
+static struct eg_worker *choose(struct eg_agent *a, const struct eg_session *s)
+{
+    struct eg_worker *w, *best = NULL;
+    DL_FOREACH(a->workers, w)
+    {
+        if (w->running >= w->concurrency) {
+            continue;
+        }
+        if (s && w->conn->id == s->last_worker) {
+            best = w;
+            break;
+        }
+        if (!best ||
+            (int64_t)w->running * best->concurrency < (int64_t)best->running * w->concurrency) {
+            best = w;
+        }
+    }
+    if (best && s) {
+        DL_DELETE(a->workers, best);
+        DL_APPEND(a->workers, best);
+    }
+    return best;
+}
+
+void eg_dispatch(struct eg_machine *m, struct eg_agent *a)
+{
+    if (a->dispatching) {
+        return; /* what was made ready is taken by the loop that is under way */
+    }
+    a->dispatching = true;
+    while (a->ready_count && !m->draining && !m->readonly && !m->failed && choose(a, NULL)) {
+        const int64_t sid = a->ready[a->ready_first];
+        a->ready_first = (a->ready_first + 1) & (a->ready_cap - 1);
+        a->ready_count--;
+        struct eg_session *s = eg_session_find_sid(m, sid);
+        if (!s) {
+            continue;
+        }
+        s->in_ready = false;
+        const struct eg_turn *head = eg_turn_head(s);
+        if (head && head->state == EG_TURN_QUEUED) {
+            eg_turn_hand_out(m, s, choose(a, s));
+        }
+    }
+    a->dispatching = false;
+}
+
+void eg_dispatch_session(struct eg_machine *m, struct eg_session *s)
+{
+    eg_session_touch(m, s);
+    if (!s->in_ready) {
+        eg_agent_ready(m, s->agent, s->sid);
+        s->in_ready = true;
+    }
+    eg_dispatch(m, s->agent);
+}

@@ -1,0 +1,78 @@
+/*
+ * presence.c - who is there and who types: told to the others of a session that have the
+ * capability, kept only as long as the connection lives, never stored.
+ */
+#include "core/machine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/json.h"
+
+static void write_frame(struct eg_buf *b, const struct eg_conn *c, const char *type)
+{
+    eg_buf_char(b, '{');
+    eg_json_kcstr(b, "type", type);
+    eg_json_kcstr(b, "session_id", c->session->id);
+    eg_buf_printf(b, ",\"connection_id\":\"%016llx\"", (unsigned long long)c->id);
+    eg_json_kcstr(b, "sub", c->identity.sub);
+    if (c->presence && strcmp(type, "typing") != 0) {
+        eg_json_kcstr(b, "status", c->presence);
+        if (c->presence_data) {
+            eg_json_kraw(b, "data", eg_slice_cstr(c->presence_data));
+        }
+    }
+    eg_buf_char(b, '}');
+}
+
+static void tell(struct eg_machine *m, struct eg_conn *c, const char *type)
+{
+    struct eg_buf b = {0};
+    write_frame(&b, c, type);
+    eg_out_notice(m, c->session, EG_CAP_PRESENCE, c->id, &b);
+}
+
+/* A newcomer learns who was there before it. */
+static void tell_newcomer(struct eg_machine *m, const struct eg_conn *newcomer)
+{
+    struct eg_conn *other;
+    DL_FOREACH(newcomer->session->conns, other)
+    {
+        if (other != newcomer && other->presence) {
+            struct eg_buf b = {0};
+            write_frame(&b, other, "presence_join");
+            eg_out_buf(m, newcomer->id, &b);
+        }
+    }
+}
+
+void eg_presence_frame(struct eg_machine *m, struct eg_conn *c, const struct eg_frame *f)
+{
+    const bool joined = !c->presence;
+    char *status = eg_slice_dup(f->status);
+    char *data = f->data.n ? eg_slice_dup(f->data) : NULL;
+    if (!status || (f->data.n && !data)) {
+        free(status);
+        free(data);
+        m->failed = true;
+        return;
+    }
+    free(c->presence);
+    free(c->presence_data);
+    c->presence = status;
+    c->presence_data = data;
+    tell(m, c, joined ? "presence_join" : "presence_update");
+    if (joined) {
+        tell_newcomer(m, c);
+    }
+}
+
+void eg_presence_leave(struct eg_machine *m, struct eg_conn *c)
+{
+    tell(m, c, "presence_leave");
+}
+
+void eg_presence_typing(struct eg_machine *m, struct eg_conn *c)
+{
+    tell(m, c, "typing");
+}
