@@ -141,7 +141,7 @@ bool eg_json_key_is(struct eg_slice key, const char *name)
     bool same;
 
     if (key.n == n && memcmp(key.p, name, n) == 0)
-        return true;
+        return !memchr(key.p, '\\', n);
     if (key.n <= n || key.n > 6 * n || !memchr(key.p, '\\', key.n))
         return false;
     if (key.n > sizeof(quoted) - 2) {

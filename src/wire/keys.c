@@ -267,6 +267,8 @@ static enum eg_err ring_load_dir(struct eg_keyring *r, const char *dir, char *wh
                 e = tell(why, size, EG_ENOMEM, "%s: out of memory", dir);
             } else {
                 e = ring_load_file(r, path, ends_with(path, ".key"), why, size);
+                if (e == EG_ENOTFOUND) /* a dangling link: not the same as having no keys */
+                    e = EG_EIO;
                 free(path);
             }
         }
