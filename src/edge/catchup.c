@@ -1,0 +1,282 @@
+/*
+ * catchup.c - from a cursor to live events, each exactly once, however busy the session is.
+ *
+ * A connection that catches up reads pages of the log, never past the head that the core has told
+ * this reactor of (so whatever stands in place of an event on this connection is known before the
+ * event could be read). Live events that arrive meanwhile only move the head: they are in the log.
+ * Frames that stand in place of an event are kept and put in its place; other frames of the core
+ * are kept and sent once the connection has come to the cursor known when they arrived. Up to
+ * replay_to events are wrapped as replay, then comes replay_end, then they have their live shape;
+ * when a page ends at the head there is nothing left to read and the connection is live.
+ *
+ * Bounds: one page is asked for when the last is written; frames that are kept are limited like
+ * those of a slow consumer: past that, frames that are not stored anywhere are dropped, oldest
+ * first, and when none of these is left the connection is closed as a slow consumer.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "edge/pool.h"
+
+struct eg_held {
+    struct eg_held *next;
+    uint64_t cursor; /* in_place: of the event; else: not before this one */
+    bool in_place;
+    struct eg_bytes *bytes;
+};
+
+struct eg_catchup {
+    uint64_t replay_to;
+    bool wrapped; /* replay_end is still to come */
+    bool waiting; /* a job is under way */
+    struct eg_held *first, *last;
+    size_t held_bytes, held_count;
+};
+
+static struct eg_catchup *begin(struct eg_peer *p)
+{
+    p->catchup = calloc(1, sizeof *p->catchup);
+    if (p->catchup) {
+        eg_metric_add(EG_M_replays, 1);
+    }
+    return p->catchup;
+}
+
+void eg_catchup_free(struct eg_peer *p)
+{
+    struct eg_catchup *const c = p->catchup;
+    while (c->first) {
+        struct eg_held *const h = c->first;
+        c->first = h->next;
+        eg_bytes_unref(h->bytes);
+        free(h);
+    }
+    free(c);
+    p->catchup = NULL;
+    eg_metric_add(EG_M_replays, -1);
+}
+
+enum eg_err eg_catchup_begin(struct eg_peer *p, bool replay, uint64_t replay_to)
+{
+    struct eg_catchup *const c = begin(p);
+    if (!c) {
+        return EG_ENOMEM;
+    }
+    c->wrapped = replay;
+    c->replay_to = replay_to;
+    if (!(p->scopes & EG_SCOPE_READ)) {
+        p->sent = p->head; /* gets none of them, is complete all the same */
+    }
+    eg_catchup_step(p);
+    return EG_OK;
+}
+
+enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w)
+{
+    struct eg_catchup *const c = begin(p);
+    struct eg_job *const job = c ? eg_job_new(EG_JOB_SNAPSHOT, p) : NULL;
+    if (!job) {
+        return EG_ENOMEM;
+    }
+    job->from = 1;
+    job->to = w->cursor;
+    job->descending = job->only_answers = true;
+    job->max_bytes = (size_t)p->r->settings->max_payload;
+    if (!(p->scopes & EG_SCOPE_READ)) {
+        job->from = w->cursor + 1;
+    }
+    c->waiting = true;
+    p->sent = w->cursor;
+    eg_pool_give(p->r->set->pool, job);
+    return EG_OK;
+}
+
+/* Takes the first of the kept frames out. */
+static struct eg_held *unhold(struct eg_catchup *c)
+{
+    struct eg_held *const h = c->first;
+    c->first = h->next;
+    if (!c->first) {
+        c->last = NULL;
+    }
+    c->held_bytes -= h->bytes->n;
+    c->held_count--;
+    return h;
+}
+
+/* Drops the oldest frame that stands for no event; false when there is none. */
+static bool drop_one(struct eg_catchup *c)
+{
+    struct eg_held **at = &c->first, *before = NULL;
+    while (*at && (*at)->in_place) {
+        before = *at;
+        at = &(*at)->next;
+    }
+    struct eg_held *const h = *at;
+    if (!h) {
+        return false;
+    }
+    *at = h->next;
+    if (c->last == h) {
+        c->last = before;
+    }
+    c->held_bytes -= h->bytes->n;
+    c->held_count--;
+    eg_bytes_unref(h->bytes);
+    free(h);
+    return true;
+}
+
+void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, struct eg_bytes *bytes)
+{
+    struct eg_catchup *const c = p->catchup;
+    const struct eg_settings *const s = p->r->settings;
+    struct eg_held *const h = malloc(sizeof *h);
+    if (!h) {
+        eg_bytes_unref(bytes);
+        eg_peer_end(p);
+        return;
+    }
+    *h = (struct eg_held){
+        .cursor = cursor ? cursor : p->head, .in_place = cursor != 0, .bytes = bytes};
+    if (cursor > p->head) {
+        p->head = cursor;
+    }
+    if (c->last) {
+        c->last->next = h;
+    } else {
+        c->first = h;
+    }
+    c->last = h;
+    c->held_bytes += bytes->n;
+    c->held_count++;
+    while (c->held_bytes > (size_t)s->max_buffered_bytes ||
+           c->held_count > (size_t)s->max_queued_frames) {
+        if (!drop_one(c)) {
+            eg_metric_add(EG_M_slow_consumers_total, 1);
+            eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer");
+            return;
+        }
+    }
+}
+
+/* Sends the kept frames whose place has come. */
+static void release_held(struct eg_peer *p)
+{
+    while (p->catchup && p->catchup->first) {
+        struct eg_held *const next = p->catchup->first;
+        if (next->in_place ? next->cursor > p->sent + 1 : next->cursor > p->sent) {
+            break;
+        }
+        struct eg_held *const h = unhold(p->catchup);
+        if (h->in_place && h->cursor == p->sent + 1) {
+            p->sent = h->cursor;
+        }
+        eg_peer_send(p, h->bytes);
+        free(h);
+    }
+}
+
+/* Asks for the page after p->sent. */
+static void ask(struct eg_peer *p)
+{
+    struct eg_catchup *const c = p->catchup;
+    struct eg_job *const job = eg_job_new(EG_JOB_PAGE, p);
+    if (!job) {
+        eg_peer_end(p);
+        return;
+    }
+    job->from = p->sent + 1;
+    job->to = c->wrapped ? c->replay_to : p->head;
+    for (const struct eg_held *h = c->first; h; h = h->next) {
+        if (h->in_place) {
+            job->to = h->cursor - 1 < job->to ? h->cursor - 1 : job->to;
+            break;
+        }
+    }
+    job->shape = p->mode == EG_CONN_SSE ? EG_SHAPE_SSE
+                 : c->wrapped           ? EG_SHAPE_REPLAY
+                                        : EG_SHAPE_LIVE;
+    job->streaming = p->caps & EG_CAP_STREAMING;
+    job->max_bytes = EG_PAGE_BYTES;
+    c->waiting = true;
+    eg_pool_give(p->r->set->pool, job);
+}
+
+static void send_replay_end(struct eg_peer *p)
+{
+    p->catchup->wrapped = false;
+    if (p->mode == EG_CONN_SSE) {
+        return;
+    }
+    eg_buf_reset(&p->r->text);
+    eg_buf_printf(&p->r->text, "{\"type\":\"replay_end\",\"cursor\":%llu}",
+                  (unsigned long long)p->catchup->replay_to);
+    eg_peer_send_text(p);
+}
+
+void eg_catchup_step(struct eg_peer *p)
+{
+    while (!p->gone && p->catchup && !p->catchup->waiting && p->out.page_bytes == 0) {
+        struct eg_catchup *const c = p->catchup;
+        if (c->wrapped && p->sent >= c->replay_to) {
+            send_replay_end(p);
+            continue;
+        }
+        release_held(p);
+        if (!p->catchup) { /* closed meanwhile */
+            return;
+        }
+        if (p->sent < p->head) {
+            ask(p);
+            return;
+        }
+        if (!c->first) {
+            eg_catchup_free(p);
+            if (p->closed_session) {
+                eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
+            }
+        }
+    }
+}
+
+/* Adds what a job made; the next is asked for when it is written. */
+static void add_page(struct eg_peer *p, struct eg_job *job)
+{
+    struct eg_outent ent;
+    if (!job->bytes) {
+        return;
+    }
+    eg_outent_raw(&ent, job->bytes, job->frames);
+    if (job->kind == EG_JOB_SNAPSHOT) {
+        eg_outent_frame(&ent, job->bytes, EG_WS_OP_TEXT);
+    }
+    ent.paged = true;
+    job->bytes = NULL;
+    eg_peer_take(p, &ent);
+}
+
+void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
+{
+    if (!p || p->gone || !p->catchup || p->state != EG_PEER_JOINED) {
+        return;
+    }
+    p->catchup->waiting = false;
+    if (job->err != EG_OK) {
+        eg_log_limited(EG_LOG_ERROR, "replay.failed", "conn=%llx" EG_F "why=%s",
+                       (unsigned long long)eg_peer_id(p), eg_err_text(job->err));
+        eg_peer_close(p, EG_CLOSE_TRY_LATER, "storage_unavailable");
+        return;
+    }
+    if (job->kind == EG_JOB_PAGE) {
+        p->sent = job->last;
+    }
+    add_page(p, job);
+    if (job->gap) { /* trimmed while it was replayed: the peer comes back and is told so */
+        eg_peer_close(p, EG_CLOSE_TRY_LATER, "replay_gap");
+        return;
+    }
+    eg_peer_touch(p);
+    eg_catchup_step(p);
+}

@@ -1,0 +1,115 @@
+/*
+ * live.c - what time does to a connection: the deadline of hello, heartbeats, silence, the end of a
+ * token, the end of a close. Each connection has one alarm, at the earliest of what may happen.
+ */
+#include "base/log.h"
+#include "edge/peer.h"
+#include "wire/json.h"
+
+static void set_alarm(struct eg_peer *p, int64_t due_ms)
+{
+    const int64_t soonest = p->r->now.mono_ms + 1;
+    if (eg_alarm_set(&p->r->alarms, p, due_ms > soonest ? due_ms : soonest) != EG_OK) {
+        eg_peer_end(p);
+    }
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Milliseconds until the token ends; INT64_MAX: never. */
+static int64_t token_left(const struct eg_peer *p)
+{
+    return p->exp_s ? p->exp_s * 1000 - p->r->now.wall_ms : INT64_MAX;
+}
+
+void eg_live_schedule(struct eg_peer *p)
+{
+    const int64_t now = p->r->now.mono_ms, beat = p->r->settings->heartbeat_ms;
+    if (p->gone) {
+        return;
+    }
+    if (p->state == EG_PEER_OPEN || p->state >= EG_PEER_CLOSING) {
+        set_alarm(p, p->deadline_ms);
+        return;
+    }
+    if (p->mode == EG_CONN_ECHO) {
+        return;
+    }
+    int64_t due = p->mode == EG_CONN_SSE || p->state == EG_PEER_ATTACHING
+                      ? now + beat
+                      : p->last_in_ms + (p->pinged ? 2 * beat : beat);
+    const int64_t left = token_left(p);
+    if (left != INT64_MAX) {
+        due = min64(due, now + left);
+        if (!p->expiry_told && p->mode == EG_CONN_WS) {
+            due = min64(due, now + left - EG_EXPIRY_NOTICE_MS);
+        }
+    }
+    set_alarm(p, due);
+}
+
+/* The token's end, and its announcement. */
+static void check_token(struct eg_peer *p)
+{
+    const int64_t left = token_left(p);
+    if (left <= 0) {
+        eg_peer_close(p, EG_CLOSE_CREDENTIALS, "token expired");
+    } else if (left <= EG_EXPIRY_NOTICE_MS && !p->expiry_told && p->mode == EG_CONN_WS) {
+        p->expiry_told = true;
+        eg_buf_reset(&p->r->text);
+        eg_buf_str(&p->r->text, "{\"type\":\"token_expiring\"");
+        eg_json_kint(&p->r->text, "expires_in_ms", left);
+        eg_buf_char(&p->r->text, '}');
+        eg_peer_send_text(p);
+    }
+}
+
+static void check_silence(struct eg_peer *p)
+{
+    const int64_t beat = p->r->settings->heartbeat_ms;
+    if (!p->reading) {
+        p->last_in_ms = p->r->now.mono_ms; /* it is we who do not listen */
+    }
+    const int64_t silent = p->r->now.mono_ms - p->last_in_ms;
+    if (silent >= 2 * beat) {
+        eg_metric_add(EG_M_liveness_timeouts_total, 1);
+        eg_peer_close(p, EG_CLOSE_LIVENESS, "liveness_timeout");
+    } else if (silent >= beat && !p->pinged) {
+        p->pinged = true;
+        eg_peer_control(p, EG_WS_OP_PING, (struct eg_slice){0});
+        eg_buf_reset(&p->r->text);
+        eg_buf_str(&p->r->text, "{\"type\":\"ping\"}");
+        eg_peer_send_text(p);
+    }
+}
+
+void eg_live_alarm(struct eg_peer *p)
+{
+    if (p->state >= EG_PEER_CLOSING) {
+        eg_peer_end(p);
+        return;
+    }
+    if (p->state == EG_PEER_OPEN) {
+        eg_peer_close(p, EG_CLOSE_REFUSED, "handshake_timeout");
+    } else if (p->mode != EG_CONN_ECHO) {
+        check_token(p);
+        if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_WS) {
+            check_silence(p);
+        } else if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_SSE) {
+            eg_sse_say(p, ":\n\n");
+        }
+    }
+    eg_live_schedule(p);
+}
+
+void eg_live_judge(struct eg_peer *p)
+{
+    const char *const sub = eg_peer_text(p, EG_TEXT_SUB);
+    if (*sub && !eg_auth_stands(p->r->set->auth, sub, eg_peer_text(p, EG_TEXT_JTI),
+                                eg_peer_text(p, EG_TEXT_KID))) {
+        eg_peer_close(p, EG_CLOSE_CREDENTIALS, "token revoked");
+    }
+}

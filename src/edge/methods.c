@@ -1,0 +1,317 @@
+/*
+ * methods.c - frames after the handshake: which connection may use which, and those that need no
+ * core: ping, history, leave, auth. All others become commands.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "edge/pool.h"
+#include "wire/json.h"
+
+enum who { NOBODY = 0, CLIENT = 1, AGENT = 2, BOTH = 3 };
+
+struct rule {
+    enum who who;
+    unsigned char scope; /* needed of a client */
+    unsigned char cap;
+    bool core; /* handed to the core */
+};
+
+static const struct rule rules[EG_FRAME_COUNT] = {
+    [EG_FRAME_MESSAGE] = {CLIENT, EG_SCOPE_WRITE, 0, true},
+    [EG_FRAME_ABORT] = {CLIENT, EG_SCOPE_WRITE, 0, true},
+    [EG_FRAME_LEAVE] = {BOTH, 0, 0, false},
+    [EG_FRAME_ACK] = {CLIENT, EG_SCOPE_READ, 0, true},
+    [EG_FRAME_HISTORY] = {BOTH, EG_SCOPE_READ, 0, false},
+    [EG_FRAME_PING] = {BOTH, 0, 0, false},
+    [EG_FRAME_PONG] = {BOTH, 0, 0, false},
+    [EG_FRAME_PRESENCE] = {CLIENT, 0, EG_CAP_PRESENCE, true},
+    [EG_FRAME_TYPING] = {CLIENT, 0, EG_CAP_PRESENCE, true},
+    [EG_FRAME_AUTH] = {BOTH, 0, 0, false},
+    [EG_FRAME_EMIT] = {AGENT, 0, 0, true},
+    [EG_FRAME_FINAL] = {AGENT, 0, 0, true},
+    [EG_FRAME_FAIL] = {AGENT, 0, 0, true},
+    [EG_FRAME_EXTEND] = {AGENT, 0, 0, true},
+    [EG_FRAME_PUBLISH] = {AGENT, 0, 0, true},
+};
+
+bool eg_method_allowed(const struct eg_peer *p, enum eg_frame_type type, const char **scope)
+{
+    const struct rule *const rule = &rules[type];
+    const bool agent = p->role == EG_ROLE_AGENT;
+    *scope = NULL;
+    if (!(rule->who & (agent ? AGENT : CLIENT))) {
+        *scope = rule->who == AGENT ? "agent" : rule->who == CLIENT ? "write" : NULL;
+        return false;
+    }
+    if (!agent && rule->scope && !(p->scopes & rule->scope)) {
+        *scope = rule->scope == EG_SCOPE_READ ? "read" : "write";
+        return false;
+    }
+    return (p->caps & rule->cap) == rule->cap;
+}
+
+static struct eg_slice ref_of(const struct eg_frame *f)
+{
+    return f->message_id.n ? f->message_id : f->event_id;
+}
+
+/* Says no to a method that is not this connection's. */
+static void refuse(struct eg_peer *p, const struct eg_frame *f, const char *scope)
+{
+    if (scope) {
+        eg_peer_error(p, EG_CODE_insufficient_scope, NULL, NULL, ref_of(f), scope, -1);
+    } else if (rules[f->type].cap) {
+        eg_peer_error(p, EG_CODE_invalid_request, "the capability presence was not agreed on",
+                      "type", ref_of(f), NULL, -1);
+    } else {
+        eg_peer_error(p, EG_CODE_invalid_request, "the handshake is over", "type", ref_of(f), NULL,
+                      -1);
+    }
+}
+
+/* Whether the rates allow one more frame of n bytes. */
+static bool within_rates(struct eg_peer *p, size_t n)
+{
+    const struct eg_settings *const s = p->r->settings;
+    if (!s->message_rate && !s->byte_rate) {
+        return true;
+    }
+    if (!p->rates) {
+        p->rates = calloc(1, sizeof *p->rates);
+        if (!p->rates) {
+            return false;
+        }
+    }
+    return eg_bucket_take(&p->rates->messages, s->message_rate, 1, p->r->now.mono_ms) &&
+           eg_bucket_take(&p->rates->bytes, s->byte_rate, (int64_t)n, p->r->now.mono_ms);
+}
+
+/* Counts what is on its way to the core, and asks it now and then how far it is. */
+static void owe(struct eg_peer *p, size_t n)
+{
+    p->owed++;
+    p->owed_bytes += (uint32_t)n;
+    if (p->owed < EG_OWED_SYNC && p->owed_bytes < EG_OWED_SYNC_BYTES) {
+        return;
+    }
+    struct eg_cmd *const sync = eg_cmd_new(EG_CMD_SYNC, eg_peer_id(p));
+    if (sync) {
+        p->owed = p->owed_bytes = 0;
+        p->syncs++;
+        eg_loop_post(p->r, sync);
+    }
+}
+
+static bool appends(enum eg_frame_type type)
+{
+    return type == EG_FRAME_MESSAGE || type == EG_FRAME_ABORT || type == EG_FRAME_EMIT ||
+           type == EG_FRAME_FINAL || type == EG_FRAME_PUBLISH;
+}
+
+/* Takes the frame. */
+static void to_core(struct eg_peer *p, struct eg_frame *f, size_t n)
+{
+    struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, eg_peer_id(p));
+    if (!cmd) {
+        eg_frame_free(f);
+        eg_peer_end(p);
+        return;
+    }
+    cmd->frame = *f;
+    if (appends(f->type)) {
+        eg_frame_tail(&cmd->frame, &cmd->tail);
+        if (cmd->tail.err) {
+            eg_cmd_free(cmd);
+            eg_peer_end(p);
+            return;
+        }
+    }
+    eg_loop_post(p->r, cmd);
+    owe(p, n);
+}
+
+static void pong(struct eg_peer *p, const struct eg_frame *f)
+{
+    struct eg_buf *const out = &p->r->text;
+    eg_buf_reset(out);
+    eg_buf_str(out, "{\"type\":\"pong\"");
+    if (f->id.n) {
+        eg_json_kraw(out, "id", f->id);
+    }
+    eg_json_kint(out, "cursor", (int64_t)p->sent);
+    eg_buf_char(out, '}');
+    eg_peer_send_text(p);
+}
+
+static void leave(struct eg_peer *p)
+{
+    struct eg_buf *const out = &p->r->text;
+    eg_buf_reset(out);
+    eg_buf_str(out, "{\"type\":\"left\"");
+    if (p->role == EG_ROLE_CLIENT) {
+        eg_json_kcstr(out, "session_id", eg_peer_text(p, EG_TEXT_SESSION));
+    }
+    eg_buf_char(out, '}');
+    eg_peer_send_text(p);
+    eg_peer_close(p, EG_CLOSE_NORMAL, "left");
+}
+
+/* Whether a fresh token allows at least what the connection uses now. */
+static const char *falls_short(const struct eg_peer *p, const struct eg_claims *claims)
+{
+    const unsigned used =
+        p->scopes & (p->role == EG_ROLE_AGENT ? EG_SCOPE_AGENT : EG_SCOPE_READ | EG_SCOPE_WRITE);
+    const struct eg_slice agent = eg_slice_cstr(eg_peer_text(p, EG_TEXT_AGENT));
+    const struct eg_slice session = eg_slice_cstr(eg_peer_text(p, EG_TEXT_SESSION));
+    if (strcmp(claims->sub, eg_peer_text(p, EG_TEXT_SUB)) != 0) {
+        return "refresh: another sub";
+    }
+    if ((claims->scopes & used) != used) {
+        return "refresh: fewer scopes";
+    }
+    if (!eg_claims_list_has(claims->agents, agent, p->role == EG_ROLE_CLIENT)) {
+        return "refresh: agents does not hold this id";
+    }
+    if (p->by_sessions && !eg_claims_list_has(claims->sessions, session, false)) {
+        return "refresh: sessions does not hold this id";
+    }
+    return NULL;
+}
+
+static void refresh(struct eg_peer *p, const struct eg_frame *f)
+{
+    struct eg_claims claims = {0};
+    const char *cause = NULL;
+    struct eg_buf *const out = &p->r->text;
+    enum eg_err err = eg_auth_check(p->r->set->auth, f->token, p->r->now.wall_ms, &claims, &cause);
+    if (err == EG_OK) {
+        cause = falls_short(p, &claims);
+    }
+    if (err == EG_OK && !cause) {
+        const char *const texts[EG_TEXT_COUNT] = {
+            [EG_TEXT_JTI] = claims.jti, [EG_TEXT_KID] = claims.kid ? claims.kid : ""};
+        err = eg_peer_texts(p, texts);
+    }
+    if (err == EG_OK && !cause) {
+        p->exp_s = claims.exp_s;
+        p->expiry_told = false;
+        eg_buf_reset(out);
+        eg_buf_str(out, "{\"type\":\"auth_ok\"");
+        eg_json_kint(out, "expires_at", claims.exp_s);
+        eg_buf_char(out, '}');
+        eg_peer_send_text(p);
+        if (!p->gone && p->state == EG_PEER_JOINED) {
+            eg_live_schedule(p);
+        }
+    } else {
+        eg_log_limited(EG_LOG_WARN, "auth.refused", "conn=%llx" EG_F "cause=%s",
+                       (unsigned long long)eg_peer_id(p), cause ? cause : eg_err_text(err));
+        eg_peer_error(p, EG_CODE_auth_unauthorized, NULL, NULL, (struct eg_slice){0}, NULL, -1);
+    }
+    eg_claims_free(&claims);
+}
+
+static void history(struct eg_peer *p, const struct eg_frame *f)
+{
+    const bool worker = p->role == EG_ROLE_AGENT;
+    if (f->since >= 0 && f->before >= 0) {
+        eg_peer_error(p, EG_CODE_invalid_request, "since and before exclude each other", "before",
+                      (struct eg_slice){0}, NULL, -1);
+        return;
+    }
+    if (worker && (f->session_id.n == 0 || f->session_id.n > EG_ID_MAX)) {
+        eg_peer_error(p, EG_CODE_invalid_request, "session_id is required", "session_id",
+                      (struct eg_slice){0}, NULL, -1);
+        return;
+    }
+    struct eg_job *const job = eg_job_new(EG_JOB_HISTORY, p);
+    if (!job) {
+        eg_peer_end(p);
+        return;
+    }
+    if (worker) {
+        memcpy(job->session, f->session_id.p, f->session_id.n);
+        stpcpy(job->agent, eg_peer_text(p, EG_TEXT_AGENT));
+    }
+    job->descending = f->since < 0;
+    job->from = f->since >= 0 ? (uint64_t)f->since + 1 : 1;
+    job->to = f->before >= 0 ? (uint64_t)(f->before > 0 ? f->before - 1 : 0) : EG_JSON_INT_MAX;
+    job->limit = f->limit > 0 && f->limit < EG_HISTORY_MAX ? (int)f->limit : EG_HISTORY_MAX;
+    job->streaming = worker || (p->caps & EG_CAP_STREAMING);
+    job->max_bytes = (size_t)p->r->settings->max_payload;
+    p->history = p->history_job = true;
+    eg_pool_give(p->r->set->pool, job);
+}
+
+void eg_method_history(struct eg_peer *p, struct eg_job *job)
+{
+    struct eg_outent ent;
+    if (!p || p->gone || p->state != EG_PEER_JOINED) {
+        return;
+    }
+    p->history_job = false;
+    if (job->err == EG_OK) {
+        eg_outent_frame(&ent, job->bytes, EG_WS_OP_TEXT);
+        ent.paged = true;
+        job->bytes = NULL;
+        eg_peer_take(p, &ent);
+    } else if (job->err == EG_ENOTFOUND) {
+        eg_peer_error(p, EG_CODE_invalid_request, "no session of this agent has this id",
+                      "session_id", (struct eg_slice){0}, NULL, -1);
+    } else {
+        eg_peer_error(p, EG_CODE_storage_unavailable, NULL, NULL, (struct eg_slice){0}, NULL, 1);
+    }
+    if (!p->gone) {
+        eg_peer_touch(p);
+    }
+}
+
+/* Takes the frame. */
+static void act(struct eg_peer *p, struct eg_frame *f, size_t n)
+{
+    const char *scope;
+    if (f->type == EG_FRAME_MESSAGE && !(p->caps & EG_CAP_RAW) && p->role == EG_ROLE_CLIENT &&
+        eg_slice_is(f->content_text, "/stop")) {
+        f->type = EG_FRAME_ABORT;
+        f->turn = -1;
+    }
+    if (!eg_method_allowed(p, f->type, &scope)) {
+        refuse(p, f, scope);
+    } else if (rules[f->type].core) {
+        to_core(p, f, n);
+        return;
+    } else if (f->type == EG_FRAME_PING) {
+        pong(p, f);
+    } else if (f->type == EG_FRAME_LEAVE) {
+        leave(p);
+    } else if (f->type == EG_FRAME_AUTH) {
+        refresh(p, f);
+    } else if (f->type == EG_FRAME_HISTORY) {
+        history(p, f);
+    }
+    eg_frame_free(f);
+}
+
+void eg_method_frame(struct eg_peer *p, struct eg_slice text)
+{
+    struct eg_frame f;
+    struct eg_frame_error why = {0};
+    const enum eg_err err = eg_frame_parse(text, &f, &why);
+    const bool allowed = within_rates(p, text.n);
+    if (!allowed) {
+        const struct eg_slice ref = err == EG_OK ? ref_of(&f) : eg_slice_cstr(why.ref);
+        eg_metric_add(EG_M_rate_limited_total, 1);
+        eg_peer_error(p, EG_CODE_rate_limited, NULL, NULL, ref, NULL, 1);
+        if (err == EG_OK) {
+            eg_frame_free(&f);
+        }
+    } else if (err == EG_EINVALID) {
+        eg_peer_error(p, why.code, why.message, why.field, eg_slice_cstr(why.ref), NULL, -1);
+    } else if (err != EG_OK) {
+        eg_peer_end(p);
+    } else {
+        act(p, &f, text.n);
+    }
+}
