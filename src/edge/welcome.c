@@ -203,7 +203,6 @@ void eg_welcome(struct eg_peer *p, const struct eg_welcome *w)
         eg_peer_end(p);
         return;
     }
-    eg_metric_add(EG_M_handshakes_ok_total, 1);
     eg_log(EG_LOG_DEBUG, "conn.joined", "conn=%llx" EG_F "sub=%s" EG_F "agent=%s" EG_F "session=%s",
            (unsigned long long)eg_peer_id(p), eg_peer_text(p, EG_TEXT_SUB), w->agent_id,
            w->session_id);
