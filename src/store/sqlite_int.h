@@ -17,9 +17,10 @@
     X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.state<>?2"           \
              " ORDER BY t.turn")                                                                   \
     X(TURN_GET, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.turn=?2")         \
-    X(OPEN_TURNS,                                                                                  \
-      "SELECT t.sid, s.agent, max(t.state) FROM turns t JOIN sessions s ON s.sid=t.sid"            \
-      " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")                       \
+    X(OPEN_TURNS, "SELECT t.sid, s.agent, (SELECT h.state FROM turns h WHERE h.sid=t.sid AND "     \
+                  "h.state<>?1 ORDER BY h.turn LIMIT 1)"                                           \
+                  " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
+                  " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
     X(EVENT_BY_IDKEY, "SELECT cursor, body FROM events WHERE sid=?1 AND idkey=?2")                 \
     X(EVENT_GET, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2")                     \
     X(EVENT_HASH, "SELECT hash FROM events WHERE sid=?1 AND cursor=?2")                            \

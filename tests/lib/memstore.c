@@ -285,6 +285,23 @@ static enum eg_err op_commit(struct eg_storage *s)
     return EG_EUNKNOWN;
 }
 
+/* Shares the fate of commits. */
+static enum eg_err op_probe(struct eg_storage *s)
+{
+    enum eg_err e = op_begin(s);
+    return e == EG_OK ? op_commit(s) : e;
+}
+
+static enum eg_err op_maintain(struct eg_storage *s)
+{
+    return self(s)->dead ? EG_EUNKNOWN : EG_OK;
+}
+
+static const char *op_why(struct eg_storage *s)
+{
+    return self(s)->dead ? "memory: the flush failed" : "memory: as ordered";
+}
+
 static void op_close(struct eg_storage *s)
 {
     struct memstore *m = self(s);
@@ -385,6 +402,7 @@ static enum eg_err op_turn_get(struct eg_storage *s, int64_t sid, uint64_t turn,
 
 struct open_session {
     int64_t sid, created_ms;
+    enum eg_turn_state head;
 };
 
 static int by_age(const void *a, const void *b)
@@ -411,7 +429,7 @@ static enum eg_err op_open_turns(struct eg_storage *s, eg_open_turn_fn *fn, void
             continue;
         }
         if (n == 0 || open[n - 1].sid != t->sid) {
-            open[n++] = (struct open_session){t->sid, t->created_ms};
+            open[n++] = (struct open_session){t->sid, t->created_ms, t->state};
         } else if (t->created_ms < open[n - 1].created_ms) {
             open[n - 1].created_ms = t->created_ms;
         }
@@ -420,7 +438,7 @@ static enum eg_err op_open_turns(struct eg_storage *s, eg_open_turn_fn *fn, void
     for (size_t i = 0; i < n; i++) {
         struct record *r = find(m, SESSIONS, open[i].sid, 0);
         if (r != NULL) {
-            fn(arg, open[i].sid, r->u.session.agent);
+            fn(arg, open[i].sid, r->u.session.agent, open[i].head);
         }
     }
     free(open);
@@ -708,6 +726,9 @@ static const struct eg_storage_ops memstore_ops = {
     .commit = op_commit,
     .rollback = op_rollback,
     .close = op_close,
+    .probe = op_probe,
+    .maintain = op_maintain,
+    .why = op_why,
     .session_by_id = op_session_by_id,
     .session_by_sid = op_session_by_sid,
     .turns = op_turns,

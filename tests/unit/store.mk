@@ -1,0 +1,10 @@
+# What the store's unit tests need besides libebbgate.a.
+STORE_TEST_LIB := $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/storefix.o \
+	$(BUILD)/tests/lib/faultvfs.o
+
+define store_test
+UNIT_EXTRA_$(1) := $$(STORE_TEST_LIB)
+$$(BUILD)/tests/unit/$(1): $$(STORE_TEST_LIB)
+endef
+$(foreach t,test_storage test_store_sqlite test_reader test_verify test_backup,$(eval $(call store_test,$(t))))
+-include $(STORE_TEST_LIB:.o=.d)
