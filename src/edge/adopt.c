@@ -1,0 +1,363 @@
+/*
+ * adopt.c - see adopt.h. What this relies on, in libcivetweb 1.15 and later; the start-up test
+ * (selftest.c) proves it against the library that is loaded, and a nonce proves it for each socket:
+ *
+ *  1. The library receives with recv(), looked up among the executable's symbols first, on the
+ *     worker thread that runs the handlers, and on no other descriptor in between. So the
+ *     descriptor of a thread's last recv() is that of its connection.
+ *  2. It keeps a socket by its number. dup2() of something else over that number changes what it
+ *     reads, writes and closes from then on.
+ *  3. After the 101 it calls the ready handler, then reads frames and gives them to the data
+ *     handler until that returns 0, then calls the close handler, and touches the socket only to
+ *     shut down and close its number. All on one thread.
+ *  4. It reads nothing from the socket between the request head and the ready handler. What it has
+ *     received by then is the head, and what came in the same packets: more than the head is
+ *     refused before the upgrade (eg_adopt_beyond_head).
+ *  5. Header lines renamed in the request are not found by it: so it grants no extension and picks
+ *     the subprotocol it is shown (listener.c).
+ *
+ * Happy path: ready: the connection's descriptor is duplicated; one end of a socket pair, loaded
+ * with one binary frame that holds a random nonce and closed at the other end, is put in its place.
+ * data: the frame arrives, so the library reads the stand-in: it was the right descriptor, and the
+ * library held no bytes of the client. close: the duplicate goes to the sink.
+ *
+ * Failure modes: the client is gone already (getpeername fails); no descriptor left; anything but
+ * the nonce arrives. The duplicate is closed, the library closes the rest; counted and logged.
+ */
+#include "edge/adopt.h"
+
+#include <arpa/inet.h>
+#include <civetweb.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/metrics.h"
+
+#define NONCE_BYTES 16
+#define FRAME_BYTES (2 + NONCE_BYTES)
+#define FRAME_BINARY 0x82 /* FIN and opcode 2, RFC 6455 5.2 */
+#define FD_BASE 1024      /* adopted sockets live above; accepted ones come and go below */
+#define HEAD_WRITE_MS 5000
+#define LINGER_MS 300        /* for a peer to stop sending after it was refused */
+#define LINGER_BYTES 1048576 /* thrown away meanwhile */
+
+/* How far the connection of this thread is. */
+enum state { STATE_PLAIN, STATE_PREPARED, STATE_SWAPPED, STATE_PROVEN, STATE_FAILED };
+
+static _Thread_local struct {
+    /* from recv */
+    bool serving; /* between eg_adopt_begin and eg_adopt_end */
+    int fd;
+    uint32_t last; /* the last four bytes received */
+    bool head_over;
+    size_t beyond;
+    /* the adoption */
+    enum state state;
+    bool gone; /* fd is a stand-in now */
+    int duplicate;
+    uint8_t nonce[NONCE_BYTES];
+    struct eg_adopted *a;
+    struct eg_limits *limits;
+    eg_adopt_sink *sink;
+    void *sink_arg;
+} me = {.fd = -1, .duplicate = -1};
+
+/* Follows the request head to its end: a blank line, as the library sees one. */
+static void follow_head(const unsigned char *p, size_t n)
+{
+    for (size_t i = 0; i < n && !me.head_over; i++) {
+        me.last = me.last << 8 | p[i];
+        if (me.last == 0x0d0a0d0a || (me.last & 0xffff) == 0x0a0a) {
+            me.head_over = true;
+            me.beyond += n - i - 1;
+            return;
+        }
+    }
+    if (me.head_over) {
+        me.beyond += n;
+    }
+}
+
+/*
+ * Stands before the C library's for the whole program. Beside receiving it remembers, on the
+ * library's worker threads, from where. It has its own name in C because a hardened build declares
+ * recv as an inline function.
+ */
+__attribute__((visibility("default"))) ssize_t eg_adopt_recv(int fd, void *buf, size_t n,
+                                                             int flags) __asm__("recv");
+
+ssize_t eg_adopt_recv(int fd, void *buf, size_t n, int flags)
+{
+    const ssize_t got = recvfrom(fd, buf, n, flags, NULL, NULL);
+    if (me.serving && got > 0 && (flags & MSG_PEEK) == 0) {
+        me.fd = fd;
+        follow_head(buf, (size_t)got);
+    }
+    return got;
+}
+
+void eg_adopt_begin(void)
+{
+    eg_adopt_end();
+    me.serving = true;
+}
+
+int eg_adopt_fd(void)
+{
+    return me.gone ? -1 : me.fd;
+}
+
+size_t eg_adopt_beyond_head(void)
+{
+    return me.beyond;
+}
+
+void eg_adopted_free(struct eg_adopted *a)
+{
+    if (a == NULL) {
+        return;
+    }
+    if (a->fd >= 0) {
+        close(a->fd);
+    }
+    if (a->token != NULL) {
+        sodium_memzero(a->token, strlen(a->token));
+    }
+    free(a->token);
+    free(a->epoch);
+    eg_claims_free(&a->claims);
+    free(a);
+}
+
+void eg_adopt_prepare(struct eg_adopted *a, struct eg_limits *limits, eg_adopt_sink *sink,
+                      void *arg)
+{
+    a->fd = -1;
+    me.a = a;
+    me.limits = limits;
+    me.sink = sink;
+    me.sink_arg = arg;
+    me.state = STATE_PREPARED;
+}
+
+void eg_adopt_end(void)
+{
+    if (me.a != NULL && me.limits != NULL) {
+        eg_limits_leave(me.limits, me.a->addr, false);
+    }
+    eg_adopted_free(me.a);
+    if (me.duplicate >= 0) {
+        close(me.duplicate);
+    }
+    memset(&me, 0, sizeof me);
+    me.fd = -1;
+    me.duplicate = -1;
+}
+
+/* Whether fd is connected to the address that the library gives for this connection. */
+static bool is_peer(int fd, const struct mg_connection *conn)
+{
+    const struct mg_request_info *ri = mg_get_request_info(conn);
+    struct sockaddr_storage sa = {0};
+    socklen_t n = sizeof sa;
+    char text[INET6_ADDRSTRLEN] = "";
+    int port = 0;
+    if (fd < 0 || ri == NULL || getpeername(fd, (struct sockaddr *)&sa, &n) != 0) {
+        return false;
+    }
+    if (sa.ss_family == AF_INET) {
+        const struct sockaddr_in *four = (const struct sockaddr_in *)&sa;
+        inet_ntop(AF_INET, &four->sin_addr, text, sizeof text);
+        port = ntohs(four->sin_port);
+    } else if (sa.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&sa;
+        inet_ntop(AF_INET6, &six->sin6_addr, text, sizeof text);
+        port = ntohs(six->sin6_port);
+    }
+    return port == ri->remote_port && strcmp(text, ri->remote_addr) == 0;
+}
+
+/* A duplicate with a high number, where there is room for high numbers. */
+static int duplicate(int fd)
+{
+    struct rlimit limit = {0};
+    const bool roomy =
+        getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 >= (rlim_t)FD_BASE;
+    return fcntl(fd, F_DUPFD_CLOEXEC, roomy ? FD_BASE : 0);
+}
+
+/*
+ * Puts one end of a socket pair in the place of the connection's descriptor, which lives on as
+ * me.duplicate. *other is the other end. False: nothing was changed.
+ */
+static bool swap(const struct mg_connection *conn, int *other)
+{
+    int pair[2] = {-1, -1};
+    const int one = 1;
+    bool done = false;
+    if (!is_peer(me.fd, conn) ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
+        return false;
+    }
+    me.duplicate = duplicate(me.fd);
+    if (me.duplicate >= 0 && fcntl(me.duplicate, F_SETFL, O_RDWR | O_NONBLOCK) == 0 &&
+        dup3(pair[0], me.fd, O_CLOEXEC) >= 0) {
+        (void)setsockopt(me.duplicate, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        me.gone = true;
+        *other = pair[1];
+        done = true;
+    } else {
+        if (me.duplicate >= 0) {
+            close(me.duplicate);
+            me.duplicate = -1;
+        }
+        close(pair[1]);
+    }
+    close(pair[0]);
+    return done;
+}
+
+void eg_adopt_ready(struct mg_connection *conn, void *arg)
+{
+    unsigned char frame[FRAME_BYTES] = {FRAME_BINARY, NONCE_BYTES};
+    int other = -1;
+    (void)arg;
+    eg_random(me.nonce, sizeof me.nonce);
+    memcpy(frame + 2, me.nonce, sizeof me.nonce);
+    if (me.state == STATE_PREPARED && swap(conn, &other) &&
+        send(other, frame, sizeof frame, MSG_NOSIGNAL) == (ssize_t)sizeof frame) {
+        me.state = STATE_SWAPPED;
+    } else {
+        me.state = STATE_FAILED;
+        mg_disable_connection_keep_alive(conn); /* the library reads no frame then */
+    }
+    if (other >= 0) {
+        close(other);
+    }
+}
+
+int eg_adopt_data(struct mg_connection *conn, int bits, char *data, size_t n, void *arg)
+{
+    (void)conn;
+    (void)arg;
+    const bool mine = me.state == STATE_SWAPPED && bits == FRAME_BINARY && n == NONCE_BYTES &&
+                      memcmp(data, me.nonce, NONCE_BYTES) == 0;
+    me.state = mine ? STATE_PROVEN : STATE_FAILED;
+    return 0;
+}
+
+/* Gives the duplicate to a, which is the caller's now. */
+static struct eg_adopted *take_proven(void)
+{
+    struct eg_adopted *a = me.a;
+    a->fd = me.duplicate;
+    me.duplicate = -1;
+    me.a = NULL;
+    eg_metric_add(EG_M_adoptions_proven_total, 1);
+    eg_metric_add(EG_M_connections_accepted_total, 1);
+    return a;
+}
+
+void eg_adopt_close(const struct mg_connection *conn, void *arg)
+{
+    (void)conn;
+    (void)arg;
+    if (me.state == STATE_PROVEN && me.a != NULL) {
+        me.sink(me.sink_arg, take_proven());
+    } else {
+        eg_metric_add(EG_M_adoptions_failed_total, 1);
+        eg_log_limited(EG_LOG_INFO, "adopt.failed", "addr=%s" EG_F "why=%s",
+                       me.a != NULL ? me.a->addr : "",
+                       me.gone ? "the stand-in was not what the library read"
+                               : "the client is gone or there is no descriptor");
+    }
+    eg_adopt_end();
+}
+
+/* Writes all of s within the time allowed. */
+static bool write_all(int fd, struct eg_slice s)
+{
+    const int64_t until = eg_clock_mono_ms() + HEAD_WRITE_MS;
+    while (s.n > 0) {
+        const ssize_t n = send(fd, s.p, s.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const int64_t left = until - eg_clock_mono_ms();
+        if (n >= 0) {
+            s.p += n;
+            s.n -= (size_t)n;
+        } else if ((errno != EAGAIN && errno != EINTR) || left <= 0) {
+            return false;
+        } else {
+            struct pollfd p = {.fd = fd, .events = POLLOUT};
+            (void)poll(&p, 1, (int)left);
+        }
+    }
+    return true;
+}
+
+enum eg_err eg_adopt_plain(struct mg_connection *conn, struct eg_slice head, struct eg_adopted *a)
+{
+    enum eg_err err = EG_EIO;
+    uint8_t back[NONCE_BYTES + 1] = {0};
+    int other = -1;
+    mg_disable_connection_keep_alive(conn);
+    if (!me.serving || me.state != STATE_PLAIN || !swap(conn, &other)) {
+        goto out;
+    }
+    eg_random(me.nonce, sizeof me.nonce);
+    if (mg_write(conn, me.nonce, sizeof me.nonce) != NONCE_BYTES ||
+        recvfrom(other, back, sizeof back, MSG_DONTWAIT, NULL, NULL) != NONCE_BYTES ||
+        memcmp(back, me.nonce, NONCE_BYTES) != 0) {
+        goto out;
+    }
+    if (!write_all(me.duplicate, head)) {
+        goto out;
+    }
+    me.a = a;
+    (void)take_proven();
+    err = EG_OK;
+out:
+    me.state = STATE_FAILED; /* once a connection */
+    if (err != EG_OK) {
+        eg_metric_add(EG_M_adoptions_failed_total, 1);
+        eg_log_limited(EG_LOG_INFO, "adopt.failed", "addr=%s" EG_F "why=event stream", a->addr);
+    }
+    if (other >= 0) {
+        close(other);
+    }
+    return err;
+}
+
+void eg_adopt_linger(long long body_bytes)
+{
+    char scrap[4096];
+    const int fd = eg_adopt_fd();
+    const int64_t until = eg_clock_mono_ms() + LINGER_MS;
+    size_t total = 0;
+    if (fd < 0 || body_bytes <= 0 || me.beyond >= (unsigned long long)body_bytes ||
+        shutdown(fd, SHUT_WR) != 0) {
+        return;
+    }
+    while (total < LINGER_BYTES) {
+        const ssize_t n = recvfrom(fd, scrap, sizeof scrap, MSG_DONTWAIT, NULL, NULL);
+        const int64_t left = until - eg_clock_mono_ms();
+        if (n == 0 || left <= 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+            return;
+        }
+        if (n > 0) {
+            total += (size_t)n;
+        } else {
+            struct pollfd p = {.fd = fd, .events = POLLIN};
+            (void)poll(&p, 1, (int)left);
+        }
+    }
+}
