@@ -8,6 +8,8 @@
 #include "ebbgate/protocol.h"
 
 #define KEY_CHARS 24 /* base64 of 16 bytes */
+/* RFC 9110 15.5.22 and 7.8, RFC 6455 4.4 */
+#define UPGRADE_FIELDS "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 
 static bool blank(char c)
 {
@@ -194,15 +196,14 @@ enum eg_err eg_upgrade_check(const struct eg_request *r, struct eg_refusal *why)
     }
     if (!eg_request_has_token(r, "Upgrade", "websocket")) {
         return refuse(why, 426, EG_CODE_invalid_request, "this path speaks WebSocket only",
-                      "Connection: Upgrade\r\nUpgrade: websocket\r\n");
+                      UPGRADE_FIELDS);
     }
     if (!eg_request_has_token(r, "Connection", "upgrade")) {
         return bad(why, "the Connection header must contain Upgrade");
     }
     if (!eg_slice_is(only(r, "Sec-WebSocket-Version"), "13")) {
         return refuse(why, 426, EG_CODE_invalid_request, "WebSocket version 13 is needed",
-                      "Connection: Upgrade\r\nUpgrade: websocket\r\n"
-                      "Sec-WebSocket-Version: 13\r\n");
+                      UPGRADE_FIELDS);
     }
     if (!key_like(only(r, "Sec-WebSocket-Key"))) {
         return bad(why, "Sec-WebSocket-Key must be the base64 text of 16 bytes");

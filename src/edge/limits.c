@@ -170,12 +170,6 @@ void eg_limits_settings(struct eg_limits *l, struct eg_settings *s)
     pthread_mutex_unlock(&l->lock);
 }
 
-/* Whether another unfinished handshake is within the bounds of r's address. */
-static bool handshake_fits(const struct row *r, const struct bounds *b)
-{
-    return b->handshakes == 0 || r->handshakes + r->knocking < b->handshakes;
-}
-
 bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms)
 {
     uint8_t key[KEY_BYTES];
@@ -183,7 +177,8 @@ bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms)
     bool fits = false;
     pthread_mutex_lock(&l->lock);
     struct row *r = obtain(l, key, mono_ms);
-    if (r != NULL && handshake_fits(r, local ? &l->loopback : &l->other)) {
+    const struct bounds *b = local ? &l->loopback : &l->other;
+    if (r != NULL && (b->handshakes == 0 || r->knocking < b->handshakes)) {
         r->knocking++;
         l->knocking++;
         fits = true;
@@ -211,7 +206,8 @@ static enum eg_code judge(struct eg_limits *l, struct row *r, const struct bound
         (b->connections > 0 && r->connections >= b->connections)) {
         return EG_CODE_too_many_connections;
     }
-    if (!handshake_fits(r, b) || !eg_bucket_take(&r->rate, b->rate, 1, now)) {
+    if ((b->handshakes > 0 && r->handshakes >= b->handshakes) ||
+        !eg_bucket_take(&r->rate, b->rate, 1, now)) {
         return EG_CODE_rate_limited;
     }
     return EG_CODE_NONE;

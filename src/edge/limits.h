@@ -22,8 +22,9 @@ enum eg_err eg_limits_new(struct eg_settings *settings, struct eg_limits **out) 
 void eg_limits_free(struct eg_limits *l);
 void eg_limits_settings(struct eg_limits *l, struct eg_settings *settings);
 
-/* A socket of addr was accepted and has not sent its request. true: counted as an unfinished
- * handshake until eg_limits_knocked; false: addr has too many, not counted. */
+/* A socket of addr was accepted and has not sent its request. true: counted until
+ * eg_limits_knocked; false: addr has as many of these as it may have unfinished handshakes, not
+ * counted. */
 bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms);
 void eg_limits_knocked(struct eg_limits *l, const char *addr);
 

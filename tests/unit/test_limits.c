@@ -43,23 +43,34 @@ Test(limits, connections_of_one_address)
     eg_limits_free(l);
 }
 
-Test(limits, unfinished_handshakes_with_those_that_knock)
+Test(limits, unfinished_handshakes)
 {
-    struct eg_limits *l = make(100, 0, 3, 0);
-    cr_expect(eg_limits_knock(l, "10.0.0.1", 0));
-    cr_expect(eg_limits_knock(l, "10.0.0.1", 0));
+    struct eg_limits *l = make(100, 0, 2, 0);
     cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
-    cr_expect_not(eg_limits_knock(l, "10.0.0.1", 0));
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
     cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_rate_limited);
     eg_limits_established(l, "10.0.0.1");
-    cr_expect(eg_limits_knock(l, "10.0.0.1", 0), "a finished handshake makes room");
-    eg_limits_knocked(l, "10.0.0.1");
-    eg_limits_knocked(l, "10.0.0.1");
-    cr_expect_eq(eg_limits_count(l).handshakes, 1);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE, "a finished one makes room");
     eg_limits_leave(l, "10.0.0.1", true);
-    eg_limits_knocked(l, "10.0.0.1");
+    eg_limits_leave(l, "10.0.0.1", false);
+    eg_limits_leave(l, "10.0.0.1", false);
     cr_expect_eq(eg_limits_count(l).handshakes, 0);
     cr_expect_eq(eg_limits_count(l).connections, 0);
+    eg_limits_free(l);
+}
+
+Test(limits, sockets_without_a_request)
+{
+    struct eg_limits *l = make(100, 0, 2, 0);
+    cr_expect(eg_limits_knock(l, "10.0.0.1", 0));
+    cr_expect(eg_limits_knock(l, "10.0.0.1", 0));
+    cr_expect_not(eg_limits_knock(l, "10.0.0.1", 0));
+    cr_expect(eg_limits_knock(l, "10.0.0.2", 0), "another address is free");
+    cr_expect_eq(eg_limits_count(l).handshakes, 3);
+    eg_limits_knocked(l, "10.0.0.1");
+    cr_expect(eg_limits_knock(l, "10.0.0.1", 0));
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE,
+                 "they do not count against those that are upgraded");
     eg_limits_free(l);
 }
 
