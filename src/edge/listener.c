@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 #include "edge/adopt.h"
-#include "edge/gate.h"
+#include "edge/lobby.h"
 #include "edge/handshake.h"
 #include "edge/listen_address.h"
 #include "edge/origin.h"
@@ -22,7 +22,7 @@
 #include "edge/selftest.h"
 
 #define PATH "/ws"
-#define START_WAIT_S 10       /* for workers to start, for the gate to stand */
+#define START_WAIT_S 10       /* for workers to start, for the lobby to stand */
 #define WAITING_MAX 2048      /* sockets without a complete request head */
 #define POLITE_PER_SECOND 100 /* refusals by limits that are told in a hello_error */
 #define RETRY_FIELD "Retry-After: 5\r\n"
@@ -32,7 +32,7 @@ struct eg_listener {
     struct eg_listen_address address;
     char bound[80];
     struct mg_context *ctx;
-    struct eg_gate *gate;
+    struct eg_lobby *lobby;
     struct eg_selftest *selftest; /* while starting */
     int ready, draining;          /* atomic */
 
@@ -234,7 +234,7 @@ static int on_request(struct mg_connection *conn)
     if (eg_request_check(&r, &why) != EG_OK) {
         status = answer(conn, &why);
     } else if (!ready && !selftest) {
-        status = answer_code(conn, EG_CODE_draining, "the gateway is starting", RETRY_FIELD);
+        status = answer_code(conn, EG_CODE_draining, "the lobbyway is starting", RETRY_FIELD);
     } else if (l->config.reactors == NULL && l->address.loopback && host != NULL &&
                !eg_host_is_local(host, l->bound)) {
         status = answer_code(conn, EG_CODE_origin_not_allowed,
@@ -301,7 +301,7 @@ static void *on_thread(const struct mg_context *ctx, int type)
 {
     struct eg_listener *l = mg_get_user_data(ctx);
     if (type == 0) {
-        eg_gate_enter(l->gate);
+        eg_lobby_enter(l->lobby);
     } else if (type == 1) {
         pthread_mutex_lock(&l->count_lock);
         l->workers++;
@@ -311,7 +311,7 @@ static void *on_thread(const struct mg_context *ctx, int type)
     return l;
 }
 
-static bool on_gate_asks(void *listener, const char *addr)
+static bool on_lobby_asks(void *listener, const char *addr)
 {
     struct eg_listener *l = listener;
     pthread_rwlock_rdlock(&l->lock);
@@ -355,7 +355,7 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
     snprintf(ports, sizeof ports, "%s:%u", l->address.host, (unsigned)l->address.port);
     snprintf(threads, sizeof threads, "%d", l->config.workers);
     snprintf(timeout, sizeof timeout, "%lld", (long long)timeout_ms);
-    snprintf(head, sizeof head, "%d", EG_GATE_HEAD_MAX + 1024);
+    snprintf(head, sizeof head, "%d", EG_LOBBY_HEAD_MAX + 1024);
     option(&o, "listening_ports", ports);
     option(&o, "num_threads", threads);
     option(&o, "prespawn_threads", threads);
@@ -405,18 +405,18 @@ static bool await_workers(struct eg_listener *l)
     return all;
 }
 
-/* Makes a first connection, with which the gate takes its place. */
-static bool await_gate(struct eg_listener *l)
+/* Makes a first connection, with which the lobby takes its place. */
+static bool await_lobby(struct eg_listener *l)
 {
     const int64_t until = eg_clock_mono_ms() + START_WAIT_S * 1000;
     const int fd = eg_selftest_connect(l->address.host, l->address.port, START_WAIT_S * 1000);
-    while (fd >= 0 && !eg_gate_stands(l->gate) && eg_clock_mono_ms() < until) {
+    while (fd >= 0 && !eg_lobby_stands(l->lobby) && eg_clock_mono_ms() < until) {
         (void)poll(NULL, 0, 1);
     }
     if (fd >= 0) {
         close(fd);
     }
-    return eg_gate_stands(l->gate);
+    return eg_lobby_stands(l->lobby);
 }
 
 static enum eg_err prove(struct eg_listener *l, char *why, size_t why_size)
@@ -433,7 +433,7 @@ static enum eg_err prove(struct eg_listener *l, char *why, size_t why_size)
     }
     l->address.port = (uint16_t)port.port;
     snprintf(l->bound, sizeof l->bound, "%s:%d", l->address.host, port.port);
-    if (!await_gate(l)) {
+    if (!await_lobby(l)) {
         snprintf(why, why_size, "this libcivetweb does not accept connections as expected");
         return EG_ECORRUPT;
     }
@@ -462,11 +462,11 @@ static enum eg_err make(const struct eg_listener_config *config, struct eg_liste
     pthread_cond_init(&l->counted, &attr);
     pthread_condattr_destroy(&attr);
     mg_init_library(MG_FEATURES_DEFAULT);
-    const struct eg_gate_config gate = {.limits = config->limits,
-                                        .is_proxy = on_gate_asks,
-                                        .arg = l,
-                                        .deadline_ms = l->settings->handshake_timeout_ms,
-                                        .max_waiting = WAITING_MAX};
+    const struct eg_lobby_config lobby = {.limits = config->limits,
+                                          .is_proxy = on_lobby_asks,
+                                          .arg = l,
+                                          .deadline_ms = l->settings->handshake_timeout_ms,
+                                          .max_waiting = WAITING_MAX};
     err = eg_proxies_new(l->settings->trusted_proxies, &l->proxies, why, why_size);
     if (err == EG_OK) {
         err = eg_listen_address_parse(config->address, &l->address, why, why_size);
@@ -475,7 +475,7 @@ static enum eg_err make(const struct eg_listener_config *config, struct eg_liste
         err = eg_listen_address_try(&l->address, why, why_size);
     }
     if (err == EG_OK) {
-        err = eg_gate_new(&gate, &l->gate);
+        err = eg_lobby_new(&lobby, &l->lobby);
     }
     if (err == EG_OK) {
         err = eg_selftest_new(&l->selftest);
@@ -515,11 +515,11 @@ void eg_listener_stop(struct eg_listener *l)
         return;
     }
     if (l->ctx != NULL) {
-        eg_gate_wake(l->gate);
+        eg_lobby_wake(l->lobby);
         mg_stop(l->ctx);
     }
     mg_exit_library();
-    eg_gate_free(l->gate);
+    eg_lobby_free(l->lobby);
     eg_selftest_free(l->selftest);
     eg_proxies_free(l->proxies);
     eg_settings_unref(l->settings);
@@ -547,7 +547,7 @@ void eg_listener_settings(struct eg_listener *l, struct eg_settings *settings)
     l->settings = eg_settings_ref(settings);
     l->proxies = proxies != NULL ? proxies : l->proxies;
     pthread_rwlock_unlock(&l->lock);
-    eg_gate_deadline(l->gate, settings->handshake_timeout_ms);
+    eg_lobby_deadline(l->lobby, settings->handshake_timeout_ms);
     eg_settings_unref(old_settings);
     eg_proxies_free(old_proxies);
 }

@@ -1,34 +1,34 @@
 /*
- * gate.h - stands before civetweb: a worker gets a socket only when its whole request head has
+ * lobby.h - stands before civetweb: a worker gets a socket only when its whole request head has
  * arrived, so that a client that sends slowly, or never, costs a descriptor and no thread.
  *
  * How: the executable defines accept(). The first time the library's listening thread calls it, the
- * gate takes the listening socket over (a duplicate) and puts an epoll instance in its place, with
+ * lobby takes the listening socket over (a duplicate) and puts an epoll instance in its place, with
  * dup2, under the same number. The library polls that number, which is readable when the listening
- * socket or a waiting one is, and calls accept(), which then runs the gate and returns a socket
+ * socket or a waiting one is, and calls accept(), which then runs the lobby and returns a socket
  * whose head is complete, or fails with EAGAIN.
  *
- * Threads: all calls but eg_gate_new, _free, _settings and _wake come from the library's one
+ * Threads: all calls but eg_lobby_new, _free, _settings and _wake come from the library's one
  * listening thread. Owns: the listening socket's duplicate, the epoll instance, sockets that wait.
  * Failure modes: no descriptor left: one in reserve is given up to accept and close the newcomer,
  * then accepting pauses for a tick. Too many wait: the one that waited longest is closed. A head
  * that is late, too long or malformed: answered 408, 431, or left to the library's 400.
  */
-#ifndef EG_EDGE_GATE_H
-#define EG_EDGE_GATE_H
+#ifndef EG_EDGE_LOBBY_H
+#define EG_EDGE_LOBBY_H
 
 #include "edge/limits.h"
 #include "edge/proxy.h"
 
-struct eg_gate;
+struct eg_lobby;
 
-#define EG_GATE_HEAD_MAX                                                                           \
+#define EG_LOBBY_HEAD_MAX                                                                          \
     16384 /* longest request head; the library's buffer holds one more byte                        \
            */
 
 /* limits may be NULL; is_proxy (may be NULL) says whose sockets are not counted by address. Both
  * are borrowed, and so is arg. deadline_ms: time for a request head. */
-struct eg_gate_config {
+struct eg_lobby_config {
     struct eg_limits *limits;
     bool (*is_proxy)(void *arg, const char *addr);
     void *arg;
@@ -36,15 +36,15 @@ struct eg_gate_config {
     unsigned max_waiting;
 };
 
-enum eg_err eg_gate_new(const struct eg_gate_config *config, struct eg_gate **out) EG_MUST;
+enum eg_err eg_lobby_new(const struct eg_lobby_config *config, struct eg_lobby **out) EG_MUST;
 /* After the library has ended its threads. */
-void eg_gate_free(struct eg_gate *g);
-void eg_gate_deadline(struct eg_gate *g, int64_t deadline_ms); /* any thread */
+void eg_lobby_free(struct eg_lobby *g);
+void eg_lobby_deadline(struct eg_lobby *g, int64_t deadline_ms); /* any thread */
 /* From now on this thread's accept() goes through g. */
-void eg_gate_enter(struct eg_gate *g);
+void eg_lobby_enter(struct eg_lobby *g);
 /* Whether the listening socket was taken over. Any thread. */
-bool eg_gate_stands(struct eg_gate *g);
+bool eg_lobby_stands(struct eg_lobby *g);
 /* Lets accept() return at once from now on, so that the library sees that it shall stop. */
-void eg_gate_wake(struct eg_gate *g);
+void eg_lobby_wake(struct eg_lobby *g);
 
 #endif

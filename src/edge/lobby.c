@@ -1,4 +1,4 @@
-#include "edge/gate.h"
+#include "edge/lobby.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -30,8 +30,8 @@ struct visitor {
     struct visitor *prev, *next;
 };
 
-struct eg_gate {
-    struct eg_gate_config config;
+struct eg_lobby {
+    struct eg_lobby_config config;
     int64_t deadline_ms;               /* atomic */
     int stands, waking;                /* atomic */
     int listener, epoll, timer, event; /* descriptors; -1 none */
@@ -40,12 +40,12 @@ struct eg_gate {
     unsigned waiting, readies;
     struct visitor *waits; /* oldest first, all in epoll */
     struct visitor *ready; /* oldest first */
-    char head[EG_GATE_HEAD_MAX + 1];
+    char head[EG_LOBBY_HEAD_MAX + 1];
 };
 
-static _Thread_local struct eg_gate *this_gate;
+static _Thread_local struct eg_lobby *this_lobby;
 
-/* epoll_data of the gate's own descriptors; those of visitors are their pointers. */
+/* epoll_data of the lobby's own descriptors; those of visitors are their pointers. */
 static char tag_listener, tag_timer, tag_event;
 
 static int open_reserve(void)
@@ -61,15 +61,15 @@ static void close_fd(int *fd)
     }
 }
 
-static bool watch(struct eg_gate *g, int fd, uint32_t events, void *tag)
+static bool watch(struct eg_lobby *g, int fd, uint32_t events, void *tag)
 {
     struct epoll_event e = {.events = events, .data = {.ptr = tag}};
     return epoll_ctl(g->epoll, EPOLL_CTL_ADD, fd, &e) == 0;
 }
 
-enum eg_err eg_gate_new(const struct eg_gate_config *config, struct eg_gate **out)
+enum eg_err eg_lobby_new(const struct eg_lobby_config *config, struct eg_lobby **out)
 {
-    struct eg_gate *g = calloc(1, sizeof *g);
+    struct eg_lobby *g = calloc(1, sizeof *g);
     if (g == NULL) {
         return EG_ENOMEM;
     }
@@ -82,29 +82,29 @@ enum eg_err eg_gate_new(const struct eg_gate_config *config, struct eg_gate **ou
     g->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (g->reserve < 0 || g->epoll < 0 || g->timer < 0 || g->event < 0 ||
         !watch(g, g->timer, EPOLLIN, &tag_timer) || !watch(g, g->event, EPOLLIN, &tag_event)) {
-        eg_gate_free(g);
+        eg_lobby_free(g);
         return EG_EIO;
     }
     *out = g;
     return EG_OK;
 }
 
-void eg_gate_deadline(struct eg_gate *g, int64_t deadline_ms)
+void eg_lobby_deadline(struct eg_lobby *g, int64_t deadline_ms)
 {
     __atomic_store_n(&g->deadline_ms, deadline_ms, __ATOMIC_RELAXED);
 }
 
-void eg_gate_enter(struct eg_gate *g)
+void eg_lobby_enter(struct eg_lobby *g)
 {
-    this_gate = g;
+    this_lobby = g;
 }
 
-bool eg_gate_stands(struct eg_gate *g)
+bool eg_lobby_stands(struct eg_lobby *g)
 {
     return __atomic_load_n(&g->stands, __ATOMIC_ACQUIRE) != 0;
 }
 
-static void raise_event(struct eg_gate *g)
+static void raise_event(struct eg_lobby *g)
 {
     const uint64_t one = 1;
     if (write(g->event, &one, sizeof one) < 0) {
@@ -112,14 +112,14 @@ static void raise_event(struct eg_gate *g)
     }
 }
 
-void eg_gate_wake(struct eg_gate *g)
+void eg_lobby_wake(struct eg_lobby *g)
 {
     __atomic_store_n(&g->waking, 1, __ATOMIC_RELEASE);
     raise_event(g);
 }
 
 /* Takes v off the list it waits in and lets its address go. Its socket stays open. */
-static void release(struct eg_gate *g, struct visitor *v)
+static void release(struct eg_lobby *g, struct visitor *v)
 {
     epoll_ctl(g->epoll, EPOLL_CTL_DEL, v->fd, NULL);
     DL_DELETE(g->waits, v);
@@ -130,14 +130,14 @@ static void release(struct eg_gate *g, struct visitor *v)
     }
 }
 
-static void dismiss(struct eg_gate *g, struct visitor *v)
+static void dismiss(struct eg_lobby *g, struct visitor *v)
 {
     release(g, v);
     close(v->fd);
     free(v);
 }
 
-void eg_gate_free(struct eg_gate *g)
+void eg_lobby_free(struct eg_lobby *g)
 {
     if (g == NULL) {
         return;
@@ -159,7 +159,7 @@ void eg_gate_free(struct eg_gate *g)
     free(g);
 }
 
-static void tick(struct eg_gate *g, bool on)
+static void tick(struct eg_lobby *g, bool on)
 {
     const struct timespec interval = {0, TICK_MS * 1000000L};
     const struct itimerspec spec = {on ? interval : (struct timespec){0, 0},
@@ -170,7 +170,7 @@ static void tick(struct eg_gate *g, bool on)
 }
 
 /* Stops or goes on taking newcomers. */
-static void pause_accepting(struct eg_gate *g, bool pause)
+static void pause_accepting(struct eg_lobby *g, bool pause)
 {
     struct epoll_event e = {.events = pause ? 0 : EPOLLIN, .data = {.ptr = &tag_listener}};
     if (g->paused != pause && epoll_ctl(g->epoll, EPOLL_CTL_MOD, g->listener, &e) == 0) {
@@ -180,7 +180,7 @@ static void pause_accepting(struct eg_gate *g, bool pause)
 
 /* Answers and closes. What was received is read first: closing over unread bytes would reset the
  * connection and lose the answer. */
-static void turn_away(struct eg_gate *g, struct visitor *v, int status, const char *detail)
+static void turn_away(struct eg_lobby *g, struct visitor *v, int status, const char *detail)
 {
     const struct eg_refusal why = {status, EG_CODE_invalid_request, detail, NULL};
     struct eg_buf answer = {0};
@@ -199,7 +199,7 @@ static void turn_away(struct eg_gate *g, struct visitor *v, int status, const ch
 }
 
 /* Looks at what v has sent, without taking it. over: nothing more will come. */
-static void examine(struct eg_gate *g, struct visitor *v, bool over)
+static void examine(struct eg_lobby *g, struct visitor *v, bool over)
 {
     const ssize_t n = recv(v->fd, g->head, sizeof g->head, MSG_PEEK | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR) && !over) {
@@ -220,7 +220,7 @@ static void examine(struct eg_gate *g, struct visitor *v, bool over)
     }
 }
 
-static void expire(struct eg_gate *g, int64_t now)
+static void expire(struct eg_lobby *g, int64_t now)
 {
     const int64_t deadline_ms = __atomic_load_n(&g->deadline_ms, __ATOMIC_RELAXED);
     while (g->waits != NULL && now - g->waits->since_ms >= deadline_ms) {
@@ -244,7 +244,7 @@ static void address_text(const struct sockaddr_storage *sa, char out[INET6_ADDRS
 }
 
 /* A new socket: counted, looked at, and watched if its head is not there yet. Takes fd. */
-static void admit(struct eg_gate *g, int fd, const struct sockaddr_storage *sa, int64_t now)
+static void admit(struct eg_lobby *g, int fd, const struct sockaddr_storage *sa, int64_t now)
 {
     struct eg_limits *limits = g->config.limits;
     struct visitor *v = calloc(1, sizeof *v);
@@ -283,7 +283,7 @@ static void admit(struct eg_gate *g, int fd, const struct sockaddr_storage *sa, 
 }
 
 /* No descriptor is left: takes the newcomer with the one in reserve and closes it. */
-static void refuse_for_want(struct eg_gate *g)
+static void refuse_for_want(struct eg_lobby *g)
 {
     eg_log_limited(EG_LOG_ERROR, "http.descriptors", "why=%s", strerror(errno));
     close_fd(&g->reserve);
@@ -297,7 +297,7 @@ static void refuse_for_want(struct eg_gate *g)
     tick(g, true);
 }
 
-static void accept_burst(struct eg_gate *g, int64_t now)
+static void accept_burst(struct eg_lobby *g, int64_t now)
 {
     for (int i = 0; i < ACCEPT_BURST && g->readies < ACCEPT_BURST; i++) {
         struct sockaddr_storage sa = {0};
@@ -315,8 +315,8 @@ static void accept_burst(struct eg_gate *g, int64_t now)
     }
 }
 
-/* Puts the gate in the place of the listening socket. False: it stays as it was. */
-static bool take_over(struct eg_gate *g, int fd)
+/* Puts the lobby in the place of the listening socket. False: it stays as it was. */
+static bool take_over(struct eg_lobby *g, int fd)
 {
     g->listener = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (g->listener < 0) {
@@ -333,7 +333,7 @@ static bool take_over(struct eg_gate *g, int fd)
 }
 
 /* Hands the oldest socket with a complete head to the library, the way accept does. */
-static int hand_over(struct eg_gate *g, struct sockaddr *addr, socklen_t *n)
+static int hand_over(struct eg_lobby *g, struct sockaddr *addr, socklen_t *n)
 {
     struct visitor *v = g->ready;
     const int fd = v->fd;
@@ -356,7 +356,7 @@ static void drain(int fd)
     }
 }
 
-static void serve(struct eg_gate *g)
+static void serve(struct eg_lobby *g)
 {
     struct epoll_event events[EVENTS];
     const int n = epoll_wait(g->epoll, events, EVENTS, 0);
@@ -384,7 +384,7 @@ static void serve(struct eg_gate *g)
     }
 }
 
-static int gate_accept(struct eg_gate *g, struct sockaddr *addr, socklen_t *n)
+static int lobby_accept(struct eg_lobby *g, struct sockaddr *addr, socklen_t *n)
 {
     int fd = -1;
     serve(g);
@@ -402,17 +402,17 @@ static int gate_accept(struct eg_gate *g, struct sockaddr *addr, socklen_t *n)
 }
 
 /*
- * Stands before the C library's for the whole program. Threads that never entered a gate get what
+ * Stands before the C library's for the whole program. Threads that never entered a lobby get what
  * they asked for. It has its own name in C because the header declares accept with a union.
  */
-__attribute__((visibility("default"))) int eg_gate_accept(int fd, struct sockaddr *addr,
-                                                          socklen_t *n) __asm__("accept");
+__attribute__((visibility("default"))) int eg_lobby_accept(int fd, struct sockaddr *addr,
+                                                           socklen_t *n) __asm__("accept");
 
-int eg_gate_accept(int fd, struct sockaddr *addr, socklen_t *n)
+int eg_lobby_accept(int fd, struct sockaddr *addr, socklen_t *n)
 {
-    struct eg_gate *g = this_gate;
-    if (g != NULL && (eg_gate_stands(g) || take_over(g, fd))) {
-        return gate_accept(g, addr, n);
+    struct eg_lobby *g = this_lobby;
+    if (g != NULL && (eg_lobby_stands(g) || take_over(g, fd))) {
+        return lobby_accept(g, addr, n);
     }
     return accept4(fd, addr, n, 0);
 }
