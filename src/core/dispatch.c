@@ -98,6 +98,10 @@ void eg_dispatch(struct eg_machine *m, struct eg_agent *a)
         a->ready_count--;
         struct eg_session *s = eg_session_find_sid(m, sid);
         if (!s) {
+            if (m->failed) { /* not read, not gone: it keeps its place */
+                a->ready_first = (a->ready_first - 1) & (a->ready_cap - 1);
+                a->ready_count++;
+            }
             continue;
         }
         s->in_ready = false;

@@ -150,8 +150,6 @@ static void load_turn(void *arg, const struct eg_turn_row *row)
                 t->worker = w;
             }
         }
-        const int64_t left = row->until_ms - l->m->now.wall_ms;
-        t->deadline_mono = l->m->now.mono_ms + (left > 0 ? left : 0);
     }
 }
 

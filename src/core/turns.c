@@ -18,6 +18,7 @@
 #include "wire/json.h"
 
 #define BACKOFF_MAX_MS 60000
+#define WAIT_MAX_MS 3600000 /* whatever a worker asks for, and however the wall clock jumped */
 
 static const char *const state_name[] = {"queued",   "running", "waiting",
                                          "aborting", "dead",    "ended"};
@@ -331,7 +332,8 @@ void eg_turn_attempt_over(struct eg_machine *m, struct eg_session *s, struct eg_
         bury(m, s, t, error);
         next_turn(m, s);
     } else {
-        const int64_t delay = !wait ? 0 : after_ms >= 0 ? after_ms : backoff_ms(m, t->attempt);
+        int64_t delay = !wait ? 0 : after_ms >= 0 ? after_ms : backoff_ms(m, t->attempt);
+        delay = delay < WAIT_MAX_MS ? delay : WAIT_MAX_MS;
         eg_metric_add(EG_M_turns_retried_total, 1);
         notice(m, s, t, "delivery_retry", t->attempt + 1, (struct eg_slice){0}, delay);
         move(t, delay ? EG_IN_FAIL : EG_IN_GIVE_BACK);
@@ -349,8 +351,11 @@ void eg_turn_abort_running(struct eg_machine *m, struct eg_session *s, struct eg
 {
     struct eg_buf b = {0};
     move(t, EG_IN_ABORT);
-    set_deadline(m, s, t, m->settings->abort_grace_ms);
+    set_deadline(m, s, t, t->worker ? m->settings->abort_grace_ms : 0);
     eg_session_touch(m, s);
+    if (!t->worker) {
+        return; /* it was at one when the gateway ended; the tick of this batch ends it */
+    }
     eg_buf_str(&b, "{\"type\":\"abort\"");
     eg_json_kcstr(&b, "session_id", s->id);
     eg_json_kint(&b, "turn", (int64_t)t->turn);
@@ -469,8 +474,9 @@ void eg_turn_recover(struct eg_machine *m, struct eg_session *s)
         return;
     }
     if (t->state == EG_TURN_WAITING || t->worker) {
-        const int64_t left = t->until_ms - m->now.wall_ms;
-        t->deadline_mono = m->now.mono_ms + (left > 0 ? left : 0);
+        int64_t left = t->until_ms - m->now.wall_ms;
+        left = left < 0 ? 0 : left > WAIT_MAX_MS ? WAIT_MAX_MS : left;
+        t->deadline_mono = m->now.mono_ms + left;
     } else {
         t->deadline_mono = m->now.mono_ms; /* its worker is gone: at once */
     }
