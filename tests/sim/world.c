@@ -1,0 +1,670 @@
+/*
+ * world.c - the scheduler of the simulator and the two sides around the machine.
+ */
+#include "sim.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memstore.h"
+#include "wire/event.h"
+#include "wire/json.h"
+
+uint64_t sim_random(struct sim *w, uint64_t below)
+{
+    uint64_t z = (w->rng += 0x9e3779b97f4a7c15u); /* splitmix64, public domain, Vigna */
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (z ^ (z >> 31)) % below;
+}
+
+void sim_tell(struct sim *w, const char *fmt, ...)
+{
+    char line[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    free(w->story[w->told % SIM_STORY]);
+    w->story[w->told % SIM_STORY] = strdup(line);
+    w->told++;
+}
+
+void sim_fault(struct sim *w, const char *fmt, ...)
+{
+    if (w->fault[0]) {
+        return;
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(w->fault, sizeof w->fault, fmt, ap);
+    va_end(ap);
+}
+
+void sim_session_name(int session, char out[32])
+{
+    snprintf(out, 32, "s%d", session);
+}
+
+static int session_number(struct eg_slice id)
+{
+    return id.n == 2 && id.p[0] == 's' ? id.p[1] - '0' : -1;
+}
+
+/* --- commands: written as JSON and parsed by the real parser --- */
+
+static struct eg_cmd *command(struct sim *w, enum eg_cmd_kind kind, eg_conn_id conn,
+                              const char *json)
+{
+    struct eg_cmd *cmd = eg_cmd_new(kind, conn);
+    struct eg_frame_error err;
+    if (json) {
+        if (eg_frame_parse(eg_slice_cstr(json), &cmd->frame, &err) != EG_OK) {
+            sim_fault(w, "the simulator sent a bad frame: %s: %s", json, err.message);
+            eg_cmd_free(cmd);
+            return NULL;
+        }
+        eg_frame_tail(&cmd->frame, &cmd->tail);
+    }
+    return cmd;
+}
+
+static void post(struct sim *w, struct eg_cmd *cmd)
+{
+    if (cmd && w->queued < (int)(sizeof w->queue / sizeof w->queue[0])) {
+        w->queue[w->queued++] = cmd;
+    } else {
+        eg_cmd_free(cmd);
+    }
+}
+
+static void post_frame(struct sim *w, eg_conn_id conn, const char *json)
+{
+    post(w, command(w, EG_CMD_FRAME, conn, json));
+}
+
+/* --- what comes back --- */
+
+static void client_saw(struct sim *w, struct sim_client *c, uint64_t cursor, struct eg_slice body)
+{
+    if (cursor != c->have + 1) {
+        sim_fault(w, "client %d: event %llu after %llu", (int)(c - w->client),
+                  (unsigned long long)cursor, (unsigned long long)c->have);
+        return;
+    }
+    if (c->logged == c->cap) {
+        c->cap = c->cap ? c->cap * 2 : 64;
+        c->log = realloc(c->log, c->cap * sizeof *c->log);
+    }
+    c->log[c->logged++] = (struct seen){cursor, eg_bytes_copy(body.p, body.n)};
+    c->have = cursor;
+}
+
+static void replay_event(void *arg, uint64_t cursor, struct eg_slice body)
+{
+    void **both = arg;
+    struct sim *w = both[0];
+    struct sim_client *c = both[1];
+    if (cursor <= *(uint64_t *)both[2]) {
+        client_saw(w, c, cursor, body);
+    }
+}
+
+static void client_read_log(struct sim *w, struct sim_client *c, int64_t sid, uint64_t upto)
+{
+    void *both[] = {w, c, &upto};
+    if (upto > c->have &&
+        w->storage->ops->events(w->storage, sid, c->have + 1, (int)(upto - c->have), replay_event,
+                                both) != EG_OK) {
+        sim_fault(w, "the log cannot be read");
+    }
+}
+
+static int64_t field_int(struct eg_slice frame, const char *key)
+{
+    struct eg_json_doc doc;
+    int64_t v = -1;
+    if (eg_json_scan(frame, EG_JSON_DEPTH_MAX, &doc) == EG_OK && eg_json_get(&doc, key)) {
+        eg_json_integer(eg_json_get(&doc, key)->value, &v);
+    }
+    return v;
+}
+
+static struct eg_slice field(struct eg_slice frame, const char *key)
+{
+    struct eg_json_doc doc;
+    if (eg_json_scan(frame, EG_JSON_DEPTH_MAX, &doc) == EG_OK && eg_json_get(&doc, key)) {
+        const struct eg_slice v = eg_json_get(&doc, key)->value;
+        return v.n > 1 && v.p[0] == '"' ? (struct eg_slice){v.p + 1, v.n - 2} : v;
+    }
+    return (struct eg_slice){0};
+}
+
+static void promise(struct sim *w, struct sim_client *c, uint64_t cursor)
+{
+    if (w->promises == w->promise_cap) {
+        w->promise_cap = w->promise_cap ? w->promise_cap * 2 : 64;
+        w->promise = realloc(w->promise, w->promise_cap * sizeof *w->promise);
+    }
+    w->promise[w->promises++] =
+        (struct promise){c->session, cursor, (unsigned)(c - w->client), c->pending};
+    c->pending = 0;
+}
+
+static void client_frame(struct sim *w, struct sim_client *c, const struct eg_out *o)
+{
+    const struct eg_slice text = eg_bytes_slice(o->bytes);
+    const struct eg_slice type = field(text, "type");
+    if (eg_slice_is(type, "response")) {
+        /* In place of its own event: read it as the client library would from its own copy. */
+        if (o->cursor) {
+            client_read_log(w, c, o->sid, o->cursor);
+        }
+        if (c->pending) {
+            promise(w, c, (uint64_t)field_int(text, "cursor"));
+        }
+    } else if (eg_slice_is(type, "error")) {
+        const struct eg_slice code = field(text, "code");
+        if (!eg_slice_is(code, "storage_unavailable") && !eg_slice_is(code, "queue_full")) {
+            sim_fault(w, "client %d was told %.*s", (int)(c - w->client), (int)code.n, code.p);
+        }
+    }
+}
+
+static struct held_turn *held(struct sim_worker *k, int session, uint64_t turn)
+{
+    for (int i = 0; i < k->held_count; i++) {
+        if (k->held[i].session == session && k->held[i].turn == turn) {
+            return &k->held[i];
+        }
+    }
+    return NULL;
+}
+
+static void let_go(struct sim_worker *k, struct held_turn *h)
+{
+    *h = k->held[--k->held_count];
+}
+
+static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice text)
+{
+    const struct eg_slice type = field(text, "type");
+    const int session = session_number(field(text, "session_id"));
+    const uint64_t turn = (uint64_t)field_int(text, "turn");
+    if (eg_slice_is(type, "turn")) {
+        struct held_turn *h = held(k, session, turn);
+        if (!h && k->held_count == k->concurrency) {
+            /* One of ours ran out of its lease and we have not noticed: the oldest is it. */
+            let_go(k, &k->held[0]);
+        }
+        h = h ? h : &k->held[k->held_count++];
+        if (w->hands == w->hand_cap) {
+            w->hand_cap = w->hand_cap ? w->hand_cap * 2 : 64;
+            w->handed = realloc(w->handed, w->hand_cap * sizeof *w->handed);
+        }
+        w->handed[w->hands++] = (struct handed){session, turn, k->conn};
+        *h = (struct held_turn){session, turn, (int)field_int(text, "attempt"), 0};
+        sim_tell(w, "  worker %d gets s%d turn %llu attempt %d", (int)(k - w->worker), session,
+                 (unsigned long long)turn, h->attempt);
+    } else if (eg_slice_is(type, "error") && !eg_slice_is(field(text, "code"), "turn_closed") &&
+               !eg_slice_is(field(text, "code"), "storage_unavailable")) {
+        sim_fault(w, "worker %d was told %.*s", (int)(k - w->worker), (int)text.n, text.p);
+    }
+}
+
+static struct sim_client *client_of(struct sim *w, eg_conn_id conn)
+{
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        if (w->client[i].conn == conn && conn) {
+            return &w->client[i];
+        }
+    }
+    return NULL;
+}
+
+static struct sim_worker *worker_of(struct sim *w, eg_conn_id conn)
+{
+    for (int i = 0; i < SIM_WORKERS; i++) {
+        if (w->worker[i].conn == conn && conn) {
+            return &w->worker[i];
+        }
+    }
+    return NULL;
+}
+
+static void welcome(struct sim *w, struct sim_client *c, const struct eg_welcome *wel)
+{
+    c->attached = true;
+    c->sid = wel->sid;
+    if (wel->resync) {
+        sim_fault(w, "client %d: resync %d at %llu of %llu", (int)(c - w->client), (int)wel->resync,
+                  (unsigned long long)c->have, (unsigned long long)wel->cursor);
+        return;
+    }
+    if (wel->sequence != c->have) {
+        sim_fault(w, "client %d: sequence %llu, asked from %llu", (int)(c - w->client),
+                  (unsigned long long)wel->sequence, (unsigned long long)c->have);
+    }
+    client_read_log(w, c, wel->sid, wel->cursor);
+}
+
+static void deliver(struct sim *w, const struct eg_out *o)
+{
+    struct sim_client *c = client_of(w, o->conn);
+    struct sim_worker *k = worker_of(w, o->conn);
+    switch (o->kind) {
+    case EG_OUT_WELCOME:
+        if (c) {
+            welcome(w, c, o->welcome);
+        } else if (k) {
+            k->attached = true;
+        }
+        break;
+    case EG_OUT_REFUSE:
+        if (o->code != EG_CODE_storage_unavailable) {
+            sim_fault(w, "refused: %s", eg_code_info(o->code)->name);
+        }
+        if (c) {
+            c->conn = 0;
+        } else if (k) {
+            k->conn = 0;
+        }
+        break;
+    case EG_OUT_FRAME:
+        if (c && c->attached) {
+            client_frame(w, c, o);
+        } else if (k && k->attached) {
+            worker_frame(w, k, eg_bytes_slice(o->bytes));
+        }
+        break;
+    case EG_OUT_EVENT:
+        for (int i = 0; i < SIM_CLIENTS; i++) {
+            struct sim_client *f = &w->client[i];
+            if (f->attached && f->conn != o->except && f->sid == o->sid) {
+                client_saw(w, f, o->cursor, eg_bytes_slice(o->bytes));
+            }
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- batches, failures, crashes --- */
+
+static void forget_connections(struct sim *w)
+{
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        w->client[i].conn = 0;
+        w->client[i].attached = false;
+    }
+    for (int i = 0; i < SIM_WORKERS; i++) {
+        w->worker[i].conn = 0;
+        w->worker[i].attached = false;
+        w->worker[i].held_count = 0;
+    }
+}
+
+static void start_machine(struct sim *w)
+{
+    if (eg_machine_new(w->storage, w->settings, 1, w->now, &w->machine) != EG_OK) {
+        sim_fault(w, "the machine does not start");
+    }
+}
+
+static void crash(struct sim *w)
+{
+    sim_tell(w, "CRASH");
+    w->crashes++;
+    if (w->machine->writing) {
+        w->storage->ops->rollback(w->storage);
+    }
+    eg_machine_free(w->machine);
+    forget_connections(w);
+    for (int i = 0; i < w->queued; i++) {
+        eg_cmd_free(w->queue[i]);
+    }
+    w->queued = 0;
+    w->storage = memstore_restart(w->storage);
+    start_machine(w);
+}
+
+static void release(struct sim *w)
+{
+    struct eg_machine *m = w->machine;
+    struct eg_release *r = m->release[0];
+    m->release[0] = NULL;
+    for (int i = 0; r && i < r->n; i++) {
+        deliver(w, &r->out[i]);
+    }
+    eg_release_free(r);
+}
+
+/* One go at the queue; false when it was rolled back. Sets *dead when the outcome of the commit is
+ * unknown. */
+static bool attempt(struct sim *w, bool *dead)
+{
+    struct eg_machine *m = w->machine;
+    for (int i = 0; i < w->queued; i++) {
+        eg_machine_step(m, w->queue[i], w->now);
+    }
+    eg_machine_tick(m, w->now);
+    const bool writes = eg_machine_flush(m);
+    if (m->failed) {
+        eg_machine_rolled_back(m);
+        return false;
+    }
+    if (writes) {
+        const enum eg_err e = m->storage->ops->commit(m->storage);
+        m->writing = false;
+        if (e == EG_EUNKNOWN) {
+            *dead = true;
+            return true;
+        }
+        if (e != EG_OK) {
+            w->failures++;
+            sim_tell(w, "commit failed: %s", eg_err_text(e));
+            eg_machine_rolled_back(m);
+            return false;
+        }
+    }
+    eg_machine_committed(m);
+    return true;
+}
+
+static void batch(struct sim *w)
+{
+    bool dead = false;
+    w->batches++;
+    if (!w->calm && sim_random(w, 40) == 0) {
+        static const enum memstore_fate fate[] = {MEMSTORE_FULL, MEMSTORE_IO, MEMSTORE_UNKNOWN_GONE,
+                                                  MEMSTORE_UNKNOWN_KEPT};
+        memstore_fail_commits(w->storage, fate[sim_random(w, 4)], 0, 1);
+    } else if (!w->calm && sim_random(w, 60) == 0) {
+        memstore_fail_write(w->storage, 1 + (int)sim_random(w, 6), EG_EFULL);
+    }
+    while (!attempt(w, &dead) && !w->fault[0]) {
+    }
+    memstore_fail_commits(w->storage, MEMSTORE_OK, 0, 0);
+    memstore_fail_write(w->storage, 0, EG_OK);
+    if (dead) {
+        crash(w);
+        return;
+    }
+    release(w);
+    for (int i = 0; i < w->queued; i++) {
+        eg_cmd_free(w->queue[i]);
+    }
+    w->queued = 0;
+    if (w->machine->readonly && (w->calm || sim_random(w, 3) == 0)) {
+        eg_machine_resume(w->machine);
+    }
+}
+
+/* --- what clients and workers do --- */
+
+static void client_connect(struct sim *w, struct sim_client *c)
+{
+    char json[200];
+    struct eg_cmd *cmd;
+    snprintf(json, sizeof json,
+             "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"s%d\",\"create\":true,"
+             "\"since\":%llu,\"capabilities\":[\"streaming\",\"ack\"]}",
+             c->session, (unsigned long long)c->have);
+    c->conn = w->next_conn++;
+    cmd = command(w, EG_CMD_ATTACH, c->conn, json);
+    if (cmd) {
+        cmd->identity =
+            (struct eg_identity){.sub = strdup("u"), .scopes = EG_SCOPE_READ | EG_SCOPE_WRITE};
+        post(w, cmd);
+    }
+}
+
+static void client_acts(struct sim *w, struct sim_client *c)
+{
+    char json[300];
+    const int number = (int)(c - w->client);
+    const uint64_t what = sim_random(w, 10);
+    if (!c->conn) {
+        client_connect(w, c);
+    } else if (what == 0) {
+        sim_tell(w, "client %d drops", number);
+        post(w, command(w, EG_CMD_DETACH, c->conn, NULL));
+        c->conn = 0;
+        c->attached = false;
+    } else if (what < 7 && c->attached) {
+        if (!c->pending) {
+            c->pending = ++c->next_id;
+        }
+        sim_tell(w, "client %d says m%d-%u in s%d", number, number, c->pending, c->session);
+        snprintf(json, sizeof json,
+                 "{\"type\":\"message\",\"content\":\"m%d-%u\",\"message_id\":\"m%d-%u\"}", number,
+                 c->pending, number, c->pending);
+        post_frame(w, c->conn, json);
+    } else if (what == 7 && c->attached) {
+        sim_tell(w, "client %d aborts in s%d", number, c->session);
+        post_frame(w, c->conn, "{\"type\":\"abort\"}");
+    } else if (c->attached && c->have) {
+        snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%llu}",
+                 (unsigned long long)c->have);
+        post_frame(w, c->conn, json);
+    }
+}
+
+static void worker_connect(struct sim *w, struct sim_worker *k)
+{
+    char json[200];
+    k->concurrency = 1 + (int)sim_random(w, 3);
+    k->held_count = 0;
+    k->conn = w->next_conn++;
+    snprintf(json, sizeof json,
+             "{\"type\":\"hello\",\"agent_id\":\"a\",\"role\":\"agent\",\"concurrency\":%d,"
+             "\"capabilities\":[\"ack\"]}",
+             k->concurrency);
+    struct eg_cmd *cmd = command(w, EG_CMD_ATTACH, k->conn, json);
+    if (cmd) {
+        cmd->identity = (struct eg_identity){.sub = strdup("w"), .scopes = EG_SCOPE_AGENT};
+        post(w, cmd);
+    }
+}
+
+/* Data of what a worker writes says which worker and attempt it was: check.c holds one writer to a
+ * turn. */
+static void worker_writes(struct sim *w, struct sim_worker *k, struct held_turn *h, bool final)
+{
+    char json[400];
+    const unsigned serial = w->serial++;
+    if (final) {
+        snprintf(json, sizeof json,
+                 "{\"type\":\"final\",\"session_id\":\"s%d\",\"turn\":%llu,\"content\":\"%llu\","
+                 "\"event_id\":\"f%u\"}",
+                 h->session, (unsigned long long)h->turn, (unsigned long long)k->conn, serial);
+    } else {
+        snprintf(
+            json, sizeof json,
+            "{\"type\":\"emit\",\"session_id\":\"s%d\",\"turn\":%llu,\"event\":\"token_stream\","
+            "\"data\":\"%llu\",\"event_id\":\"e%u\"}",
+            h->session, (unsigned long long)h->turn, (unsigned long long)k->conn, serial);
+    }
+    post_frame(w, k->conn, json);
+    if (sim_random(w, 5) == 0) {
+        post_frame(w, k->conn, json); /* the answer was late: said twice */
+    }
+}
+
+static void worker_acts(struct sim *w, struct sim_worker *k)
+{
+    char json[200];
+    const int number = (int)(k - w->worker);
+    const uint64_t what = w->calm ? 5 : sim_random(w, 12);
+    if (!k->conn) {
+        worker_connect(w, k);
+        return;
+    }
+    if (what == 0) {
+        sim_tell(w, "worker %d drops", number);
+        post(w, command(w, EG_CMD_DETACH, k->conn, NULL));
+        k->conn = 0;
+        k->attached = false;
+        k->held_count = 0;
+        return;
+    }
+    if (!k->attached || !k->held_count) {
+        return;
+    }
+    struct held_turn *h = &k->held[sim_random(w, (uint64_t)k->held_count)];
+    if (what < 4) {
+        worker_writes(w, k, h, false);
+    } else if (what < 7) {
+        sim_tell(w, "worker %d ends s%d turn %llu", number, h->session,
+                 (unsigned long long)h->turn);
+        worker_writes(w, k, h, true);
+        let_go(k, h);
+    } else if (what == 7) {
+        sim_tell(w, "worker %d fails s%d turn %llu", number, h->session,
+                 (unsigned long long)h->turn);
+        snprintf(json, sizeof json,
+                 "{\"type\":\"fail\",\"session_id\":\"s%d\",\"turn\":%llu,\"error\":\"no\","
+                 "\"retry\":%s}",
+                 h->session, (unsigned long long)h->turn, sim_random(w, 4) ? "true" : "false");
+        post_frame(w, k->conn, json);
+        let_go(k, h);
+    } else if (what == 8) {
+        snprintf(json, sizeof json, "{\"type\":\"extend\",\"session_id\":\"s%d\",\"turn\":%llu}",
+                 h->session, (unsigned long long)h->turn);
+        post_frame(w, k->conn, json);
+    }
+}
+
+static void time_passes(struct sim *w)
+{
+    const uint64_t what = w->calm ? 1 : sim_random(w, 20);
+    const int64_t ms = w->calm     ? 1000
+                       : what == 0 ? 70000
+                       : what < 4  ? 1500
+                                   : (int64_t)sim_random(w, 50);
+    w->now.mono_ms += ms;
+    w->now.wall_ms += ms;
+    if (what == 5) {
+        w->now.wall_ms += (int64_t)sim_random(w, 7200000) - 3600000;
+        sim_tell(w, "the wall clock jumps");
+    } else if (what == 0) {
+        sim_tell(w, "a minute passes");
+    }
+}
+
+/* --- a schedule --- */
+
+static void begin(struct sim *w, uint64_t seed)
+{
+    memset(w, 0, sizeof *w);
+    w->seed = w->rng = seed;
+    w->now = (struct eg_now){.mono_ms = 1000000, .wall_ms = 1700000000000};
+    w->storage = memstore_new("simulated");
+    w->settings = eg_settings_new();
+    w->settings->max_attempts = 3;
+    w->settings->max_queued_turns = 6;
+    w->settings->session_cache = 2;
+    w->next_conn = 1;
+    start_machine(w);
+    /* Serving makes the agent known: clients come after the first worker did. */
+    worker_connect(w, &w->worker[0]);
+    const bool calm = w->calm;
+    w->calm = true;
+    batch(w);
+    w->calm = calm;
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        w->client[i].session = i % SIM_SESSIONS;
+    }
+}
+
+static void count_open(void *arg, int64_t sid, const char *agent, enum eg_turn_state head)
+{
+    (void)sid;
+    (void)agent;
+    (void)head;
+    ++*(unsigned *)arg;
+}
+
+/* Faults stop; workers and clients stay until nothing is open. */
+static void come_to_an_end(struct sim *w)
+{
+    w->calm = true;
+    for (unsigned round = 0; round < 6000 && !w->fault[0]; round++) {
+        for (int i = 0; i < SIM_WORKERS; i++) {
+            worker_acts(w, &w->worker[i]);
+        }
+        for (int i = 0; i < SIM_CLIENTS; i++) {
+            if (!w->client[i].conn) {
+                client_connect(w, &w->client[i]);
+            }
+        }
+        time_passes(w);
+        batch(w);
+        unsigned open = 0;
+        if (w->storage->ops->open_turns(w->storage, count_open, &open) != EG_OK) {
+            sim_fault(w, "the log cannot be read");
+        }
+        if (!open && round > 3) {
+            return;
+        }
+    }
+    for (const struct eg_session *s = w->machine->sessions; s; s = s->hh.next) {
+        const struct eg_turn *t = eg_turn_head(s);
+        if (t) {
+            sim_tell(w, "%s: turn %llu is %s, attempt %d, due in %lld", s->id,
+                     (unsigned long long)t->turn, eg_turn_state_name(t->state), t->attempt,
+                     (long long)(t->deadline_mono - w->now.mono_ms));
+        }
+    }
+    sim_fault(w, "turns stay open although workers are there");
+}
+
+bool sim_run(struct sim *w, uint64_t seed, unsigned steps)
+{
+    begin(w, seed);
+    for (unsigned i = 0; i < steps && !w->fault[0]; i++) {
+        const uint64_t what = sim_random(w, 100);
+        if (what < 55) {
+            client_acts(w, &w->client[sim_random(w, SIM_CLIENTS)]);
+        } else if (what < 97) {
+            worker_acts(w, &w->worker[sim_random(w, SIM_WORKERS)]);
+        } else if (what == 97 && sim_random(w, 4) == 0) {
+            crash(w);
+        }
+        if (sim_random(w, 3) == 0) {
+            time_passes(w);
+            batch(w);
+        }
+    }
+    if (!w->fault[0]) {
+        come_to_an_end(w);
+    }
+    if (!w->fault[0]) {
+        sim_check(w);
+    }
+    return !w->fault[0];
+}
+
+void sim_end(struct sim *w)
+{
+    eg_machine_free(w->machine);
+    w->storage->ops->close(w->storage);
+    eg_settings_unref(w->settings);
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        for (unsigned j = 0; j < w->client[i].logged; j++) {
+            eg_bytes_unref(w->client[i].log[j].bytes);
+        }
+        free(w->client[i].log);
+    }
+    for (int i = 0; i < SIM_STORY; i++) {
+        free(w->story[i]);
+    }
+    for (int i = 0; i < w->queued; i++) {
+        eg_cmd_free(w->queue[i]);
+    }
+    free(w->promise);
+    free(w->handed);
+}
