@@ -124,6 +124,46 @@ bool eg_event_name_valid(struct eg_slice name)
            (name.n > 2 && memcmp(name.p, "x.", 2) == 0 && eg_session_id_valid(name));
 }
 
+bool eg_publish_name_valid(struct eg_slice name)
+{
+    /* What the gateway itself says under these names must not be said by others. */
+    static const char *const taken[] = {"message",
+                                        "response",
+                                        "message_abort",
+                                        "session_end",
+                                        "hello_ok",
+                                        "hello_error",
+                                        "joined",
+                                        "replay",
+                                        "replay_end",
+                                        "snapshot",
+                                        "history",
+                                        "error",
+                                        "ping",
+                                        "pong",
+                                        "aborted",
+                                        "turn",
+                                        "emitted",
+                                        "auth_ok",
+                                        "no_active_turn",
+                                        "left",
+                                        "reconnect",
+                                        "resync",
+                                        "typing",
+                                        "token_expiring",
+                                        "message_ack",
+                                        "message_nack",
+                                        "delivery_retry",
+                                        "presence_join",
+                                        "presence_update",
+                                        "presence_leave"};
+
+    for (size_t i = 0; i < sizeof(taken) / sizeof(*taken); i++)
+        if (eg_slice_is(name, taken[i]))
+            return false;
+    return name.n <= 64 && eg_session_id_valid(name);
+}
+
 static bool lower_hex(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -165,6 +205,9 @@ static bool read_event(struct eg_parse *p, const struct eg_json_member *m, const
 {
     if (!eg_read_string(p, m, field, out))
         return false;
+    if (p->frame->type == EG_FRAME_PUBLISH)
+        return eg_publish_name_valid(*out) ||
+               eg_refuse(p, field, "must be 1-64 of A-Za-z0-9._:- and not a name of the gateway");
     return eg_event_name_valid(*out) ||
            eg_refuse(p, field, "must be a stream event or a name that starts with x.");
 }

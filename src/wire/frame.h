@@ -79,7 +79,8 @@ struct eg_frame_error {
  * Reads one text message. *out is valid (and to be freed) on EG_OK only. EG_EINVALID fills err;
  * EG_ENOMEM without memory. Ranges and types of every field are checked here: ids 1-128 bytes,
  * session_id of create from A-Za-z0-9._:-, cursors 0..2^53-1, content neither null nor "",
- * event one of the stream events or starting "x.", outcome.status one of the four.
+ * event one of the stream events or starting "x." (publish: see eg_publish_name_valid),
+ * outcome.status one of the four.
  */
 enum eg_err eg_frame_parse(struct eg_slice text, struct eg_frame *out,
                            struct eg_frame_error *err) EG_MUST;
@@ -90,6 +91,9 @@ const char *eg_frame_name(enum eg_frame_type t);
 bool eg_session_id_valid(struct eg_slice id);
 /* Whether name is an event that a worker may emit. */
 bool eg_event_name_valid(struct eg_slice name);
+/* Whether name is an event that a worker may publish outside of turns: 1-64 of A-Za-z0-9._:- and
+ * none of the names under which the gateway speaks. */
+bool eg_publish_name_valid(struct eg_slice name);
 /* Whether type is one that only clients with the capability streaming are sent. */
 bool eg_event_is_stream(struct eg_slice type);
 
