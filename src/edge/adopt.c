@@ -264,7 +264,6 @@ static struct eg_adopted *take_proven(void)
     me.duplicate = -1;
     me.a = NULL;
     eg_metric_add(EG_M_adoptions_proven_total, 1);
-    eg_metric_add(EG_M_connections_accepted_total, 1);
     return a;
 }
 
