@@ -241,7 +241,7 @@ static int on_request(struct mg_connection *conn)
                              "this Host is not served on this address", NULL);
     } else if (socket) {
         status = upgrade(l, conn, ri, &r, selftest);
-    } else if (ri->local_uri != NULL && strcmp(ri->local_uri, PATH) == 0) {
+    } else if (l->config.reactors != NULL && strcmp(ri->local_uri, PATH) == 0) {
         status = answer_code(conn, EG_CODE_not_found, NULL, NULL); /* //ws, /a/../ws */
     } else {
         mg_disable_connection_keep_alive(conn);
@@ -471,7 +471,7 @@ static enum eg_err make(const struct eg_listener_config *config, struct eg_liste
     if (err == EG_OK) {
         err = eg_listen_address_parse(config->address, &l->address, why, why_size);
     }
-    if (err == EG_OK && l->address.port != 0) {
+    if (err == EG_OK) {
         err = eg_listen_address_try(&l->address, why, why_size);
     }
     if (err == EG_OK) {
