@@ -10,7 +10,7 @@
 #include <limits.h>
 #include <sqlite3.h>
 
-#include "store/storage.h"
+#include "store/sqlite.h"
 
 #define EG_DB_APPLICATION_ID 0x45624761 /* "EbGa", PRAGMA application_id */
 #define EG_DB_NAME "ebbgate.db"
@@ -67,5 +67,20 @@ void eg_db_session(sqlite3_stmt *st, struct eg_session_row *out);
     "t.sid, t.turn, t.state, t.attempt, t.created_ms, t.until_ms, t.worker, t.error"
 #define EG_DB_TURN_COUNT 8
 void eg_db_turn(sqlite3_stmt *st, struct eg_turn_row *out);
+
+/*
+ * verify.c: checks the database behind a read-only connection of current schema; see
+ * eg_sqlite_verify. Faults are counted in out->faults and told; EG_OK says that the check was done,
+ * not that it found nothing.
+ */
+struct eg_verify {
+    const char *session; /* NULL: all */
+    bool deep;           /* SQLite's integrity check too */
+    void (*fault)(void *arg, const char *text);
+    void (*progress)(void *arg, int64_t done, int64_t total);
+    void *arg;
+};
+enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *how,
+                         struct eg_check_result *out, char *why, size_t why_size) EG_MUST;
 
 #endif

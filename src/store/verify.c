@@ -1,0 +1,515 @@
+/*
+ * verify.c - proves that the log is whole: for every session the cursors from the floor to the head
+ * are all there, each event's hash follows from the one before, floor and head agree with the
+ * session's row, and each event names the session and cursor it is stored under.
+ *
+ * Threads: any, with a connection of its own. Reads in short transactions (1,000 events), so that
+ * it can run beside a busy gateway: the head is fixed when a session is begun, and a floor that
+ * moves meanwhile makes it begin that session again. Sessions being deleted or forked are only
+ * counted: their logs are incomplete by design.
+ *
+ * Faults are data and go to the callback; after a broken link the check goes on from the hash that
+ * is stored, so one alteration is one fault. A page that SQLite cannot read is a fault of that
+ * session. Only what makes the check itself impossible is returned as an error.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "store/db.h"
+#include "store/gate.h"
+#include "wire/event.h"
+
+#define PAGE_EVENTS 1000
+#define RESTARTS_MAX 100 /* of one session whose floor keeps moving */
+
+enum { ST_ROW, ST_PAGE, ST_BEYOND, ST_BELOW, ST_FLOOR, ST_COUNT };
+
+static const char *const verify_sql[ST_COUNT] = {
+    [ST_ROW] = "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1",
+    [ST_PAGE] = ("SELECT cursor, hash, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"
+                 " ORDER BY cursor LIMIT ?4"),
+    [ST_BEYOND] = "SELECT min(cursor) FROM events WHERE sid=?1 AND cursor>?2",
+    [ST_BELOW] = "SELECT total(length(body)) FROM events WHERE sid=?1 AND cursor<?2",
+    [ST_FLOOR] = "SELECT hash FROM events WHERE sid=?1 AND cursor=?2"};
+
+struct check {
+    sqlite3 *db;
+    const char *path;
+    const struct eg_verify *how;
+    struct eg_check_result *result;
+    int64_t done, total;
+    sqlite3_stmt *st[ST_COUNT];
+    char *why;
+    size_t why_size;
+};
+
+/* Where the walk along one session is. */
+struct walk {
+    struct eg_session_row start; /* as found when it was begun */
+    uint64_t next;               /* cursor to come */
+    uint8_t prev[EG_CHAIN_BYTES];
+    bool linked;   /* prev is the hash of the event before next */
+    int64_t bytes; /* of the events seen */
+};
+
+static void fault(struct check *c, const char *fmt, ...) EG_PRINTF(2, 3);
+
+static void fault(struct check *c, const char *fmt, ...)
+{
+    char text[512];
+    va_list ap;
+    c->result->faults++;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (c->how->fault != NULL) {
+        c->how->fault(c->how->arg, text);
+    }
+}
+
+static void progress(struct check *c)
+{
+    if (c->how->progress != NULL) {
+        int64_t done = c->done < c->total ? c->done : c->total;
+        c->how->progress(c->how->arg, done, c->total);
+    }
+}
+
+static enum eg_err failed(struct check *c, int rc)
+{
+    eg_db_explain(c->why, c->why_size, c->path, "check", c->db, rc);
+    return eg_db_map(rc);
+}
+
+static enum eg_err run_sql(struct check *c, const char *sql)
+{
+    int rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? EG_OK : failed(c, rc);
+}
+
+static enum eg_err begin(struct check *c)
+{
+    eg_gate_enter();
+    enum eg_err e = run_sql(c, "BEGIN");
+    if (e != EG_OK) {
+        eg_gate_leave();
+    }
+    return e;
+}
+
+static void end(struct check *c)
+{
+    for (int i = 0; i < ST_COUNT; i++) {
+        (void)sqlite3_reset(c->st[i]);
+    }
+    if (!sqlite3_get_autocommit(c->db)) {
+        (void)sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
+    }
+    eg_gate_leave();
+}
+
+/* Binds sid and up to two numbers, steps once: EG_OK, EG_ENOTFOUND or a failure. */
+static enum eg_err ask(struct check *c, int which, int64_t sid, uint64_t a)
+{
+    sqlite3_stmt *st = c->st[which];
+    (void)sqlite3_reset(st);
+    (void)sqlite3_bind_int64(st, 1, sid);
+    if (sqlite3_bind_parameter_count(st) > 1) {
+        (void)sqlite3_bind_int64(st, 2, (int64_t)a);
+    }
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) {
+        return EG_OK;
+    }
+    return rc == SQLITE_DONE ? EG_ENOTFOUND : failed(c, rc);
+}
+
+/* ---- one session ---- */
+
+static bool zero(const uint8_t hash[EG_CHAIN_BYTES])
+{
+    static const uint8_t none[EG_CHAIN_BYTES];
+    return memcmp(hash, none, EG_CHAIN_BYTES) == 0;
+}
+
+/* What the row alone tells, and its ends: called in the transaction that read it. */
+static enum eg_err check_row(struct check *c, const struct eg_session_row *row)
+{
+    if (row->oldest < 1 || row->oldest > row->cursor + 1) {
+        fault(c, "session %s: its floor %" PRIu64 " does not fit its head %" PRIu64, row->id,
+              row->oldest, row->cursor);
+    }
+    if (row->oldest == 1 && !zero(row->floor_hash)) {
+        fault(c, "session %s: nothing was removed, yet there is a hash for it", row->id);
+    }
+    if (row->oldest == row->cursor + 1 && memcmp(row->hash, row->floor_hash, EG_CHAIN_BYTES) != 0) {
+        fault(c, "session %s: head and floor meet, but their hashes differ", row->id);
+    }
+    enum eg_err e = ask(c, ST_BEYOND, row->sid, row->cursor);
+    if (e == EG_OK && sqlite3_column_type(c->st[ST_BEYOND], 0) != SQLITE_NULL) {
+        fault(c, "session %s: event %lld lies beyond the head %" PRIu64, row->id,
+              (long long)sqlite3_column_int64(c->st[ST_BEYOND], 0), row->cursor);
+    }
+    if (e == EG_OK && row->oldest > 1) {
+        e = ask(c, ST_FLOOR, row->sid, row->oldest - 1);
+        if (e == EG_OK) { /* not yet removed: it can vouch for the floor */
+            struct eg_slice h = eg_db_blob(c->st[ST_FLOOR], 0);
+            if (h.n != EG_CHAIN_BYTES || memcmp(h.p, row->floor_hash, h.n) != 0) {
+                fault(c, "session %s: the floor's hash is not that of event %" PRIu64, row->id,
+                      row->oldest - 1);
+            }
+        }
+        e = e == EG_ENOTFOUND ? EG_OK : e;
+    }
+    return e;
+}
+
+static void missing(struct check *c, const struct walk *w, uint64_t to)
+{
+    if (to == w->next) {
+        fault(c, "session %s: event %" PRIu64 " is missing", w->start.id, to);
+    } else {
+        fault(c, "session %s: events %" PRIu64 " to %" PRIu64 " are missing", w->start.id, w->next,
+              to);
+    }
+}
+
+static void check_event(struct check *c, struct walk *w, uint64_t cursor, struct eg_slice hash,
+                        struct eg_slice body)
+{
+    uint8_t now[EG_CHAIN_BYTES];
+    struct eg_event_head head;
+    const char *id = w->start.id;
+    if (cursor > w->next) {
+        missing(c, w, cursor - 1);
+        w->linked = false;
+    }
+    if (hash.n != EG_CHAIN_BYTES) {
+        fault(c, "session %s: event %" PRIu64 " has no hash", id, cursor);
+        w->linked = false;
+    } else {
+        eg_chain_next(w->prev, body, now);
+        if (w->linked && memcmp(now, hash.p, EG_CHAIN_BYTES) != 0) {
+            fault(c, "session %s: event %" PRIu64 " is not what was written, or not in its place",
+                  id, cursor);
+        }
+        memcpy(w->prev, hash.p, EG_CHAIN_BYTES);
+        w->linked = true;
+    }
+    if (eg_event_read(body, &head) != EG_OK) {
+        fault(c, "session %s: event %" PRIu64 " is not an event", id, cursor);
+    } else if (head.cursor != cursor || !eg_slice_is(head.session_id, id)) {
+        fault(c, "session %s: event %" PRIu64 " says it is event %" PRIu64 " of %.*s", id, cursor,
+              head.cursor, (int)head.session_id.n, head.session_id.p);
+    }
+    w->bytes += (int64_t)body.n;
+    w->next = cursor + 1;
+    c->result->events++;
+    c->done++;
+}
+
+/* One page inside the running transaction; *more when it was full. */
+static enum eg_err check_page(struct check *c, struct walk *w, bool *more)
+{
+    sqlite3_stmt *st = c->st[ST_PAGE];
+    int n = 0;
+    int rc;
+    *more = false;
+    (void)sqlite3_reset(st);
+    (void)sqlite3_bind_int64(st, 1, w->start.sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)w->next);
+    (void)sqlite3_bind_int64(st, 3, (int64_t)w->start.cursor);
+    (void)sqlite3_bind_int(st, 4, PAGE_EVENTS);
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+        check_event(c, w, (uint64_t)sqlite3_column_int64(st, 0), eg_db_blob(st, 1),
+                    eg_db_blob(st, 2));
+        n++;
+    }
+    *more = n == PAGE_EVENTS;
+    return rc == SQLITE_DONE ? EG_OK : failed(c, rc);
+}
+
+/* After the last page, in its transaction; now is the row as it is there. */
+static enum eg_err check_end(struct check *c, const struct walk *w,
+                             const struct eg_session_row *now)
+{
+    enum eg_err e = EG_OK;
+    if (w->next <= w->start.cursor) {
+        missing(c, w, w->start.cursor);
+    } else if (w->linked && w->start.cursor >= w->start.oldest &&
+               memcmp(w->prev, w->start.hash, EG_CHAIN_BYTES) != 0) {
+        fault(c, "session %s: the hash of its head is not that of event %" PRIu64, w->start.id,
+              w->start.cursor);
+    }
+    if (now->cursor == w->start.cursor && now->bytes == w->start.bytes) {
+        e = ask(c, ST_BELOW, w->start.sid, w->start.oldest);
+        int64_t below = e == EG_OK ? sqlite3_column_int64(c->st[ST_BELOW], 0) : 0;
+        if (e == EG_OK && w->bytes + below != now->bytes) {
+            fault(c, "session %s: holds %lld bytes of events, its row says %lld", w->start.id,
+                  (long long)(w->bytes + below), (long long)now->bytes);
+        }
+    }
+    return e;
+}
+
+static bool settled(const struct eg_session_row *row)
+{
+    return row->state == EG_SESSION_OPEN || row->state == EG_SESSION_CLOSED;
+}
+
+/* Walks once. *again: the floor moved meanwhile. EG_ENOTFOUND: the session has gone. */
+static enum eg_err walk_session(struct check *c, int64_t sid, bool *again)
+{
+    struct walk w = {.linked = true};
+    struct eg_session_row now;
+    bool more = true;
+    *again = false;
+    for (bool fresh = true; more; fresh = false) {
+        enum eg_err e = begin(c);
+        if (e != EG_OK) {
+            return e;
+        }
+        e = ask(c, ST_ROW, sid, 0);
+        if (e != EG_OK) {
+            end(c);
+            return e;
+        }
+        eg_db_session(c->st[ST_ROW], &now);
+        if (!settled(&now) || (!fresh && now.oldest > w.next)) {
+            *again = settled(&now);
+            end(c);
+            return EG_OK;
+        }
+        if (fresh) {
+            w.start = now;
+            w.next = now.oldest;
+            if (now.oldest > 1) {
+                memcpy(w.prev, now.floor_hash, EG_CHAIN_BYTES);
+            }
+            e = check_row(c, &now);
+        }
+        if (e == EG_OK) {
+            e = check_page(c, &w, &more);
+        }
+        if (e == EG_OK && !more) {
+            e = check_end(c, &w, &now);
+        }
+        end(c);
+        progress(c);
+        if (e != EG_OK) {
+            return e;
+        }
+    }
+    return EG_OK;
+}
+
+static enum eg_err check_session(struct check *c, int64_t sid)
+{
+    enum eg_err e = EG_OK;
+    bool again = true;
+    c->result->sessions++;
+    for (int i = 0; again && i < RESTARTS_MAX; i++) {
+        int64_t events = c->result->events;
+        e = walk_session(c, sid, &again);
+        if (again) {
+            c->result->events = events; /* they are counted when they are walked again */
+        }
+    }
+    if (e == EG_ECORRUPT) {
+        fault(c, "session number %lld: cannot be read: %s", (long long)sid, c->why);
+        e = EG_OK;
+    }
+    return e == EG_ENOTFOUND ? EG_OK : e;
+}
+
+/* ---- all of it ---- */
+
+/* The next number after `after` that a query gives; EG_ENOTFOUND at the end. */
+static enum eg_err next_number(struct check *c, const char *sql, int64_t after, int64_t *out)
+{
+    sqlite3_stmt *st = NULL;
+    eg_gate_enter();
+    int rc = sqlite3_prepare_v2(c->db, sql, -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        (void)sqlite3_bind_int64(st, 1, after);
+        rc = sqlite3_step(st);
+        if (rc == SQLITE_ROW) {
+            *out = sqlite3_column_int64(st, 0);
+        }
+    }
+    enum eg_err e = rc == SQLITE_ROW ? EG_OK : rc == SQLITE_DONE ? EG_ENOTFOUND : failed(c, rc);
+    (void)sqlite3_finalize(st);
+    eg_gate_leave();
+    return e;
+}
+
+/* Rows of a table that belong to no session. Each query jumps from session to session. */
+static enum eg_err check_orphans(struct check *c, const char *table)
+{
+    char sql[256];
+    int64_t sid = 0;
+    enum eg_err e = EG_OK;
+    (void)snprintf(sql, sizeof(sql), "SELECT sid FROM %s t WHERE t.sid>?1 ORDER BY t.sid LIMIT 1",
+                   table);
+    while ((e = next_number(c, sql, sid, &sid)) == EG_OK) {
+        int64_t there = 0;
+        char exists[160];
+        /* Deleted between the two questions: then the rows have gone with it. */
+        (void)snprintf(exists, sizeof(exists),
+                       "SELECT 1 WHERE EXISTS (SELECT 1 FROM sessions WHERE sid=?1)"
+                       " OR NOT EXISTS (SELECT 1 FROM %s WHERE sid=?1)",
+                       table);
+        e = next_number(c, exists, sid, &there);
+        if (e == EG_ENOTFOUND) {
+            fault(c, "%s of session number %lld, which does not exist", table, (long long)sid);
+        } else if (e != EG_OK) {
+            break;
+        }
+    }
+    if (e == EG_ECORRUPT) {
+        fault(c, "%s: cannot be read: %s", table, c->why);
+        e = EG_OK;
+    }
+    return e == EG_ENOTFOUND ? EG_OK : e;
+}
+
+/* Turns whose message is not in the log. */
+static enum eg_err check_turns(struct check *c)
+{
+    sqlite3_stmt *st = NULL;
+    eg_gate_enter();
+    int rc = sqlite3_prepare_v2(c->db,
+                                "SELECT s.id, t.turn FROM turns t JOIN sessions s ON s.sid=t.sid"
+                                " WHERE s.state<2 AND (t.turn<1 OR t.turn>s.cursor)",
+                                -1, &st, NULL);
+    while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+        fault(c, "session %s: turn %lld has no message", (const char *)sqlite3_column_text(st, 0),
+              (long long)sqlite3_column_int64(st, 1));
+        rc = SQLITE_OK;
+    }
+    enum eg_err e = rc == SQLITE_DONE ? EG_OK : failed(c, rc);
+    (void)sqlite3_finalize(st);
+    eg_gate_leave();
+    return e;
+}
+
+static enum eg_err check_integrity(struct check *c)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(c->db, "PRAGMA integrity_check", -1, &st, NULL);
+    while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(st, 0);
+        if (text != NULL && strcmp(text, "ok") != 0) {
+            fault(c, "database: %s", text);
+        }
+        rc = SQLITE_OK;
+    }
+    enum eg_err e = rc == SQLITE_DONE ? EG_OK : failed(c, rc);
+    (void)sqlite3_finalize(st);
+    if (e == EG_ECORRUPT) {
+        fault(c, "database: %s", c->why);
+        e = EG_OK;
+    }
+    return e;
+}
+
+static enum eg_err check_all(struct check *c)
+{
+    static const char *const tables[] = {"events", "turns", "acks"};
+    int64_t sid = 0;
+    enum eg_err e =
+        eg_db_int(c->db, "SELECT total(cursor-oldest+1) FROM sessions WHERE state<2", &c->total);
+    if (e != EG_OK && e != EG_ECORRUPT) {
+        return e;
+    }
+    progress(c);
+    while ((e = next_number(c, "SELECT sid FROM sessions WHERE sid>?1 ORDER BY sid LIMIT 1", sid,
+                            &sid)) == EG_OK) {
+        e = check_session(c, sid);
+        if (e != EG_OK) {
+            return e;
+        }
+    }
+    if (e == EG_ECORRUPT) {
+        fault(c, "sessions after number %lld cannot be read: %s", (long long)sid, c->why);
+    } else if (e != EG_ENOTFOUND) {
+        return e;
+    }
+    e = EG_OK;
+    for (size_t i = 0; e == EG_OK && i < sizeof(tables) / sizeof(tables[0]); i++) {
+        e = check_orphans(c, tables[i]);
+    }
+    return e == EG_OK ? check_turns(c) : e;
+}
+
+static enum eg_err check_one(struct check *c)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t sid = 0;
+    int rc = sqlite3_prepare_v2(c->db, "SELECT sid, cursor-oldest+1 FROM sessions WHERE id=?1", -1,
+                                &st, NULL);
+    if (rc == SQLITE_OK) {
+        eg_db_bind(st, 1, eg_slice_cstr(c->how->session));
+        rc = sqlite3_step(st);
+        if (rc == SQLITE_ROW) {
+            sid = sqlite3_column_int64(st, 0);
+            c->total = sqlite3_column_int64(st, 1);
+        }
+    }
+    enum eg_err e = EG_OK;
+    if (rc == SQLITE_DONE) {
+        (void)snprintf(c->why, c->why_size, "%s: no session %s", c->path, c->how->session);
+        e = EG_ENOTFOUND;
+    } else if (rc != SQLITE_ROW) {
+        e = failed(c, rc);
+    }
+    (void)sqlite3_finalize(st);
+    return e == EG_OK ? check_session(c, sid) : e;
+}
+
+enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *how,
+                         struct eg_check_result *out, char *why, size_t why_size)
+{
+    struct check c = {
+        .db = db, .path = path, .how = how, .result = out, .why = why, .why_size = why_size};
+    enum eg_err e = EG_OK;
+    *out = (struct eg_check_result){0, 0, 0};
+    for (int i = 0; e == EG_OK && i < ST_COUNT; i++) {
+        int rc = sqlite3_prepare_v2(db, verify_sql[i], -1, &c.st[i], NULL);
+        e = rc == SQLITE_OK ? EG_OK : failed(&c, rc);
+    }
+    if (e == EG_OK && how->deep) {
+        e = check_integrity(&c);
+    }
+    if (e == EG_OK) {
+        e = how->session != NULL ? check_one(&c) : check_all(&c);
+    }
+    for (int i = 0; i < ST_COUNT; i++) {
+        (void)sqlite3_finalize(c.st[i]);
+    }
+    return e;
+}
+
+enum eg_err eg_sqlite_verify(const char *dir, const char *session, bool deep,
+                             void (*fault_fn)(void *arg, const char *text),
+                             void (*progress_fn)(void *arg, int64_t done, int64_t total), void *arg,
+                             struct eg_check_result *out, char *why, size_t why_size)
+{
+    char path[PATH_MAX];
+    sqlite3 *db = NULL;
+    const struct eg_verify how = {session, deep, fault_fn, progress_fn, arg};
+    *out = (struct eg_check_result){0, 0, 0};
+    enum eg_err e = eg_db_path(path, dir, EG_DB_NAME);
+    if (e != EG_OK) {
+        (void)snprintf(why, why_size, "%s: the name is too long", dir);
+        return e;
+    }
+    e = eg_db_open_ro(path, false, &db, why, why_size);
+    if (e == EG_OK) {
+        e = eg_db_verify(db, path, &how, out, why, why_size);
+    }
+    (void)sqlite3_close(db);
+    return e;
+}

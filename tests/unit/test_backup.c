@@ -1,0 +1,312 @@
+/*
+ * test_backup.c - a backup taken while the gateway writes is one moment's state; a restore gives
+ * it back under a new epoch; neither harms what is there.
+ */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../lib/storefix.h"
+#include "store/reader.h"
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+static void must_verify(const char *dir, int64_t sessions)
+{
+    struct eg_check_result out;
+    char why[512] = "";
+    cr_assert_eq(eg_sqlite_verify(dir, NULL, true, NULL, NULL, NULL, &out, why, sizeof(why)), EG_OK,
+                 "%s", why);
+    cr_assert_eq(out.faults, 0);
+    cr_assert_eq(out.sessions, sessions);
+}
+
+static void read_epoch(const char *dir, char out[37])
+{
+    struct eg_storage *s = store_must_open(dir);
+    cr_assert_eq(s->ops->epoch(s, out), EG_OK);
+    store_close(s);
+}
+
+static void count_progress(void *arg, int64_t done, int64_t total)
+{
+    int64_t *last = arg;
+    cr_assert_leq(done, total);
+    cr_assert_geq(done, last[0]);
+    last[0] = done;
+    last[1] = total;
+    last[2]++;
+}
+
+Test(backup, a_backup_is_restored_with_a_new_epoch)
+{
+    char dir[64];
+    char epoch[2][37];
+    char why[512] = "";
+    int64_t last[3] = {0, 0, 0};
+    struct stat st;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "new/data"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 300, "x");
+    (void)store_filled(s, "b", 3, "y");
+    /* With the gateway running, and most of it still in its write-ahead log. */
+    cr_assert_eq(eg_sqlite_backup(data, copy, count_progress, last, why, sizeof(why)), EG_OK, "%s",
+                 why);
+    cr_assert_gt(last[2], 0);
+    cr_assert_gt(last[1], 0);
+    cr_assert_eq(last[0], last[1]);
+    cr_assert_eq(stat(copy, &st), 0);
+    cr_assert_eq(st.st_mode & 0777, 0600);
+    (void)store_filled(s, "after", 1, "z");
+    store_close(s);
+    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert(!exists(scratch_path(dir, "copy-wal")), "one file is the whole backup");
+    cr_assert(!exists(scratch_path(dir, "copy.tmp-wal")));
+
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    must_verify(back, 2);
+    must_verify(data, 3);
+    read_epoch(data, epoch[0]);
+    read_epoch(back, epoch[1]);
+    cr_assert_str_neq(epoch[0], epoch[1]);
+    must_verify(back, 2);
+    s = store_must_open(back);
+    (void)store_filled(s, "c", 2, "works");
+    store_close(s);
+    must_verify(back, 3);
+    free(data);
+    free(copy);
+    free(back);
+    scratch_drop(dir);
+}
+
+/* ---- beside a writer ---- */
+
+struct busy {
+    const char *dir;
+    atomic_int stop;
+    atomic_long committed;
+};
+
+static void *write_on(void *arg)
+{
+    struct busy *b = arg;
+    struct eg_storage *s = store_must_open(b->dir);
+    store_begin(s);
+    struct eg_session_row row[8];
+    char id[16];
+    for (int i = 0; i < 8; i++) {
+        (void)snprintf(id, sizeof(id), "s%d", i);
+        row[i] = store_session(s, id);
+    }
+    store_commit(s);
+    for (long n = 1; !atomic_load(&b->stop); n++) {
+        store_begin(s);
+        for (int i = 0; i < 8; i++) {
+            for (int k = 0; k < 5; k++) {
+                store_event(s, &row[i], "while the backup runs", NULL, STOREFIX_TIME + n);
+            }
+            s->ops->session_update(s, &row[i]);
+        }
+        store_commit(s);
+        (void)!s->ops->maintain(s);
+        atomic_store(&b->committed, n);
+    }
+    store_close(s);
+    return NULL;
+}
+
+Test(backup, beside_a_writer_it_is_one_moment)
+{
+    char dir[64];
+    char why[512] = "";
+    pthread_t thread;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    struct busy b = {.dir = data};
+    cr_assert_eq(pthread_create(&thread, NULL, write_on, &b), 0);
+    while (atomic_load(&b.committed) < 50) {
+        (void)usleep(1000);
+    }
+    for (int i = 0; i < 3; i++) {
+        char *copy = strdup(scratch_path(dir, "copy"));
+        char *back = strdup(scratch_path(dir, "back"));
+        long before = atomic_load(&b.committed);
+        enum eg_err e = eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why));
+        if (e != EG_OK) {
+            atomic_store(&b.stop, 1);
+            (void)pthread_join(thread, NULL);
+        }
+        cr_assert_eq(e, EG_OK, "%s", why);
+        long after = atomic_load(&b.committed);
+        cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+        must_verify(back, 8);
+        /* All sessions as of the same commit, one between the start of the backup and its end. */
+        int64_t low = store_sql(back, "SELECT min(cursor) FROM sessions");
+        int64_t high = store_sql(back, "SELECT max(cursor) FROM sessions");
+        cr_assert_eq(low, high);
+        cr_assert_eq(low % 5, 0);
+        cr_assert_geq(low / 5, before);
+        cr_assert_leq(low / 5, after + 1);
+        scratch_drop(back);
+        (void)unlink(copy);
+        free(copy);
+        free(back);
+    }
+    long at_end = atomic_load(&b.committed);
+    atomic_store(&b.stop, 1);
+    (void)pthread_join(thread, NULL);
+    must_verify(data, 8);
+    cr_assert_geq(store_sql(data, "SELECT min(cursor) FROM sessions"), at_end * 5);
+    free(data);
+    scratch_drop(dir);
+}
+
+/* ---- refusals ---- */
+
+Test(backup, what_is_there_is_not_overwritten)
+{
+    char dir[64];
+    char why[512] = "";
+    size_t n = 0;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 3, "x");
+    store_close(s);
+    scratch_write(copy, "mine", 4);
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_EEXISTS);
+    char *kept = scratch_read(copy, &n);
+    cr_assert_eq(n, 4);
+    free(kept);
+    (void)unlink(copy);
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(eg_sqlite_restore(copy, data, why, sizeof(why)), EG_EEXISTS);
+    cr_assert_neq(strstr(why, "not empty"), NULL, "%s", why);
+    must_verify(data, 1);
+    s = store_must_open(data);
+    cr_assert_eq(eg_sqlite_restore(copy, data, why, sizeof(why)), EG_EBUSY);
+    store_close(s);
+    free(data);
+    free(copy);
+    scratch_drop(dir);
+}
+
+Test(backup, keys_may_be_in_the_folder_already)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "back"));
+    store_close(store_must_open(data));
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(mkdir(back, 0700), 0);
+    cr_assert_eq(mkdir(scratch_path(back, "keys"), 0700), 0);
+    scratch_write(scratch_path(back, "ebbgate.db.new"), "half", 4);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert(!exists(scratch_path(back, "ebbgate.db.new")));
+    must_verify(back, 0);
+    free(data);
+    free(copy);
+    free(back);
+    scratch_drop(dir);
+}
+
+Test(backup, a_damaged_source_gives_no_backup)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 30, "x");
+    store_close(s);
+    (void)store_sql(data, "DELETE FROM events WHERE cursor=7");
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_ECORRUPT);
+    cr_assert_neq(strstr(why, "event 7 is missing"), NULL, "%s", why);
+    cr_assert(!exists(copy));
+    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    free(data);
+    free(copy);
+    scratch_drop(dir);
+}
+
+Test(backup, a_damaged_backup_is_not_restored)
+{
+    char dir[64];
+    char why[512] = "";
+    size_t n = 0;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "back"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 300, "x");
+    store_close(s);
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    char *file = scratch_read(copy, &n);
+    scratch_write(copy, file, n - 8192 * 3);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
+    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
+    char *byte = memmem(file, n, "\"cursor\":299,", 13);
+    cr_assert_neq(byte, NULL);
+    byte[9] = '1';
+    scratch_write(copy, file, n);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
+    cr_assert_neq(strstr(why, "event 299"), NULL, "%s", why);
+    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
+    scratch_write(copy, "no", 2);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
+    (void)unlink(copy);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ENOTFOUND, "%s", why);
+    free(file);
+    free(data);
+    free(copy);
+    free(back);
+    scratch_drop(dir);
+}
+
+Test(backup, without_room_nothing_is_left_behind)
+{
+    char dir[64];
+    char why[512] = "";
+    struct rlimit was;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 2000, "x");
+    store_close(s);
+    (void)signal(SIGXFSZ, SIG_IGN);
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &was), 0);
+    struct rlimit small = {200000, was.rlim_max};
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    enum eg_err e = eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why));
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &was), 0);
+    cr_assert(e == EG_EIO || e == EG_EFULL, "%d %s", (int)e, why);
+    cr_assert(!exists(copy));
+    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    free(data);
+    free(copy);
+    scratch_drop(dir);
+}
