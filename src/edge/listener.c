@@ -372,6 +372,7 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
     option(&o, "enable_directory_listing", "no");
     option(&o, "cgi_pattern", "");
     option(&o, "ssi_pattern", "");
+    option(&o, "decode_url", "no"); /* or /ws%00x would be /ws; the router decodes */
     option(&o, "decode_query_string", "no");
     /* should a socket ever stay with the library: it notices a dead one by itself */
     option(&o, "websocket_timeout_ms", "2000");
