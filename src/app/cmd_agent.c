@@ -162,6 +162,10 @@ static void on_lost(void *arg, const struct eg_wsc_end *end)
     a->welcome = false;
     a->resend_ms = 0;
     eg_tasks_detach(a);
+    if (a->stopping) {
+        eg_wsc_stop(a->wsc);
+        return;
+    }
     int code = eg_gate_lost(&a->gate, a->wsc, end, true);
     if (code != EG_PROCEED) {
         a->exit_code = code;

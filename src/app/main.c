@@ -10,8 +10,9 @@
 #include "app/cli.h"
 #include "ebbgate/protocol.h"
 
-static const struct eg_command *const commands[] = {&eg_cmd_serve, &eg_cmd_check_config,
-                                                    &eg_cmd_config, &eg_cmd_token, &eg_cmd_agent};
+static const struct eg_command *const commands[] = {&eg_cmd_serve,  &eg_cmd_check_config,
+                                                    &eg_cmd_config, &eg_cmd_token,
+                                                    &eg_cmd_chat,   &eg_cmd_agent};
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
