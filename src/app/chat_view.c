@@ -160,7 +160,7 @@ static void show_final(struct eg_view *v, const struct eg_json_doc *doc)
     eg_buf_reset(&v->printed);
     if (eg_field_object(doc, "outcome", &outcome) && !eg_field_is(&outcome, "status", "ok")) {
         char *status = eg_field_text(&outcome, "status");
-        char *why = eg_field_text(&outcome, "error");
+        char *why = eg_field_text(&outcome, "message");
         if (!why)
             why = eg_field_text(&outcome, "reason");
         eg_view_note(v, "%s%s%s", status ? status : "ended", why ? ": " : "", why ? why : "");

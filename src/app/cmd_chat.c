@@ -27,7 +27,7 @@ static void take_line(struct eg_chat *c, struct eg_slice line)
     if (line.n > 0 && line.p[line.n - 1] == '\r')
         line.n--;
     c->view.prompt = false;
-    c->view.at_start = true;
+    c->view.at_start = c->view.at_start || c->view.tty; /* the terminal echoed the newline */
     c->interrupts = 0;
     if (line.n == 0)
         return;
