@@ -13,7 +13,8 @@
  *  4. It reads nothing from the socket between the request head and the ready handler. What it has
  *     received by then is the head, and what came in the same packets: more than the head is
  *     refused before the upgrade (eg_adopt_beyond_head).
- *  5. Header lines renamed in the request are not found by it: so it grants no extension and picks
+ *  5. The socket is non-blocking (lobby.c made it so) and has TCP_NODELAY (an option asks for it).
+ *  6. Header lines renamed in the request are not found by it: so it grants no extension and picks
  *     the subprotocol it is shown (listener.c).
  *
  * Happy path: ready: the connection's descriptor is duplicated; one end of a socket pair, loaded
@@ -31,7 +32,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -63,7 +63,8 @@ static _Thread_local struct {
     size_t beyond;
     /* the adoption */
     enum state state;
-    bool gone; /* fd is a stand-in now */
+    bool gone;     /* fd is a stand-in now */
+    bool peerless; /* the client was gone before that */
     int duplicate;
     uint8_t nonce[NONCE_BYTES];
     struct eg_adopted *a;
@@ -187,13 +188,19 @@ static bool is_peer(int fd, const struct mg_connection *conn)
     return port == ri->remote_port && strcmp(text, ri->remote_addr) == 0;
 }
 
-/* A duplicate with a high number, where there is room for high numbers. */
-static int duplicate(int fd)
+/* Where the numbers of duplicates begin: high, where there is room for high numbers. */
+static int duplicate_base(void)
 {
-    struct rlimit limit = {0};
-    const bool roomy =
-        getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 >= (rlim_t)FD_BASE;
-    return fcntl(fd, F_DUPFD_CLOEXEC, roomy ? FD_BASE : 0);
+    static int known; /* atomic */
+    int base = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (base == 0) {
+        struct rlimit limit = {0};
+        const bool roomy =
+            getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 >= (rlim_t)FD_BASE;
+        base = roomy ? FD_BASE : 3;
+        __atomic_store_n(&known, base, __ATOMIC_RELAXED);
+    }
+    return base;
 }
 
 /*
@@ -203,16 +210,14 @@ static int duplicate(int fd)
 static bool swap(const struct mg_connection *conn, int *other)
 {
     int pair[2] = {-1, -1};
-    const int one = 1;
     bool done = false;
-    if (!is_peer(me.fd, conn) ||
+    me.peerless = !is_peer(me.fd, conn);
+    if (me.peerless ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
         return false;
     }
-    me.duplicate = duplicate(me.fd);
-    if (me.duplicate >= 0 && fcntl(me.duplicate, F_SETFL, O_RDWR | O_NONBLOCK) == 0 &&
-        dup3(pair[0], me.fd, O_CLOEXEC) >= 0) {
-        (void)setsockopt(me.duplicate, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    me.duplicate = fcntl(me.fd, F_DUPFD_CLOEXEC, duplicate_base());
+    if (me.duplicate >= 0 && dup3(pair[0], me.fd, O_CLOEXEC) >= 0) {
         me.gone = true;
         *other = pair[1];
         done = true;
@@ -273,12 +278,13 @@ void eg_adopt_close(const struct mg_connection *conn, void *arg)
     (void)arg;
     if (me.state == STATE_PROVEN && me.a != NULL) {
         me.sink(me.sink_arg, take_proven());
+    } else if (me.peerless) {
+        eg_log_limited(EG_LOG_DEBUG, "adopt.gone", "addr=%s", me.a != NULL ? me.a->addr : "");
     } else {
         eg_metric_add(EG_M_adoptions_failed_total, 1);
-        eg_log_limited(EG_LOG_INFO, "adopt.failed", "addr=%s" EG_F "why=%s",
+        eg_log_limited(EG_LOG_WARN, "adopt.failed", "addr=%s" EG_F "why=%s",
                        me.a != NULL ? me.a->addr : "",
-                       me.gone ? "the stand-in was not what the library read"
-                               : "the client is gone or there is no descriptor");
+                       me.gone ? "the stand-in was not what the library read" : "no descriptor");
     }
     eg_adopt_end();
 }
@@ -326,9 +332,9 @@ enum eg_err eg_adopt_plain(struct mg_connection *conn, struct eg_slice head, str
     err = EG_OK;
 out:
     me.state = STATE_FAILED; /* once a connection */
-    if (err != EG_OK) {
+    if (err != EG_OK && !me.peerless) {
         eg_metric_add(EG_M_adoptions_failed_total, 1);
-        eg_log_limited(EG_LOG_INFO, "adopt.failed", "addr=%s" EG_F "why=event stream", a->addr);
+        eg_log_limited(EG_LOG_WARN, "adopt.failed", "addr=%s" EG_F "why=event stream", a->addr);
     }
     if (other >= 0) {
         close(other);

@@ -25,7 +25,10 @@
 struct visitor {
     int fd;
     bool counted; /* by eg_limits_knock */
+    bool watched; /* by epoll */
     int64_t since_ms;
+    struct sockaddr_in6 peer; /* or the start of it */
+    socklen_t peer_n;
     char addr[INET6_ADDRSTRLEN];
     struct visitor *prev, *next;
 };
@@ -36,9 +39,9 @@ struct eg_lobby {
     int stands, waking;                /* atomic */
     int listener, epoll, timer, event; /* descriptors; -1 none */
     int reserve;                       /* given up when there are no others */
-    bool ticking, paused;
+    bool ticking, paused, raised;
     unsigned waiting, readies;
-    struct visitor *waits; /* oldest first, all in epoll */
+    struct visitor *waits; /* oldest first */
     struct visitor *ready; /* oldest first */
     char head[EG_LOBBY_HEAD_MAX + 1];
 };
@@ -121,7 +124,9 @@ void eg_lobby_wake(struct eg_lobby *g)
 /* Takes v off the list it waits in and lets its address go. Its socket stays open. */
 static void release(struct eg_lobby *g, struct visitor *v)
 {
-    epoll_ctl(g->epoll, EPOLL_CTL_DEL, v->fd, NULL);
+    if (v->watched) {
+        epoll_ctl(g->epoll, EPOLL_CTL_DEL, v->fd, NULL);
+    }
     DL_DELETE(g->waits, v);
     g->waiting--;
     if (v->counted) {
@@ -198,18 +203,16 @@ static void turn_away(struct eg_lobby *g, struct visitor *v, int status, const c
     free(v);
 }
 
-/* Looks at what v has sent, without taking it. over: nothing more will come. */
-static void examine(struct eg_lobby *g, struct visitor *v, bool over)
+/* Looks at what v has sent, without taking it. over: nothing more will come. True: v waits on. */
+static bool examine(struct eg_lobby *g, struct visitor *v, bool over)
 {
     const ssize_t n = recv(v->fd, g->head, sizeof g->head, MSG_PEEK | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR) && !over) {
-        return;
+        return true;
     }
     if (n <= 0) {
         dismiss(g, v);
-        return;
-    }
-    if (eg_header_end(g->head, (size_t)n) != 0) {
+    } else if (eg_header_end(g->head, (size_t)n) != 0) {
         release(g, v);
         DL_APPEND(g->ready, v);
         g->readies++;
@@ -217,7 +220,10 @@ static void examine(struct eg_lobby *g, struct visitor *v, bool over)
         dismiss(g, v);
     } else if ((size_t)n >= sizeof g->head) {
         turn_away(g, v, 431, "the request head is too long");
+    } else {
+        return true;
     }
+    return false;
 }
 
 static void expire(struct eg_lobby *g, int64_t now)
@@ -244,7 +250,8 @@ static void address_text(const struct sockaddr_storage *sa, char out[INET6_ADDRS
 }
 
 /* A new socket: counted, looked at, and watched if its head is not there yet. Takes fd. */
-static void admit(struct eg_lobby *g, int fd, const struct sockaddr_storage *sa, int64_t now)
+static void admit(struct eg_lobby *g, int fd, const struct sockaddr_storage *sa, socklen_t n,
+                  int64_t now)
 {
     struct eg_limits *limits = g->config.limits;
     struct visitor *v = calloc(1, sizeof *v);
@@ -254,6 +261,8 @@ static void admit(struct eg_lobby *g, int fd, const struct sockaddr_storage *sa,
     }
     v->fd = fd;
     v->since_ms = now;
+    v->peer_n = n < sizeof v->peer ? n : sizeof v->peer;
+    memcpy(&v->peer, sa, v->peer_n);
     address_text(sa, v->addr);
     if (limits != NULL &&
         (g->config.is_proxy == NULL || !g->config.is_proxy(g->config.arg, v->addr))) {
@@ -272,14 +281,16 @@ static void admit(struct eg_lobby *g, int fd, const struct sockaddr_storage *sa,
     }
     DL_APPEND(g->waits, v);
     g->waiting++;
-    if (!watch(g, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, v)) {
+    if (!examine(g, v, false)) {
+        return;
+    }
+    /* edge-triggered, but what came since is told at once */
+    v->watched = watch(g, fd, EPOLLIN | EPOLLRDHUP | EPOLLET, v);
+    if (!v->watched) {
         dismiss(g, v);
         return;
     }
-    examine(g, v, false);
-    if (g->waits != NULL) {
-        tick(g, true);
-    }
+    tick(g, true);
 }
 
 /* No descriptor is left: takes the newcomer with the one in reserve and closes it. */
@@ -305,7 +316,7 @@ static void accept_burst(struct eg_lobby *g, int64_t now)
         const int fd =
             accept4(g->listener, (struct sockaddr *)&sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            admit(g, fd, &sa, now);
+            admit(g, fd, &sa, n, now);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             refuse_for_want(g);
             return;
@@ -339,12 +350,11 @@ static int hand_over(struct eg_lobby *g, struct sockaddr *addr, socklen_t *n)
     const int fd = v->fd;
     DL_DELETE(g->ready, v);
     g->readies--;
-    free(v);
-    if (addr != NULL && getpeername(fd, addr, n) != 0) {
-        close(fd); /* gone already */
-        errno = ECONNABORTED;
-        return -1;
+    if (addr != NULL) {
+        memcpy(addr, &v->peer, *n < v->peer_n ? *n : v->peer_n);
+        *n = v->peer_n;
     }
+    free(v);
     return fd;
 }
 
@@ -371,8 +381,9 @@ static void serve(struct eg_lobby *g)
             late = true;
         } else if (tag == &tag_event) {
             drain(g->event);
+            g->raised = false;
         } else {
-            examine(g, tag, (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
+            (void)examine(g, tag, (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
         }
     }
     /* Last, since these may free visitors that have an event in the list above. */
@@ -387,17 +398,20 @@ static void serve(struct eg_lobby *g)
 static int lobby_accept(struct eg_lobby *g, struct sockaddr *addr, socklen_t *n)
 {
     int fd = -1;
-    serve(g);
+    if (g->ready == NULL) {
+        serve(g);
+    }
     if (g->ready != NULL) {
         fd = hand_over(g, addr, n);
-    } else {
+    }
+    /* so that the library calls again */
+    if ((g->ready != NULL && !g->raised) || __atomic_load_n(&g->waking, __ATOMIC_ACQUIRE) != 0) {
+        raise_event(g);
+        g->raised = true;
+    }
+    if (fd < 0) {
         errno = EAGAIN;
     }
-    const int saved = errno;
-    if (g->ready != NULL || __atomic_load_n(&g->waking, __ATOMIC_ACQUIRE) != 0) {
-        raise_event(g);
-    }
-    errno = saved;
     return fd;
 }
 

@@ -589,6 +589,9 @@ int main(void)
     if (count_descriptors() >= before) {
         fault("descriptors", "left open");
     }
+    if (eg_metric_get(EG_M_adoptions_failed_total) != 0) {
+        fault("adoptions", "unproven");
+    }
     if (proven == 0 || echoed == 0) {
         fault("nothing", "was taken over");
     }

@@ -4,6 +4,8 @@
  */
 #include <criterion/criterion.h>
 #include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -210,6 +212,12 @@ Test(listener, what_is_handed_over)
     cr_expect_not(a->draining);
     cr_expect_eq(a->mode, EG_CONN_WS);
     cr_expect_geq(a->fd, 1024);
+    int nodelay = 0;
+    socklen_t n = sizeof nodelay;
+    cr_expect_eq(getsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &n), 0);
+    cr_expect_neq(nodelay, 0);
+    cr_expect(fcntl(a->fd, F_GETFL) & O_NONBLOCK);
+    cr_expect(fcntl(a->fd, F_GETFD) & FD_CLOEXEC);
     free_adopted(a);
     close(fd);
     fd = upgrade("/ws", "Authorization: Bearer h\r\nOrigin: https://evil.example\r\n", &a);
