@@ -411,6 +411,18 @@ struct eg_cmd *rig_cmd(struct rig *rig)
     return cmd;
 }
 
+struct eg_cmd *rig_attach(struct rig *rig)
+{
+    for (;;) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        if (cmd->kind != EG_CMD_DETACH) {
+            cr_assert_eq(cmd->kind, EG_CMD_ATTACH);
+            return cmd;
+        }
+        eg_cmd_free(cmd);
+    }
+}
+
 static void release_one(struct rig *rig, unsigned reactor, const struct eg_out *out)
 {
     struct eg_release *const r = calloc(1, sizeof *r);
@@ -490,7 +502,7 @@ struct client *rig_join(struct rig *rig, const char *scope, const char *caps, eg
              caps, token);
     free(token);
     client_text(c, hello);
-    struct eg_cmd *const cmd = rig_cmd(rig);
+    struct eg_cmd *const cmd = rig_attach(rig);
     if (id) {
         *id = cmd->conn;
     }

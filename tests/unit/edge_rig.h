@@ -73,6 +73,8 @@ void client_eof(struct client *c);
 
 /* The next command, waiting up to 5 s; the caller frees it. */
 struct eg_cmd *rig_cmd(struct rig *rig);
+/* The next attach command; detaches of connections that the test is done with are passed over. */
+struct eg_cmd *rig_attach(struct rig *rig);
 struct eg_cmd *rig_try_cmd(struct rig *rig);
 /* Releases one output to the reactor of its connection, or to all for events and notices. */
 void rig_out(struct rig *rig, struct eg_out out);

@@ -1,0 +1,865 @@
+/*
+ * test_conn.c - one connection against a core that does what the test says: handshake, methods,
+ * limits, deadlines, closing, event streams.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "edge_rig.h"
+
+#define HAS(text, part) has(text, part, true, __LINE__)
+#define HAS_NOT(text, part) has(text, part, false, __LINE__)
+
+static void has(const char *text, const char *part, bool want, int line)
+{
+    cr_expect((strstr(text, part) != NULL) == want, "line %d: %s%s in %s", line, want ? "no " : "",
+              part, text);
+}
+
+static struct rig *start(void)
+{
+    struct rig *const rig = rig_new();
+    rig_run(rig, 1);
+    return rig;
+}
+
+/* Says hello with these members and a token of this scope (NULL: none). */
+static void say_hello(struct rig *rig, struct client *c, const char *type, const char *members,
+                      const char *scope)
+{
+    char text[4096];
+    char *const token = scope ? rig_token(rig, NULL, scope, "echo", 3600) : NULL;
+    snprintf(text, sizeof text, "{\"type\":\"%s\",%s%s%s%s}", type, members,
+             token ? ",\"token\":\"" : "", token ? token : "", token ? "\"" : "");
+    free(token);
+    client_text(c, text);
+}
+
+static void expect_refused(struct client *c, const char *code, const char *step, unsigned close)
+{
+    char want[200], reason[126];
+    const char *const text = client_next(c, NULL);
+    snprintf(want, sizeof want, "{\"type\":\"hello_error\",\"code\":\"%s\",\"message\":\"", code);
+    cr_expect_eq(strncmp(text, want, strlen(want)), 0, "%s, want %s", text, want);
+    snprintf(want, sizeof want, "\"next_step\":\"%s\",\"next\":\"%s\"", step, step);
+    HAS(text, want);
+    cr_expect_eq(client_close_code(c, reason), close);
+    cr_expect_str_eq(reason, code);
+    client_eof(c);
+    client_free(c);
+}
+
+#define AGENT "\"agent_id\":\"echo\""
+
+Test(conn, handshake_checks_in_order)
+{
+    struct rig *const rig = start();
+    struct eg_adopted a = {.origin_allowed = false, .refuse = EG_CODE_too_many_connections};
+    struct client *c = rig_connect(rig, &a);
+    say_hello(rig, c, "hello", "\"agent_id\":5", NULL); /* all of it is wrong */
+    expect_refused(c, "origin_not_allowed", "do_not_retry", 4003);
+
+    a.origin_allowed = true;
+    c = rig_connect(rig, &a);
+    client_text(c, "{\"type\":\"hello\",\"agent_id\":5}");
+    expect_refused(c, "too_many_connections", "wait_then_retry", 4029);
+
+    a.refuse = EG_CODE_rate_limited;
+    c = rig_connect(rig, &a);
+    client_text(c, "not even JSON");
+    expect_refused(c, "rate_limited", "wait_then_retry", 4008);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", "\"agent_id\":5,\"protocol_min\":9,\"protocol_max\":9", NULL);
+    expect_refused(c, "invalid_request", "do_not_retry", 4003);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", NULL);
+    expect_refused(c, "auth_required", "reauthenticate", 4003);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9,\"token\":\"x.y.z\"",
+              NULL);
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", "read");
+    expect_refused(c, "protocol_unsupported", "downgrade_client", 4003);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":0,\"protocol_max\":0", "read");
+    expect_refused(c, "protocol_unsupported", "upgrade_client", 4003);
+
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT, "read");
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_ATTACH);
+    cr_expect_str_eq(cmd->identity.sub, "ann");
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_REFUSE,
+                                 .conn = cmd->conn,
+                                 .code = EG_CODE_agent_not_found,
+                                 .field = "agent_id",
+                                 .retry_after_s = -1});
+    eg_cmd_free(cmd);
+    expect_refused(c, "agent_not_found", "do_not_retry", 4003);
+    rig_free(rig);
+}
+
+Test(conn, draining_refuses_hello)
+{
+    struct rig *const rig = start();
+    eg_reactors_drain(rig->rs);
+    struct client *const c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT, "read");
+    expect_refused(c, "draining", "wait_then_retry", 1012);
+    rig_free(rig);
+}
+
+Test(conn, rights_of_the_token)
+{
+    struct rig *const rig = start();
+    struct client *c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT, "admin");
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "read write");
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", "\"agent_id\":\"other\"", "read write"); /* agents: echo */
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", "\"agent_id\":\"other\",\"role\":\"agent\"", "agent");
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+    cr_expect_null(rig_try_cmd(rig));
+    rig_free(rig);
+}
+
+Test(conn, the_token_of_hello_goes_before_the_query)
+{
+    struct rig *const rig = start();
+    struct eg_adopted a = {.origin_allowed = true};
+    a.token = strdup("bent");
+    a.token_from_query = true;
+    struct client *c = rig_connect(rig, &a);
+    say_hello(rig, c, "hello", AGENT, "read");
+    eg_cmd_free(rig_attach(rig));
+    client_free(c);
+    a.token = strdup("bent");
+    a.token_from_query = false;
+    c = rig_connect(rig, &a);
+    say_hello(rig, c, "hello", AGENT, "read");
+    expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
+    a.token = rig_token(rig, NULL, "read", NULL, 60);
+    a.token_from_query = true;
+    c = rig_connect(rig, &a);
+    say_hello(rig, c, "hello", AGENT, NULL);
+    eg_cmd_free(rig_attach(rig));
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, join_is_told_errors_as_error)
+{
+    struct rig *const rig = start();
+    struct client *c = rig_connect(rig, NULL);
+    say_hello(rig, c, "join", AGENT, NULL);
+    HAS(client_next(c, NULL), "{\"type\":\"error\",\"code\":\"auth_required\"");
+    cr_expect_eq(client_close_code(c, NULL), 4003);
+    client_free(c);
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "join", "\"agent_id\":null", NULL);
+    const char *const text = client_next(c, NULL);
+    HAS(text, "{\"type\":\"error\",\"code\":\"invalid_request\"");
+    HAS(text, "\"field\":\"agent_id\"");
+    cr_expect_eq(client_close_code(c, NULL), 4003);
+    client_free(c);
+    c = rig_connect(rig, NULL);
+    say_hello(rig, c, "join", AGENT ",\"since\":0", "read write");
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_expect(cmd->legacy);
+    rig_append(rig, 1, "response", "{}");
+    rig_welcome(
+        rig, cmd,
+        (struct eg_welcome){.sid = 1, .cursor = 1, .oldest = 1, .replay = true, .resumed = true});
+    cr_expect_str_eq(client_next(c, NULL),
+                     "{\"type\":\"joined\",\"session_id\":\"s1\",\"agent_id\":\"echo\","
+                     "\"resumed\":true,\"cursor\":1,\"sequence\":0,\"oldest_cursor\":1,"
+                     "\"resync_required\":false,\"protocol_version\":1,\"server_min_version\":1,"
+                     "\"server_max_version\":1}");
+    HAS(client_next(c, NULL), "{\"type\":\"replay\",\"seq\":1,");
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"replay_end\",\"cursor\":1}");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, before_hello)
+{
+    struct rig *const rig = start();
+    struct client *c = rig_connect(rig, NULL);
+    client_text(c, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"m1\"}");
+    const char *text = client_next(c, NULL);
+    HAS(text, "\"code\":\"not_joined\"");
+    HAS(text, "\"ref\":\"m1\"");
+    client_text(c, "{\"type\":");
+    HAS(client_next(c, NULL), "\"code\":\"invalid_json\"");
+    client_text(c, "{\"a\":1}");
+    HAS(client_next(c, NULL), "\"code\":\"invalid_frame\"");
+    client_text(c, "{\"type\":\"what\"}");
+    HAS(client_next(c, NULL), "\"code\":\"unknown_type\"");
+    client_frame(c, 0x82, "bin", 3);
+    HAS(client_next(c, NULL), "\"code\":\"invalid_frame\"");
+    say_hello(rig, c, "hello", AGENT, "read"); /* and it is still welcome */
+    eg_cmd_free(rig_cmd(rig));
+    client_free(c);
+
+    c = rig_connect(rig, NULL);
+    char *const big = malloc(16385);
+    memset(big, ' ', 16385);
+    client_frame(c, 0x81, big, 16385);
+    free(big);
+    cr_expect_eq(client_close_code(c, NULL), 1009);
+    client_free(c);
+    rig_free(rig);
+}
+
+/* What hello_ok says for these scopes and capabilities. */
+static char *features(struct rig *rig, const char *members, const char *scope, bool worker)
+{
+    struct client *const c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", members, scope);
+    struct eg_welcome w = {.worker = worker, .sid = worker ? 0 : 1, .acked = 3};
+    if (worker) {
+        strcpy(w.worker_id, "w-1");
+    }
+    rig_welcome(rig, rig_attach(rig), w);
+    char *const text = strdup(client_next(c, NULL));
+    client_free(c);
+    return text;
+}
+
+Test(conn, features_tell_the_truth)
+{
+    struct rig *const rig = start();
+    char *text = features(rig, AGENT ",\"capabilities\":null", "read write", false);
+    HAS(text,
+        "\"methods\":[\"message\",\"abort\",\"leave\",\"ack\",\"history\",\"ping\",\"auth\"]");
+    HAS(text, "\"events\":[\"message\",\"response\",\"message_abort\",\"session_end\",\"x.*\","
+              "\"replay\",");
+    HAS(text, "\"policy\":{\"max_payload\":1048576,\"max_buffered_bytes\":8388608,"
+              "\"max_queued_frames\":1000,\"heartbeat_ms\":15000}");
+    HAS(text, "\"session_id\":\"s1\",\"resumed\":false,\"cursor\":0,\"sequence\":0,");
+    HAS(text, "\"acked_cursor\":3");
+    HAS(text, "\"epoch\":\"epoch-1\",\"server\":{\"name\":\"ebbgate\",\"version\":\"" EG_VERSION);
+    free(text);
+    text = features(rig, AGENT ",\"caps\":[\"streaming\",\"presence\",\"ack\"]", "read", false);
+    HAS(text,
+        "\"methods\":[\"leave\",\"ack\",\"history\",\"ping\",\"presence\",\"typing\",\"auth\"]");
+    HAS(text, "\"token_stream\"");
+    HAS(text, "\"presence_join\"");
+    HAS(text, "\"delivery_retry\"");
+    free(text);
+    text = features(rig, AGENT, "write", false);
+    HAS(text, "\"methods\":[\"message\",\"abort\",\"leave\",\"ping\",\"auth\"]");
+    HAS_NOT(text, "\"response\"");
+    free(text);
+    text = features(rig, AGENT ",\"role\":\"agent\",\"capabilities\":[\"ack\"]", "agent", true);
+    HAS(text, "\"methods\":[\"leave\",\"history\",\"ping\",\"auth\",\"emit\",\"final\",\"fail\","
+              "\"extend\",\"publish\"]");
+    HAS(text, "\"events\":[\"turn\",\"abort\",\"emitted\",");
+    HAS(text, "\"worker_id\":\"w-1\"");
+    HAS_NOT(text, "session_id");
+    HAS_NOT(text, "cursor");
+    free(text);
+    rig_free(rig);
+}
+
+Test(conn, methods_that_are_not_this_connections)
+{
+    struct rig *const rig = rig_new();
+    rig->settings->max_refused_frames = 100;
+    rig_run(rig, 1);
+    struct client *c = rig_join(rig, "read", "", NULL);
+    const char *text;
+    client_text(c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"m\"}");
+    text = client_next(c, NULL);
+    HAS(text, "\"code\":\"insufficient_scope\"");
+    HAS(text, "\"required_scope\":\"write\"");
+    HAS(text, "\"ref\":\"m\"");
+    client_text(c, "{\"type\":\"emit\",\"session_id\":\"s1\",\"turn\":1,\"event\":\"status\","
+                   "\"data\":{},\"event_id\":\"e\"}");
+    text = client_next(c, NULL);
+    HAS(text, "\"required_scope\":\"agent\"");
+    HAS(text, "\"ref\":\"e\"");
+    client_text(c, "{\"type\":\"typing\"}");
+    text = client_next(c, NULL);
+    HAS(text, "\"code\":\"invalid_request\"");
+    HAS(text, "\"field\":\"type\"");
+    client_text(c, "{\"type\":\"hello\",\"agent_id\":\"echo\"}");
+    text = client_next(c, NULL);
+    HAS(text, "\"code\":\"invalid_request\"");
+    client_text(c, "{\"type\":\"message\",\"content\":null}");
+    HAS(client_next(c, NULL), "\"field\":\"content\"");
+    cr_expect_null(rig_try_cmd(rig));
+    client_free(c);
+    c = rig_join(rig, "write", "", NULL);
+    client_text(c, "{\"type\":\"history\"}");
+    HAS(client_next(c, NULL), "\"required_scope\":\"read\"");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, commands_reach_the_core)
+{
+    struct rig *const rig = start();
+    eg_conn_id id;
+    struct client *const c = rig_join(rig, "read write", "", &id);
+    client_text(c, "{\"type\":\"message\",\"content\":{\"a\": 1},\"message_id\":\"m\"}");
+    struct eg_cmd *cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_FRAME);
+    cr_expect_eq(cmd->conn, id);
+    cr_expect_eq(cmd->frame.type, EG_FRAME_MESSAGE);
+    cr_expect(eg_slice_is((struct eg_slice){cmd->tail.p, cmd->tail.n},
+                          "\"data\":{\"content\":{\"a\":1},\"message_id\":\"m\"}"));
+    eg_cmd_free(cmd);
+    client_text(c, "{\"type\":\"message\",\"content\":\"/stop\"}");
+    cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->frame.type, EG_FRAME_ABORT);
+    cr_expect_eq(cmd->frame.turn, -1);
+    eg_cmd_free(cmd);
+    client_text(c, "{\"type\":\"leave\"}");
+    cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
+    eg_cmd_free(cmd);
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"left\",\"session_id\":\"s1\"}");
+    cr_expect_eq(client_close_code(c, NULL), 1000);
+    client_free(c);
+    struct client *const raw = rig_join(rig, "read write", "\"raw\"", NULL);
+    client_text(raw, "{\"type\":\"message\",\"content\":\"/stop\"}");
+    cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->frame.type, EG_FRAME_MESSAGE);
+    eg_cmd_free(cmd);
+    client_free(raw);
+    rig_free(rig);
+}
+
+Test(conn, history)
+{
+    struct rig *const rig = start();
+    char want[2000];
+    for (int i = 0; i < 700; i++) {
+        rig_append(rig, 1, i % 10 == 9 ? "message" : "token_stream", "{}");
+    }
+    struct client *c = rig_join(rig, "read", "\"streaming\"", NULL);
+    client_text(c, "{\"type\":\"history\",\"since\":3,\"limit\":2}");
+    snprintf(want, sizeof want,
+             "{\"type\":\"history\",\"session_id\":\"s1\",\"events\":[%s,%s],\"oldest_cursor\":1,"
+             "\"cursor\":700}",
+             rig->log[0].event[3]->data, rig->log[0].event[4]->data);
+    cr_expect_str_eq(client_next(c, NULL), want);
+    client_text(c, "{\"type\":\"history\",\"before\":3}");
+    const char *text = client_next(c, NULL);
+    HAS(text, rig->log[0].event[0]->data);
+    HAS(text, rig->log[0].event[1]->data);
+    HAS_NOT(text, rig->log[0].event[2]->data);
+    client_text(c, "{\"type\":\"history\"}");
+    text = client_next(c, NULL);
+    HAS(text, rig->log[0].event[200]->data); /* the newest 500 */
+    HAS(text, rig->log[0].event[699]->data);
+    HAS_NOT(text, rig->log[0].event[199]->data);
+    client_text(c, "{\"type\":\"history\",\"since\":1,\"before\":9}");
+    HAS(client_next(c, NULL), "\"code\":\"invalid_request\"");
+    client_free(c);
+    c = rig_join(rig, "read", "", NULL); /* no stream events */
+    client_text(c, "{\"type\":\"history\",\"since\":0,\"limit\":60}");
+    text = client_next(c, NULL);
+    HAS_NOT(text, "token_stream");
+    HAS(text, rig->log[0].event[9]->data);
+    HAS(text, rig->log[0].event[599]->data);
+    HAS_NOT(text, rig->log[0].event[609]->data);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, a_worker_reads_the_history_of_its_own_agent_only)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_connect(rig, NULL);
+    rig_append(rig, 2, "message", "{}");
+    say_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "agent");
+    rig_welcome(rig, rig_attach(rig), (struct eg_welcome){.worker = true, .worker_id = "w"});
+    client_next(c, NULL);
+    client_text(c, "{\"type\":\"history\",\"session_id\":\"s2\"}");
+    HAS(client_next(c, NULL), rig->log[1].event[0]->data);
+    client_text(c, "{\"type\":\"history\",\"session_id\":\"nowhere\"}");
+    const char *const text = client_next(c, NULL);
+    HAS(text, "\"code\":\"invalid_request\"");
+    HAS(text, "\"field\":\"session_id\"");
+    client_text(c, "{\"type\":\"history\"}");
+    HAS(client_next(c, NULL), "\"field\":\"session_id\"");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, heartbeat_then_silence)
+{
+    rig_fake_clock();
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read", "", NULL);
+    unsigned op;
+    char reason[126];
+    rig_tick(rig, 14999);
+    client_text(c, "{\"type\":\"pong\"}"); /* life */
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "pong");
+    rig_tick(rig, 15000);
+    client_next(c, &op);
+    cr_expect_eq(op, 9, "a ping of the RFC");
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"ping\"}");
+    client_frame(c, 0x8a, "", 0); /* a pong of the RFC is life too */
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "pong");
+    rig_tick(rig, 15000);
+    client_next(c, &op);
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"ping\"}");
+    rig_tick(rig, 15000);
+    cr_expect_eq(client_close_code(c, reason), 4002);
+    cr_expect_str_eq(reason, "liveness_timeout");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, hello_has_a_deadline)
+{
+    rig_fake_clock();
+    struct rig *const rig = start();
+    struct client *const c = rig_connect(rig, NULL);
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "not_joined");
+    rig_tick(rig, 10000);
+    cr_expect_eq(client_close_code(c, NULL), 4003);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, a_token_ends)
+{
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    rig->settings->heartbeat_ms = 600000;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read write", "", NULL); /* 3600 s */
+    char text[3000];
+    char *token;
+    for (int i = 0; i < 6; i++) {
+        rig_tick(rig, 510000);
+        client_text(c, "{\"type\":\"ping\"}");
+        HAS(client_next(c, NULL), "pong");
+    }
+    rig_tick(rig, 510000); /* 30 s before the end */
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"token_expiring\",\"expires_in_ms\":30000}");
+    static const char *const bad[][3] = {
+        {"bob", "read write", NULL}, {NULL, "read", NULL}, {NULL, "read write", "other"}};
+    for (int i = 0; i < 3; i++) {
+        token = rig_token(rig, bad[i][0], bad[i][1], bad[i][2], 3600);
+        snprintf(text, sizeof text, "{\"type\":\"auth\",\"token\":\"%s\"}", token);
+        free(token);
+        client_text(c, text);
+        HAS(client_next(c, NULL), "\"code\":\"auth_unauthorized\"");
+    }
+    token = rig_token(rig, NULL, "read write admin", NULL, 3600);
+    snprintf(text, sizeof text, "{\"type\":\"auth\",\"token\":\"%s\"}", token);
+    free(token);
+    client_text(c, text);
+    snprintf(text, sizeof text, "{\"type\":\"auth_ok\",\"expires_at\":%lld}",
+             (long long)(eg_clock_now().wall_ms / 1000 + 3600));
+    cr_expect_str_eq(client_next(c, NULL), text);
+    rig_tick(rig, 31000); /* the old one would have ended */
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "pong");
+    rig_tick(rig, 3600000);
+    cr_expect_eq(client_close_code(c, NULL), 4001);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, a_revoked_token_closes)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    eg_auth_revoked(rig->auth, "sub:ann", INT64_MAX);
+    eg_reactors_judge(rig->rs);
+    cr_expect_eq(client_close_code(c, NULL), 4001);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, refused_frames_are_counted)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read", "", NULL);
+    for (int i = 0; i < 10; i++) {
+        client_text(c, i % 2 ? "{]" : "{\"type\":\"message\",\"content\":1}");
+        HAS(client_next(c, NULL), "\"type\":\"error\"");
+    }
+    cr_expect_eq(client_close_code(c, NULL), 4028);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, refused_frames_are_forgotten_after_a_minute)
+{
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    rig->settings->heartbeat_ms = 600000;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read", "", NULL);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 9; i++) {
+            client_text(c, "{]");
+            HAS(client_next(c, NULL), "invalid_json");
+        }
+        rig_tick(rig, 61000);
+    }
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "pong");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, rates)
+{
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    rig->settings->message_rate = 3;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    for (int i = 0; i < 3; i++) {
+        client_text(c, "{\"type\":\"message\",\"content\":1}");
+        eg_cmd_free(rig_cmd(rig));
+    }
+    client_text(c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"late\"}");
+    const char *const text = client_next(c, NULL);
+    HAS(text, "\"code\":\"rate_limited\"");
+    HAS(text, "\"ref\":\"late\"");
+    HAS(text, "\"retry_after_seconds\":1");
+    cr_expect_null(rig_try_cmd(rig));
+    rig_tick(rig, 1000);
+    client_text(c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"late\"}");
+    eg_cmd_free(rig_cmd(rig));
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, a_slow_consumer_is_let_go)
+{
+    struct rig *const rig = rig_new();
+    rig->settings->max_queued_frames = 50;
+    rig_run(rig, 1);
+    struct client *const slow = rig_join(rig, "read", "", NULL);
+    struct client *const good = rig_join(rig, "read", "", NULL);
+    char data[200];
+    unsigned op = 0;
+    uint64_t got = 0;
+    memset(data, 'x', sizeof data);
+    memcpy(data, "{\"fill\":\"", 9);
+    memcpy(data + 196, "\"}", 3);
+    for (uint64_t n = 1; n <= 3000; n++) {
+        struct eg_bytes *const e = rig_append(rig, 1, "response", data);
+        rig_out(rig, (struct eg_out){
+                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(e)});
+        cr_assert_str_eq(client_next(good, NULL), e->data, "the other one never waits");
+    }
+    for (;;) {
+        const char *const text = client_next(slow, &op);
+        if (op == 8) {
+            cr_expect_eq((unsigned)(uint8_t)text[0] << 8 | (uint8_t)text[1], 1013);
+            cr_expect_str_eq(text + 2, "slow_consumer");
+            break;
+        }
+        cr_assert_str_eq(text, rig->log[0].event[got++]->data, "in order until the end");
+    }
+    cr_expect_lt(got, 3000);
+    client_eof(slow);
+    client_free(slow);
+    client_free(good);
+    rig_free(rig);
+}
+
+static void ignore_conn(void *arg, const struct eg_conn_info *info)
+{
+    (void)arg;
+    (void)info;
+}
+
+Test(conn, a_core_that_is_behind_slows_the_sender)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    enum { ALL = 3000 };
+    struct eg_buf frames = {0};
+    int taken = 0, sync = 0;
+    eg_conn_id id = 0;
+    for (int i = 0; i < ALL; i++) {
+        /* masked with zeros: what is sent is what is written here */
+        char json[64];
+        const int n = snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%d}", i);
+        eg_buf_char(&frames, (char)0x81);
+        eg_buf_char(&frames, (char)(0x80 | n));
+        eg_buf_add(&frames, "\0\0\0\0", 4);
+        eg_buf_add(&frames, json, (size_t)n);
+    }
+    client_bytes(c, frames.p, frames.n);
+    eg_buf_free(&frames);
+    while (taken < ALL) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        id = cmd->conn;
+        if (cmd->kind == EG_CMD_SYNC) {
+            if (++sync == EG_SYNCS_MAX) {
+                /* Now nothing more may come until one of them is answered. A ping is not read. */
+                client_text(c, "{\"type\":\"ping\"}");
+                eg_reactors_each(rig->rs, ignore_conn, NULL); /* the reactor has had its turn */
+            }
+        } else {
+            cr_assert_eq(cmd->frame.cursor, taken++);
+        }
+        eg_cmd_free(cmd);
+        if (sync == EG_SYNCS_MAX) {
+            cr_expect_null(rig_try_cmd(rig));
+            cr_expect_null(client_try(c, NULL));
+            for (; sync > 0; sync--) {
+                rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+            }
+        }
+    }
+    for (; sync > 0; sync--) {
+        rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+    }
+    HAS(client_next(c, NULL), "pong");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, close_is_echoed)
+{
+    struct rig *const rig = start();
+    static const char *const bodies[] = {"\x03\xe8", "\x03\xf4", "\x13\x87"};
+    for (int i = 0; i < 3; i++) {
+        struct client *const c = rig_join(rig, "read", "", NULL);
+        client_frame(c, 0x88, bodies[i], 2);
+        cr_expect_eq(client_close_code(c, NULL),
+                     (unsigned)(uint8_t)bodies[i][0] << 8 | (uint8_t)bodies[i][1]);
+        client_eof(c);
+        client_free(c);
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        cr_expect_eq(cmd->kind, EG_CMD_DETACH);
+        eg_cmd_free(cmd);
+    }
+    struct client *const c = rig_join(rig, "read", "", NULL);
+    unsigned op;
+    client_frame(c, 0x89, "abc", 3);
+    cr_expect_str_eq(client_next(c, &op), "abc");
+    cr_expect_eq(op, 10);
+    client_bytes(c, "\x81\x01x", 3); /* not masked */
+    cr_expect_eq(client_close_code(c, NULL), 1002);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, a_lost_connection_is_detached_once)
+{
+    struct rig *const rig = start();
+    eg_conn_id id;
+    client_free(rig_join(rig, "read", "", &id));
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
+    cr_expect_eq(cmd->conn, id);
+    eg_cmd_free(cmd);
+    /* Outputs for it that come later go nowhere. */
+    rig_out(rig,
+            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
+    struct client *const c = rig_join(rig, "read", "", NULL);
+    cr_expect_null(client_try(c, NULL));
+    client_free(c);
+    rig_free(rig);
+}
+
+static void count_conn(void *arg, const struct eg_conn_info *info)
+{
+    struct eg_conn_info *const seen = arg;
+    seen->received_frames++;
+    seen->id = info->id;
+    cr_expect_str_eq(info->sub, "ann");
+    cr_expect_str_eq(info->session, "s1");
+    cr_expect_str_eq(info->mode, "ws");
+}
+
+Test(conn, operators)
+{
+    struct rig *const rig = rig_new();
+    rig_run(rig, 2);
+    struct client *const a = rig_join(rig, "read", "", NULL);
+    struct client *const b = rig_join(rig, "read", "", NULL);
+    struct eg_conn_info seen = {0};
+    char reason[126];
+    eg_reactors_each(rig->rs, count_conn, &seen);
+    cr_expect_eq(seen.received_frames, 2);
+    eg_reactors_kick(rig->rs, seen.id, 1000, "disconnected by operator");
+    struct client *const kicked = EG_CONN_REACTOR(seen.id) == 0 ? a : b;
+    struct client *const other = kicked == a ? b : a;
+    cr_expect_eq(client_close_code(kicked, reason), 1000);
+    cr_expect_str_eq(reason, "disconnected by operator");
+    eg_reactors_farewell(rig->rs, 500, 5000);
+    HAS(client_next(other, NULL),
+        "{\"type\":\"reconnect\",\"reason\":\"drain\",\"retry_after_ms\":");
+    cr_expect_eq(client_close_code(other, NULL), 1012);
+    client_free(a);
+    client_free(b);
+    rig_free(rig);
+}
+
+Test(conn, settings_in_force_are_told_and_kept)
+{
+    struct rig *const rig = start();
+    struct client *const old = rig_join(rig, "read", "", NULL);
+    struct eg_settings *const s = eg_settings_copy(rig->settings);
+    s->max_payload = 2048;
+    eg_reactors_settings(rig->rs, s);
+    eg_settings_unref(s);
+    char *const text = features(rig, AGENT, "read", false);
+    HAS(text, "\"max_payload\":2048");
+    free(text);
+    char big[2049];
+    memset(big, ' ', sizeof big);
+    client_frame(old, 0x81, big, sizeof big);
+    cr_expect_eq(client_close_code(old, NULL), 1009);
+    client_free(old);
+    rig_free(rig);
+}
+
+/* An event stream of session 1. */
+static struct client *stream(struct rig *rig, int64_t since, struct eg_welcome w)
+{
+    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = since};
+    strcpy(a.sse_session, "s1");
+    a.claims.sub = strdup("ann");
+    a.claims.jti = strdup("j");
+    a.claims.scopes = EG_SCOPE_READ;
+    struct client *const c = rig_connect(rig, &a);
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_expect(cmd->stream);
+    cr_expect(eg_slice_is(cmd->frame.session_id, "s1"));
+    cr_expect_eq(cmd->frame.since, since);
+    w.sid = 1;
+    w.resumed = true;
+    rig_welcome(rig, cmd, w);
+    return c;
+}
+
+/* All that comes until the end. */
+static const char *to_end(struct client *c)
+{
+    client_eof(c);
+    eg_buf_char(&c->in, '\0');
+    return c->in.p;
+}
+
+Test(conn, an_event_stream)
+{
+    struct rig *const rig = start();
+    char want[2000];
+    for (int i = 0; i < 2; i++) {
+        rig_append(rig, 1, "token_stream", "{}");
+    }
+    struct client *const c = stream(
+        rig, 1, (struct eg_welcome){.cursor = 2, .sequence = 1, .oldest = 1, .replay = true});
+    rig_append(rig, 1, "message", "{\"content\":1}");
+    rig_append(rig, 1, "session_end", "{}");
+    for (uint64_t n = 3; n <= 4; n++) {
+        rig_out(rig, (struct eg_out){.kind = EG_OUT_EVENT,
+                                     .sid = 1,
+                                     .cursor = n,
+                                     .bytes = eg_bytes_ref(rig->log[0].event[n - 1])});
+    }
+    snprintf(want, sizeof want,
+             ":\n\nid: 2\nevent: token_stream\ndata: %s\n\nid: 3\nevent: message\ndata: %s\n\n"
+             "id: 4\nevent: session_end\ndata: %s\n\n",
+             rig->log[0].event[1]->data, rig->log[0].event[2]->data, rig->log[0].event[3]->data);
+    cr_expect_str_eq(to_end(c), want);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, an_event_stream_with_a_gap)
+{
+    struct rig *const rig = start();
+    for (int i = 0; i < 9; i++) {
+        rig_append(rig, 1, "message", "{}");
+    }
+    struct client *const c = stream(
+        rig, 1,
+        (struct eg_welcome){.cursor = 9, .sequence = 9, .oldest = 5, .resync = EG_RESYNC_TRIMMED});
+    rig_append(rig, 1, "session_end", "{}");
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_EVENT,
+                                 .sid = 1,
+                                 .cursor = 10,
+                                 .bytes = eg_bytes_ref(rig->log[0].event[9])});
+    const char *const text = to_end(c);
+    HAS(text, "event: resync\ndata: {\"reason\":\"trimmed\",\"oldest_cursor\":5,\"cursor\":9");
+    HAS(text, "id: 10\nevent: session_end\n");
+    HAS_NOT(text, "event: message");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, an_event_stream_of_a_closed_session_ends_after_its_events)
+{
+    struct rig *const rig = start();
+    for (int i = 0; i < 600; i++) {
+        rig_append(rig, 1, "message", "{}");
+    }
+    struct client *const c = stream(
+        rig, 0, (struct eg_welcome){.cursor = 600, .oldest = 1, .replay = true, .closed = true});
+    HAS(to_end(c), "id: 600\nevent: message\n");
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, echo_mode)
+{
+    struct rig *const rig = start();
+    struct eg_adopted a = {.mode = EG_CONN_ECHO};
+    struct client *const c = rig_connect(rig, &a);
+    unsigned op;
+    client_text(c, "hello?");
+    cr_expect_str_eq(client_next(c, NULL), "hello?");
+    client_frame(c, 0x82, "\1\2\3", 3);
+    cr_expect_str_eq(client_next(c, &op), "\1\2\3");
+    cr_expect_eq(op, 2);
+    client_frame(c, 0x88, "\x03\xe8", 2);
+    cr_expect_eq(client_close_code(c, NULL), 1000);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(conn, what_hello_pipelines_is_kept)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_connect(rig, NULL);
+    say_hello(rig, c, "hello", AGENT, "read write");
+    for (int i = 0; i < 5; i++) {
+        client_text(c, "{\"type\":\"message\",\"content\":1}");
+    }
+    struct eg_cmd *const attach = rig_cmd(rig);
+    cr_expect_null(rig_try_cmd(rig));
+    rig_welcome(rig, attach, (struct eg_welcome){.sid = 1});
+    for (int i = 0; i < 5; i++) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        cr_expect_eq(cmd->kind, EG_CMD_FRAME);
+        eg_cmd_free(cmd);
+    }
+    client_free(c);
+    rig_free(rig);
+}
