@@ -303,3 +303,33 @@ int64_t pt_say(struct tl_ws *ws, const char *text)
             return tl_int(o, "cursor");
     }
 }
+
+cJSON *pt_turn(struct tl_ws *worker)
+{
+    cJSON *o = pt_expect(worker, "turn");
+
+    cr_assert(*tl_str(o, "session_id") && tl_int(o, "turn") > 0 && tl_int(o, "attempt") > 0, "%s",
+              pt_text(o));
+    return o;
+}
+
+const char *pt_on(const cJSON *turn)
+{
+    return pt_f("\"session_id\":\"%s\",\"turn\":%" PRId64, tl_str(turn, "session_id"),
+                tl_int(turn, "turn"));
+}
+
+void pt_final(struct tl_ws *worker, const cJSON *turn, const char *content)
+{
+    pt_send(worker, "{\"type\":\"final\",%s,\"content\":\"%s\"}", pt_on(turn), content);
+}
+
+cJSON *pt_outcome(struct tl_ws *ws, int64_t turn, const char *status)
+{
+    cJSON *o = pt_expect(ws, "response");
+
+    pt_is(o, "status", "final");
+    pt_int(o, "turn", turn);
+    pt_is(o, "outcome.status", status);
+    return o;
+}

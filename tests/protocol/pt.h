@@ -80,6 +80,13 @@ void pt_quiet(struct tl_ws *ws);            /* answers a ping with pong and noth
 int64_t pt_say(struct tl_ws *ws, const char *text); /* publishes; returns the cursor */
 char *pt_text(const cJSON *o);                      /* the frame as text, for messages */
 
+/* Turns: the next frame is a turn; ends it with a final of this content; the common members. */
+cJSON *pt_turn(struct tl_ws *worker);
+void pt_final(struct tl_ws *worker, const cJSON *turn, const char *content);
+const char *pt_on(const cJSON *turn); /* "session_id":"...","turn":N */
+/* The next frame is the final response to this turn with this outcome. */
+cJSON *pt_outcome(struct tl_ws *ws, int64_t turn, const char *status);
+
 /* Keeps a frame until the end of the test. */
 cJSON *pt_keep_json(cJSON *take);
 

@@ -11,9 +11,9 @@ PT_SUITE(rfc6455);
 enum { MASKED = 0, UNMASKED = 1, LONG16 = 2, LONG64 = 4, ZERO_MASK = 8 };
 
 struct part {
-    unsigned first; /* FIN, RSV, opcode; 0 with no payload and no flags ends the list */
-    const char *payload;
-    int len; /* 0: strlen(payload) */
+    unsigned first;      /* FIN, RSV, opcode */
+    const char *payload; /* NULL ends the list */
+    int len;             /* 0: strlen(payload) */
     int flags;
 };
 
@@ -31,11 +31,6 @@ struct row {
 #define TEXT_MORE 0x01
 #define CONT 0x80
 #define CONT_MORE 0x00
-/* A continuation without FIN and without payload would look like the end of the list. */
-#define EMPTY_MORE                                                                                 \
-    {                                                                                              \
-        0x00, "", 0, ZERO_MASK                                                                     \
-    }
 
 static char fill126[127];
 
@@ -50,7 +45,10 @@ static const struct row framing[] = {
     {"empty last fragment", JSON_PONG, {{TEXT_MORE, PING_JSON, 0, 0}, {CONT, "", 0, 0}}},
     {"empty middle fragments",
      JSON_PONG,
-     {{TEXT_MORE, "{\"type\":", 0, 0}, EMPTY_MORE, EMPTY_MORE, {CONT, "\"ping\"}", 0, 0}}},
+     {{TEXT_MORE, "{\"type\":", 0, 0},
+      {CONT_MORE, "", 0, 0},
+      {CONT_MORE, "", 0, 0},
+      {CONT, "\"ping\"}", 0, 0}}},
     {"ping between fragments",
      PONG_THEN_JSON,
      {{TEXT_MORE, "{\"type\":", 0, 0}, {0x89, "mid", 0, 0}, {CONT, "\"ping\"}", 0, 0}}},
