@@ -16,7 +16,7 @@ $(BUILD)/tests/protocol/%.o: tests/protocol/%.c
 	$(CC) $(CPPFLAGS) $(TL_CPPFLAGS) $(TL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(PT_BIN): $(PT_OBJS) $(TL_LIB)
-	$(CC) $(TL_LDFLAGS) $(PT_OBJS) $(TL_LIB) $(TL_LIBS) -lcriterion -o $@
+	$(CC) $(TL_LDFLAGS) $(PT_OBJS) $(TL_LIB) $(TL_LIBS) -lcriterion -lsodium -o $@
 
 .PHONY: test-protocol
 test-protocol: $(DAEMON) $(PT_BIN)
