@@ -61,17 +61,11 @@ Test(limits, connections_in_total)
     struct tl_ws *a[4];
     for (int i = 0; i < 4; i++)
         a[i] = pt_client("echo", NULL);
-    /* Refused by a close after hello or by a whole HTTP answer. */
     struct tl_ws_opts o = {.port = tl_gate_port(pt_gate)};
     int status = 0;
-    struct tl_ws *ws = tl_ws_open(&o, &status);
-    if (ws) {
-        pt_keep(ws);
-        pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
-        pt_refused(ws, "too_many_connections", "wait_then_retry", 4029);
-    } else {
-        cr_assert_eq(status, 503);
-    }
+    struct tl_ws *ws = pt_open();
+    pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+    pt_refused(ws, "too_many_connections", "wait_then_retry", 4029);
     for (int i = 0; i < 4; i++)
         pt_quiet(a[i]);
     /* A place comes free. */
@@ -88,6 +82,107 @@ Test(limits, connections_in_total)
             h = answer;
     }
     cr_assert(h, "a freed place is not given again");
+}
+
+Test(limits, handshake_rate)
+{
+    pt_start("handshake_rate = 5;");
+    bool limited = false;
+    for (int i = 0; i < 100 && !limited; i++) {
+        struct tl_ws *ws = pt_open();
+        pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+        cJSON *h = pt_next(ws);
+        if (!tl_is(h, "type", "hello_ok")) {
+            limited = true;
+            pt_is(h, "code", "rate_limited");
+            pt_is(h, "next_step", "wait_then_retry");
+            cr_assert(tl_int(h, "retry_after_seconds") > 0, "%s", pt_text(h));
+            pt_closed(ws, 4008);
+        }
+        pt_drop(ws);
+    }
+    cr_assert(limited, "a hundred handshakes at once at five a second");
+}
+
+Test(limits, unfinished_handshakes_of_an_address)
+{
+    pt_start("max_handshakes_per_address = 3;");
+    struct tl_ws *silent[3];
+    for (int i = 0; i < 3; i++)
+        silent[i] = pt_open();
+    struct tl_ws *ws = pt_open();
+    pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+    const cJSON *h = pt_expect(ws, "hello_error");
+    cr_assert(tl_is(h, "code", "too_many_connections") || tl_is(h, "code", "rate_limited"), "%s",
+              pt_text(h));
+    pt_drop(ws);
+    /* Those who were first can finish, and then there is room again. */
+    for (int i = 0; i < 3; i++) {
+        pt_send(silent[i], "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}",
+                pt_alice());
+        pt_expect(silent[i], "hello_ok");
+    }
+    pt_client("echo", NULL);
+}
+
+Test(limits, connections_of_an_address)
+{
+    pt_start("max_connections_per_address = 2;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    pt_client("echo", NULL);
+    struct tl_ws *ws = pt_open();
+    pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+    pt_refused(ws, "too_many_connections", "wait_then_retry", 4029);
+    pt_quiet(a);
+}
+
+Test(limits, sessions_of_a_sub)
+{
+    pt_start("max_sessions_per_sub = 2;");
+    pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    pt_client("echo", NULL);
+    struct tl_ws *ws = pt_open();
+    pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+    pt_refused(ws, "rate_limited", "wait_then_retry", 4008);
+    pt_client("echo", sid); /* resuming is no new session */
+    pt_client_as(pt_token("bob", "read write"), "echo", NULL);
+}
+
+Test(limits, messages_of_a_sub_over_all_its_connections)
+{
+    enum { SENT = 30 };
+    pt_start("message_rate_per_sub = 5;");
+    struct tl_ws *a = pt_client("echo", NULL), *b = pt_client("echo", NULL);
+    int accepted = 0, limited = 0;
+    for (int i = 0; i < SENT; i++)
+        pt_send(i % 2 ? a : b, "{\"type\":\"message\",\"content\":1}");
+    for (int i = 0; i < SENT; i++) {
+        const cJSON *o = pt_next(i % 2 ? a : b);
+        accepted += tl_is(o, "status", "accepted");
+        limited += tl_is(o, "code", "rate_limited");
+    }
+    cr_assert(accepted >= 1 && limited >= 1 && accepted + limited == SENT,
+              "%d accepted, %d limited", accepted, limited);
+    struct tl_ws *bob = pt_client_as(pt_token("bob", "read write"), "echo", NULL);
+    cr_assert_eq(pt_say(bob, "not me"), 1);
+}
+
+Test(limits, bytes_of_a_connection)
+{
+    enum { SENT = 20 };
+    pt_start("byte_rate = 20000;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    int accepted = 0, limited = 0;
+    for (int i = 0; i < SENT; i++)
+        pt_send(a, "{\"type\":\"message\",\"content\":\"%08000d\"}", i);
+    for (int i = 0; i < SENT; i++) {
+        const cJSON *o = pt_next(a);
+        accepted += tl_is(o, "status", "accepted");
+        limited += tl_is(o, "code", "rate_limited");
+    }
+    cr_assert(accepted >= 1 && limited >= 1 && accepted + limited == SENT,
+              "%d accepted, %d limited", accepted, limited);
 }
 
 Test(limits, refused_frames)
