@@ -179,7 +179,6 @@ Test(leases, attempts_survive_kill)
         o = pt_next(a);
     cr_assert(tl_is(o, "outcome.status", "error") || tl_is(o, "event.data.outcome.status", "error"),
               "%s", pt_text(o));
-    pt_quiet(a);
     pt_quiet(w);
 }
 
