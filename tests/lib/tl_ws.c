@@ -9,7 +9,7 @@
  */
 #define _GNU_SOURCE 1
 #include "tl_ws.h"
-#include "tl_buf.h"
+#include "tl_ws_int.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,22 +27,6 @@
 /* The sample key of RFC 6455 1.3 and the answer it gives there. */
 #define TL_KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define TL_ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-
-struct tl_ws {
-    int fd;
-    int send_timeout_ms;
-    bool auto_pong;
-    bool auto_close;
-    struct tl_buf in;
-    size_t in_off; /* bytes of `in` already consumed */
-    struct tl_buf msg;
-    int msg_kind; /* opcode of the fragmented message in hand, 0: none */
-    char *head;
-    char *body;
-    int close_code;
-    char close_reason[124];
-    char error[160];
-};
 
 int64_t tl_now_ms(void)
 {
@@ -140,8 +124,7 @@ bool tl_ws_upgrade_send(struct tl_ws *ws, const struct tl_ws_opts *o)
     return ok;
 }
 
-/* Reads more bytes into `in`. Returns 1, or TL_EOF, TL_TIMEOUT, TL_RESET. */
-static int fill(struct tl_ws *ws, int64_t deadline)
+int tl_ws_fill(struct tl_ws *ws, int64_t deadline)
 {
     if (ws->in_off && ws->in_off == ws->in.len)
         ws->in.len = ws->in_off = 0;
@@ -168,62 +151,6 @@ static int fill(struct tl_ws *ws, int64_t deadline)
         if (poll(&p, 1, left_ms(deadline)) == 0 && left_ms(deadline) == 0)
             return TL_TIMEOUT;
     }
-}
-
-/* Reads one HTTP answer into head and body. Returns the status or a negative TL_* value. */
-static int read_answer(struct tl_ws *ws, int64_t deadline, bool *complete, size_t *body_len)
-{
-    char *end;
-    int rc;
-
-    *complete = false;
-    *body_len = 0;
-    for (;;) {
-        const char *start = ws->in.p ? (char *)ws->in.p + ws->in_off : NULL;
-        size_t have = ws->in.len - ws->in_off;
-        if (have && (end = memmem(start, have, "\r\n\r\n", 4)))
-            break;
-        if ((rc = fill(ws, deadline)) < 0)
-            return rc == TL_EOF && ws->in.len > ws->in_off ? TL_BAD : rc;
-    }
-    size_t head_len = (size_t)(end + 4 - ((char *)ws->in.p + ws->in_off));
-    free(ws->head);
-    free(ws->body);
-    ws->body = NULL;
-    ws->head = strndup((char *)ws->in.p + ws->in_off, head_len);
-    ws->in_off += head_len;
-    int major, minor, status;
-    if (!ws->head || sscanf(ws->head, "HTTP/%d.%d %3d ", &major, &minor, &status) != 3)
-        return TL_BAD;
-    if (status == 101)
-        return *complete = true, status;
-
-    char value[64];
-    size_t want = SIZE_MAX;
-    if (tl_ws_header(ws, "Content-Length", value, sizeof value))
-        want = (size_t)strtoull(value, NULL, 10);
-    while (ws->in.len - ws->in_off < want) {
-        if ((rc = fill(ws, deadline)) < 0) {
-            *complete = rc == TL_EOF && want == SIZE_MAX;
-            break;
-        }
-    }
-    size_t have = ws->in.len - ws->in_off;
-    if (want != SIZE_MAX && have >= want) {
-        *complete = true;
-        have = want;
-    }
-    ws->body = have ? strndup((char *)ws->in.p + ws->in_off, have) : strdup("");
-    *body_len = have;
-    ws->in_off += have;
-    return status;
-}
-
-int tl_ws_upgrade_recv(struct tl_ws *ws, int timeout_ms)
-{
-    bool complete;
-    size_t len;
-    return read_answer(ws, tl_now_ms() + timeout_ms, &complete, &len);
 }
 
 struct tl_ws *tl_ws_open(const struct tl_ws_opts *o, int *status)
@@ -472,7 +399,7 @@ int tl_ws_recv(struct tl_ws *ws, int timeout_ms)
             rc = take_frame(ws, p[0], p + head, (size_t)len);
             if (rc)
                 return rc;
-        } else if ((rc = fill(ws, deadline)) < 0) {
+        } else if ((rc = tl_ws_fill(ws, deadline)) < 0) {
             return rc;
         }
     }
@@ -508,7 +435,7 @@ bool tl_ws_wait_eof(struct tl_ws *ws, int timeout_ms)
     int64_t deadline = tl_now_ms() + timeout_ms;
     int rc;
 
-    while ((rc = fill(ws, deadline)) > 0)
+    while ((rc = tl_ws_fill(ws, deadline)) > 0)
         ws->in_off = ws->in.len;
     return rc == TL_EOF || rc == TL_RESET;
 }
@@ -570,27 +497,9 @@ const char *tl_ws_body(const struct tl_ws *ws)
     return ws->body ? ws->body : "";
 }
 
-/* Finds a header in a block of header lines; the first one wins. */
-static bool find_header(const char *head, const char *name, char *buf, size_t cap)
-{
-    size_t n = strlen(name);
-
-    for (const char *line = head; line && *line; line = strstr(line, "\r\n")) {
-        if (line != head)
-            line += 2;
-        if (strncasecmp(line, name, n) || line[n] != ':')
-            continue;
-        const char *v = line + n + 1;
-        v += strspn(v, " \t");
-        snprintf(buf, cap, "%.*s", (int)strcspn(v, "\r\n"), v);
-        return true;
-    }
-    return false;
-}
-
 bool tl_ws_header(const struct tl_ws *ws, const char *name, char *buf, size_t cap)
 {
-    return ws->head && find_header(ws->head, name, buf, cap);
+    return ws->head && tl_find_header(ws->head, name, buf, cap);
 }
 
 void tl_ws_reset(struct tl_ws *ws)
@@ -612,56 +521,4 @@ void tl_ws_free(struct tl_ws *ws)
     free(ws->head);
     free(ws->body);
     free(ws);
-}
-
-/* --- plain HTTP ------------------------------------------------------------------------------ */
-
-int tl_http_raw(const char *host, int port, const void *request, size_t len, int timeout_ms,
-                struct tl_http *out)
-{
-    memset(out, 0, sizeof *out);
-    out->status = TL_RESET;
-    struct tl_ws *ws = tl_ws_tcp(host, port, 0, timeout_ms);
-    if (ws) {
-        /* A server may refuse and close before it has read everything: read its answer anyway. */
-        bool sent = tl_ws_write(ws, request, len);
-        (void)sent;
-        out->status = read_answer(ws, tl_now_ms() + timeout_ms, &out->complete, &out->len);
-        out->head = ws->head;
-        out->body = ws->body;
-        ws->head = ws->body = NULL;
-        tl_ws_free(ws);
-    }
-    if (!out->head)
-        out->head = strdup("");
-    if (!out->body)
-        out->body = strdup("");
-    return out->status;
-}
-
-int tl_http(int port, const char *method, const char *path, const char *headers, const char *body,
-            struct tl_http *out)
-{
-    struct tl_buf b = {0};
-
-    tl_buf_addf(&b, "%s %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n%s", method, path,
-                port, headers ? headers : "");
-    if (body)
-        tl_buf_addf(&b, "Content-Length: %zu\r\n", strlen(body));
-    tl_buf_addf(&b, "\r\n%s", body ? body : "");
-    int rc = tl_http_raw(NULL, port, b.p, b.len, 10000, out);
-    tl_buf_free(&b);
-    return rc;
-}
-
-bool tl_http_header(const struct tl_http *h, const char *name, char *buf, size_t cap)
-{
-    return h->head && find_header(h->head, name, buf, cap);
-}
-
-void tl_http_free(struct tl_http *h)
-{
-    free(h->head);
-    free(h->body);
-    memset(h, 0, sizeof *h);
 }
