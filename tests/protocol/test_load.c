@@ -288,5 +288,111 @@ Test(load, kill_under_load_loses_nothing_acknowledged)
         cr_assert(!again.error[0], "%s", again.error);
         cr_assert(compare_log(&s, cursor, count) >= head);
     }
+    /* The chain of hashes over the log holds too. */
+    cr_assert_eq(tl_gate_stop(pt_gate, 30000), 0);
+    const char *args[] = {"verify", "--data", tl_gate_dir(pt_gate), NULL};
+    char *out = NULL, *err = NULL;
+    int code = tl_gate_run(pt_gate, args, &out, &err, 60000);
+    cr_assert_eq(code, 0, "verify: %d %s%s", code, out, err);
+    free(out);
+    free(err);
     free(cursor);
+}
+
+/* A worker that serves until its connection breaks, or the flag says stop. */
+static void *serve(void *arg)
+{
+    struct shared *s = arg;
+    struct tl_ws_opts o = {.port = s->port};
+    struct tl_ws *ws = tl_ws_open(&o, NULL);
+    cJSON *hello =
+        ws ? tl_hello(ws, "echo", s->token, "\"role\":\"agent\",\"concurrency\":4", PT_WAIT_MS)
+           : NULL;
+
+    cJSON_Delete(hello);
+    while (hello && !atomic_load(&s->stop)) {
+        int why;
+        cJSON *t = tl_json_next(ws, 50, &why);
+        if (!t && why != TL_TIMEOUT)
+            break;
+        if (t && tl_is(t, "type", "turn")) {
+            char on[200];
+            snprintf(on, sizeof on, "\"session_id\":\"%s\",\"turn\":%d", tl_str(t, "session_id"),
+                     (int)tl_int(t, "turn"));
+            tl_ws_sendf(ws, "{\"type\":\"emit\",%s,\"event\":\"status\",\"data\":{\"a\":%d}}", on,
+                        (int)tl_int(t, "attempt"));
+            tl_ws_sendf(ws, "{\"type\":\"final\",%s,\"content\":\"x\"}", on);
+        }
+        cJSON_Delete(t);
+    }
+    tl_ws_free(ws);
+    return NULL;
+}
+
+/* Every message of the log has one final response, in the order of the messages. */
+static bool all_turns_ended(const char *sid, int count)
+{
+    struct tl_ws *r = pt_client("echo", pt_f("%s,\"since\":0", sid));
+    int64_t turn[200] = {0};
+    int messages = 0, finals = 0;
+
+    for (;;) {
+        const cJSON *o = pt_next(r);
+        if (tl_is(o, "type", "replay_end"))
+            break;
+        if (tl_is(o, "event.type", "message"))
+            turn[messages++] = tl_int(o, "seq");
+        if (tl_is(o, "event.type", "response")) {
+            cr_assert(finals < messages, "a response before its message");
+            pt_int(o, "event.data.turn", turn[finals++]);
+            pt_is(o, "event.data.outcome.status", "ok");
+        }
+    }
+    pt_drop(r);
+    cr_assert_eq(messages, count);
+    return finals == count;
+}
+
+Test(load, turns_end_once_and_in_order_through_kills)
+{
+    enum { SESSIONS = 6, EACH = 25, WORKERS = 2 };
+    int rounds = (int)pt_size("PT_KILLS", 5);
+    const char *sid[SESSIONS];
+    pthread_t thread[WORKERS];
+    struct shared s = {.port = 0};
+
+    pt_start("turn_lease_ms = 300; retry_backoff_ms = 5; max_attempts = 1000;");
+    s.token = pt_worker_token("echo");
+    for (int i = 0; i < SESSIONS; i++) {
+        struct tl_ws *a = pt_client("echo", NULL);
+        sid[i] = pt_sid();
+        for (int k = 0; k < EACH; k++)
+            pt_say(a, "x");
+        pt_drop(a);
+    }
+    for (int round = 0; round <= rounds; round++) {
+        struct tl_ws *watch = pt_client("echo", pt_f("%s", sid[round % SESSIONS]));
+        s.port = tl_gate_port(pt_gate);
+        for (int i = 0; i < WORKERS; i++)
+            pthread_create(&thread[i], NULL, serve, &s);
+        if (round < rounds) {
+            /* Let some of it happen, then kill in the middle. */
+            for (int i = 0; i < 3; i++) {
+                cJSON *o = tl_json_next(watch, 3000, NULL);
+                cJSON_Delete(o);
+            }
+            tl_gate_kill(pt_gate);
+        } else {
+            int64_t end = tl_now_ms() + 60000;
+            for (int i = 0; i < SESSIONS; i++) {
+                while (!all_turns_ended(sid[i], EACH))
+                    cr_assert(tl_now_ms() < end, "turns of session %d do not end", i);
+            }
+            atomic_store(&s.stop, true);
+        }
+        for (int i = 0; i < WORKERS; i++)
+            pthread_join(thread[i], NULL);
+        if (round < rounds)
+            cr_assert(tl_gate_start(pt_gate), "%s", tl_gate_error(pt_gate));
+    }
 }

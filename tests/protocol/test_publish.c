@@ -220,3 +220,57 @@ Test(publish, traceparent_is_kept_with_the_event)
     pt_expect(w, "turn");
     cr_assert(strstr(tl_ws_data(w), trace), "%s", tl_ws_data(w));
 }
+
+Test(publish, the_same_id_twice_in_a_row_without_waiting)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    struct tl_ws *b = pt_client("echo", pt_sid());
+    for (int i = 0; i < 5; i++)
+        pt_send(a, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"m\"}");
+    for (int i = 0; i < 5; i++) {
+        const cJSON *o = pt_expect(a, "response");
+        pt_int(o, "cursor", 1);
+        cr_assert_eq(tl_bool(o, "duplicate"), i > 0, "%s", pt_text(o));
+    }
+    pt_int(pt_expect(b, "message"), "cursor", 1);
+    pt_quiet(b);
+}
+
+Test(publish, frames_sent_behind_hello_are_served_in_order)
+{
+    pt_start(NULL);
+    for (int i = 0; i < 10; i++) {
+        struct tl_ws *ws = pt_open();
+        pt_send(ws, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}", pt_alice());
+        pt_send(ws, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"m\"}");
+        pt_send(ws, "{\"type\":\"ping\",\"id\":\"p\"}");
+        pt_send(ws, "{\"type\":\"leave\"}");
+        pt_expect(ws, "hello_ok");
+        pt_int(pt_expect(ws, "response"), "cursor", 1);
+        pt_int(pt_expect(ws, "pong"), "cursor", 1);
+        pt_expect(ws, "left");
+        pt_closed(ws, 1000);
+    }
+}
+
+Test(publish, a_publisher_that_vanishes_at_once_may_or_may_not_be_stored_but_never_twice)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    for (int i = 0; i < 30; i++) {
+        struct tl_ws *ws = pt_client("echo", sid);
+        pt_send(ws, "{\"type\":\"message\",\"content\":%d,\"message_id\":\"m%d\"}", i, i);
+        if (i % 2)
+            pt_drop_reset(ws);
+        else
+            pt_drop(ws);
+        pt_send(a, "{\"type\":\"message\",\"content\":%d,\"message_id\":\"m%d\"}", i, i);
+    }
+    int answers = 0;
+    while (answers < 30)
+        answers += tl_is(pt_wait(a, "response"), "status", "accepted");
+    pt_client("echo", sid);
+    pt_int(pt_hello, "cursor", 30);
+}

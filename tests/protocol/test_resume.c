@@ -1,6 +1,8 @@
 /* Replay and resume: exact bytes, no gap, no double; gaps and snapshots; acknowledgements. */
 #include "pt.h"
 
+#include <sys/socket.h>
+
 PT_SUITE(resume);
 
 /* Publishes `count` numbered messages on a session. */
@@ -300,4 +302,47 @@ Test(resume, without_streaming_the_cursor_still_advances)
     pt_int(pt_expect(b, "response"), "seq", 5);
     pt_int(pt_expect(a, "response"), "seq", 5);
     pt_int(pt_expect(s, "response"), "seq", 5);
+}
+
+Test(resume, an_event_larger_than_the_send_buffer_limit_can_be_replayed)
+{
+    pt_start("max_buffered_bytes = 65536;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    pt_send(a, "{\"type\":\"message\",\"content\":\"%0400000d\"}", 1);
+    pt_expect(a, "response");
+    pt_say(a, "small");
+    for (int i = 0; i < 3; i++) {
+        struct tl_ws *b = pt_client("echo", pt_f("%s,\"since\":0", sid));
+        replayed(b, 1, 2, 2);
+        pt_quiet(b);
+        pt_drop(b);
+    }
+}
+
+Test(resume, many_followers_at_once)
+{
+    enum { FOLLOWERS = 30 };
+    struct tl_ws *f[FOLLOWERS];
+
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    fill(a, 40);
+    for (int i = 0; i < FOLLOWERS; i++)
+        f[i] = pt_client("echo", pt_f("%s,\"since\":%d", sid, i));
+    pt_say(a, "live");
+    for (int i = 0; i < FOLLOWERS; i++) {
+        replayed(f[i], i + 1, 40, 40);
+        pt_int(pt_expect(f[i], "message"), "cursor", 41);
+    }
+}
+
+/* A client that shuts its sending side is gone. */
+Test(resume, half_closed_clients_are_closed)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    shutdown(tl_ws_fd(a), SHUT_WR);
+    cr_assert(tl_ws_wait_eof(a, PT_WAIT_MS), "a half-closed connection is kept");
 }
