@@ -8,9 +8,9 @@ TL_CFLAGS = $(filter-out -fsanitize=% -fno-sanitize%,$(CFLAGS)) -pthread
 TL_LDFLAGS = $(filter-out -fsanitize=% -fno-sanitize%,$(LDFLAGS)) -pthread
 TL_LIB = $(BUILD)/tests/lib/libtl.a
 TL_LIBS := -lcjson -lm
-TL_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/lib/*.c))
+TL_OBJS = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/lib/tl_*.c))
 
-$(BUILD)/tests/lib/%.o: tests/lib/%.c
+$(BUILD)/tests/lib/tl_%.o: tests/lib/tl_%.c
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(TL_CPPFLAGS) $(TL_CFLAGS) -MMD -MP -c $< -o $@
 
