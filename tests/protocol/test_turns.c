@@ -109,9 +109,10 @@ Test(turns, the_answer_survives_an_absent_client)
     const char *sid = pt_sid();
     pt_say(a, "x");
     pt_drop(a);
-    struct tl_ws *w = pt_worker("echo", NULL);
-    pt_final(w, pt_turn(w), "for you");
-    pt_quiet(w);
+    struct tl_ws *w = pt_worker("echo", "\"capabilities\":[\"ack\"]");
+    const cJSON *t = pt_turn(w);
+    pt_send(w, "{\"type\":\"final\",%s,\"content\":\"for you\",\"event_id\":\"f\"}", pt_on(t));
+    pt_is(pt_expect(w, "emitted"), "event_id", "f");
     pt_kill_restart();
     a = pt_client("echo", pt_f("%s,\"since\":1", sid));
     const cJSON *o = pt_expect(a, "replay");
