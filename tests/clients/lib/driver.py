@@ -16,6 +16,7 @@ class Driver:
         self.command = command
         self.environment = {**os.environ, **(environment or {})}
         self.notes = []
+        self.journal = []  # every line, in order
         self._news = asyncio.Event()
         self._serial = itertools.count(1)
         self._waiting = {}
@@ -38,6 +39,7 @@ class Driver:
                 if not line:
                     break
                 said = json.loads(line)
+                self.journal.append(said)
                 if "note" in said:
                     self.notes.append(said)
                     self._news.set()
@@ -82,6 +84,7 @@ class Driver:
     def forget(self):
         """Drops the notes and results of the scenario before."""
         self.notes.clear()
+        self.journal.clear()
         self._waiting.clear()
 
     async def kill(self):
