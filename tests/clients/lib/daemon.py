@@ -1,0 +1,79 @@
+"""A real gateway for the tests: started on free ports, killed and started again on the same ones."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import tempfile
+
+PATIENCE = 60
+
+
+class Daemon:
+    def __init__(self, program):
+        self.program = program
+        self.directory = tempfile.mkdtemp(prefix="ebbgate-real-")
+        self.data = os.path.join(self.directory, "data")
+        self.listen = self.admin = "127.0.0.1:0"
+        self.process = None
+        self.restarts = 0
+
+    async def __aenter__(self):
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exception):
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            try:
+                await asyncio.wait_for(self.process.wait(), PATIENCE)
+            except asyncio.TimeoutError:
+                self.process.kill()
+                await self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def start(self):
+        arguments = ["serve", "--data", self.data, "--listen", self.listen, "--admin", self.admin]
+        with open(os.path.join(self.directory, "log"), "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                self.program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=log
+            )
+        line = (await asyncio.wait_for(self.process.stdout.readline(), PATIENCE)).decode()
+        said = re.fullmatch(r"ebbgate ready public=(\S+) admin=(\S+)\n", line)
+        if said is None:
+            raise RuntimeError(f"the gateway said {line!r}; its log ends with:\n{self.log()[-2000:]}")
+        self.listen, self.admin = said.groups()
+        self.url = f"ws://{self.listen}/ws"
+
+    def log(self):
+        with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as log:
+            return log.read()
+
+    async def crash(self):
+        """kill -9, and up again on the same addresses and data."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+        self.restarts += 1
+        await self.start()
+
+    async def stop(self):
+        """Ends it in good order; gives its exit status."""
+        self.process.terminate()
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
+
+    async def command(self, *arguments):
+        """Runs another command of the program; gives (status, stdout, stderr)."""
+        process = await asyncio.create_subprocess_exec(
+            self.program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+        return process.returncode, out.decode(), err.decode()
+
+    async def token(self, sub, scope, *more):
+        status, out, err = await self.command(
+            "token", "--data", self.data, "--sub", sub, "--scope", scope, *more
+        )
+        if status != 0:
+            raise RuntimeError(f"no token: {err}")
+        return out.strip()
