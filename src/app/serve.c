@@ -76,7 +76,7 @@ static void feed_watchdog(const struct eg_serve *s, int64_t interval_ms)
 {
     if (interval_ms <= 0)
         return;
-    int64_t silent_ms = eg_clock_now().wall_ms - eg_core_progress_ms(s->core);
+    int64_t silent_ms = eg_clock_mono_ms() - eg_core_progress_ms(s->core);
     if (silent_ms < interval_ms / 2 || silent_ms < 2 * TICK_MS)
         eg_notify("WATCHDOG=1");
     else

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "app/cli.h"
+#include "app/maintain.h"
 #include "core/core.h"
 #include "edge/listener.h"
 
@@ -19,6 +20,7 @@ struct eg_serve {
     struct eg_limits *limits;
     struct eg_reactors *reactors;
     struct eg_core *core;
+    struct eg_maintain *maintain;
     struct eg_listener *public_listener, *admin_listener;
     int signals; /* signalfd */
 };

@@ -71,6 +71,7 @@ static void hand_out(struct eg_serve *s, struct eg_settings *new)
     eg_limits_settings(s->limits, new);
     eg_reactors_settings(s->reactors, new);
     eg_core_settings(s->core, new);
+    eg_maintain_settings(s->maintain, new);
     eg_listener_settings(s->public_listener, new);
     eg_listener_settings(s->admin_listener, new);
     eg_settings_unref(s->settings);

@@ -2,7 +2,7 @@
  * serve_start.c - the order in which the gateway's parts start and stop.
  *
  * Start: descriptors, storage (takes the data folder's lock), keys, auth and limits, reactors,
- * core, reactor threads, admin listener, public listener. Stop is the reverse, except that the
+ * core, reactor threads, retention, admin listener, public listener. Stop is the reverse, except that the
  * reactors end before the core, whose last batch then goes nowhere, and are freed after it. Failure
  * modes: each is one line on stderr and an exit code: 75 what may pass by itself (folder or address
  * in use, disk full), 78 what a person must put right, 70 a library that fails its test.
@@ -183,6 +183,10 @@ int eg_serve_start(struct eg_serve *s)
         return code;
     }
     code = start_core(s, storage);
+    if (code == EG_PROCEED) {
+        err = eg_maintain_start(s->core, s->settings, &s->maintain, why, sizeof why);
+        code = err == EG_OK ? EG_PROCEED : fail(s, err, "retention", why);
+    }
     if (code == EG_PROCEED)
         code = start_listener(s, true);
     if (code == EG_PROCEED)
@@ -196,6 +200,7 @@ void eg_serve_stop(struct eg_serve *s)
         eg_listener_stop(s->public_listener);
     if (s->admin_listener)
         eg_listener_stop(s->admin_listener);
+    eg_maintain_stop(s->maintain);
     if (s->reactors && s->core)
         eg_reactors_end(s->reactors);
     if (s->core)
@@ -206,6 +211,7 @@ void eg_serve_stop(struct eg_serve *s)
     eg_auth_free(s->auth);
     s->public_listener = s->admin_listener = NULL;
     s->core = NULL;
+    s->maintain = NULL;
     s->reactors = NULL;
     s->limits = NULL;
     s->auth = NULL;

@@ -222,6 +222,8 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
             poll(NULL, 0, 10);
         }
     }
+    /* Before anybody hears of a turn, whoever asks for open turns knows of it. */
+    __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
     release(core);
     if (n) {
         eg_hist_add(EG_H_BATCH, n);
@@ -232,7 +234,6 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
         eg_cmd_free((struct eg_cmd *)first);
         first = next;
     }
-    __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
     if (core->storage->ops->maintain(core->storage) == EG_EUNKNOWN) {
         fatal(core);
     }

@@ -136,7 +136,11 @@ static void to_one(struct eg_peer *p, const struct eg_out *o)
         break;
     case EG_OUT_SYNC:
         p->syncs -= p->syncs > 0;
-        eg_input_resume(p);
+        if (p->leaving && p->syncs == 0) {
+            eg_method_left(p);
+        } else {
+            eg_input_resume(p);
+        }
         break;
     case EG_OUT_CLOSE:
         if (o->bytes && p->mode == EG_CONN_WS) {

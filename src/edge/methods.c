@@ -88,19 +88,25 @@ static bool within_rates(struct eg_peer *p, size_t n)
            eg_bucket_take(&p->rates->bytes, s->byte_rate, (int64_t)n, p->r->now.mono_ms);
 }
 
-/* Counts what is on its way to the core, and asks it now and then how far it is. */
-static void owe(struct eg_peer *p, size_t n)
+/* Asks the core to say when it is done with all that p sent it; false without memory. */
+static bool ask_sync(struct eg_peer *p)
 {
-    p->owed++;
-    p->owed_bytes += (uint32_t)n;
-    if (p->owed < EG_OWED_SYNC && p->owed_bytes < EG_OWED_SYNC_BYTES) {
-        return;
-    }
     struct eg_cmd *const sync = eg_cmd_new(EG_CMD_SYNC, eg_peer_id(p));
     if (sync) {
         p->owed = p->owed_bytes = 0;
         p->syncs++;
         eg_loop_post(p->r, sync);
+    }
+    return sync != NULL;
+}
+
+/* Counts what is on its way to the core, and asks it now and then how far it is. */
+static void owe(struct eg_peer *p, size_t n)
+{
+    p->owed++;
+    p->owed_bytes += (uint32_t)n;
+    if (p->owed >= EG_OWED_SYNC || p->owed_bytes >= EG_OWED_SYNC_BYTES) {
+        (void)ask_sync(p); /* asked again with the next frame */
     }
 }
 
@@ -145,7 +151,17 @@ static void pong(struct eg_peer *p, const struct eg_frame *f)
     eg_peer_send_text(p);
 }
 
+/* The answers to what was sent before come first. */
 static void leave(struct eg_peer *p)
+{
+    if (ask_sync(p)) {
+        p->leaving = true;
+    } else {
+        eg_peer_end(p);
+    }
+}
+
+void eg_method_left(struct eg_peer *p)
 {
     struct eg_buf *const out = &p->r->text;
     eg_buf_reset(out);

@@ -79,7 +79,7 @@ struct eg_peer {
     unsigned char mode, state, role, caps, scopes;
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
-    bool attached : 1, gone : 1;
+    bool attached : 1, gone : 1, leaving : 1;
     uint32_t refused;   /* frames in the present minute */
     uint32_t refused_s; /* its beginning */
     uint32_t owed;      /* commands since the last sync */
@@ -262,6 +262,8 @@ void eg_welcome(struct eg_peer *p, const struct eg_welcome *w);
 
 /* --- methods.c --- */
 void eg_method_frame(struct eg_peer *p, struct eg_slice text);
+/* Says goodbye to a peer that asked to leave, once the core is done with what it sent. */
+void eg_method_left(struct eg_peer *p);
 /* Whether this connection may use the method; if not, *scope is what it lacks or NULL. */
 bool eg_method_allowed(const struct eg_peer *p, enum eg_frame_type type, const char **scope);
 

@@ -1,0 +1,195 @@
+/*
+ * maintain.c - retention: by age, count and bytes of a session's events, by age of closed sessions;
+ * and sessions whose deletion a restart interrupted.
+ *
+ * One thread with a reader of its own. A pass goes over all sessions in small steps with rests
+ * between; what a step found is asked of the core, which moves the floor first and removes rows
+ * later, some each batch. Whoever then asks for what is gone is told of the gap. Failures are
+ * logged and tried again with the next pass.
+ */
+#include "app/maintain.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "store/reader.h"
+
+#define PASS_MS 10000 /* rest between passes */
+#define STEP_MS 20    /* rest between steps */
+#define STEP_FOUND 50
+
+struct eg_maintain {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool stopping;
+    struct eg_settings *settings; /* under lock */
+    struct eg_core *core;
+    struct eg_reader *reader;
+};
+
+struct found {
+    char id[EG_ID_MAX + 1];
+    int64_t sid;
+    uint64_t keep_from; /* 0: the whole session goes */
+    bool deleting;
+};
+
+struct step {
+    struct found found[STEP_FOUND];
+    int n;
+};
+
+static void collect(void *arg, const struct eg_session_row *row, uint64_t keep_from)
+{
+    struct step *s = arg;
+    if (s->n < STEP_FOUND) {
+        struct found *f = &s->found[s->n++];
+        memcpy(f->id, row->id, sizeof f->id);
+        f->sid = row->sid;
+        f->keep_from = keep_from;
+        f->deleting = row->state == EG_SESSION_DELETING;
+    }
+}
+
+static void act(struct eg_maintain *m, const struct found *f)
+{
+    struct eg_call call = {.session_id = eg_slice_cstr(f->id)};
+    if (f->deleting) {
+        call.kind = EG_CALL_REAP;
+        call.cursor = (uint64_t)f->sid;
+    } else if (f->keep_from == 0) {
+        call.kind = EG_CALL_DELETE;
+        call.audit_who = EG_LIT("gateway");
+        call.audit_action = EG_LIT("session.expire");
+        call.audit_detail = call.session_id;
+    } else {
+        call.kind = EG_CALL_TRIM;
+        call.cursor = f->keep_from;
+    }
+    eg_core_call(m->core, &call);
+    eg_buf_free(&call.json);
+    if (call.code != EG_CODE_NONE && call.code != EG_CODE_session_not_found) {
+        eg_log_limited(EG_LOG_WARN, "retention.refused", "session=%s" EG_F "code=%s", f->id,
+                       eg_code_info(call.code)->name);
+    }
+}
+
+/* Waits; false when it is time to stop. */
+static bool rest(struct eg_maintain *m, int64_t ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&m->lock);
+    while (!m->stopping && pthread_cond_timedwait(&m->wake, &m->lock, &until) == 0) {
+    }
+    const bool go_on = !m->stopping;
+    pthread_mutex_unlock(&m->lock);
+    return go_on;
+}
+
+static struct eg_retention rule(struct eg_maintain *m)
+{
+    const int64_t now = eg_clock_now().wall_ms;
+    pthread_mutex_lock(&m->lock);
+    const struct eg_settings *s = m->settings;
+    const struct eg_retention r = {
+        .events_before_ms = s->retention_age_ms ? now - s->retention_age_ms : 0,
+        .max_events = s->retention_events,
+        .max_bytes = s->retention_bytes,
+        .closed_before_ms = s->retention_closed_ms ? now - s->retention_closed_ms : 0};
+    pthread_mutex_unlock(&m->lock);
+    return r;
+}
+
+/* One pass over all sessions; false when it is time to stop. */
+static bool pass(struct eg_maintain *m)
+{
+    const struct eg_retention r = rule(m);
+    int64_t after = 0;
+    do {
+        struct step step = {.n = 0};
+        const enum eg_err e =
+            eg_reader_retention(m->reader, &r, after, STEP_FOUND, collect, &step, &after);
+        if (e != EG_OK) {
+            eg_log_limited(EG_LOG_WARN, "retention.failed", "why=%s", eg_reader_why(m->reader));
+            return true;
+        }
+        for (int i = 0; i < step.n; i++) {
+            act(m, &step.found[i]);
+        }
+    } while (after != 0 && rest(m, STEP_MS));
+    return true;
+}
+
+static void *maintain_main(void *arg)
+{
+    struct eg_maintain *m = arg;
+    while (pass(m) && rest(m, PASS_MS)) {
+    }
+    return NULL;
+}
+
+enum eg_err eg_maintain_start(struct eg_core *core, struct eg_settings *settings,
+                              struct eg_maintain **out, char *why, size_t why_size)
+{
+    pthread_condattr_t attr;
+    struct eg_maintain *m = calloc(1, sizeof *m);
+    if (!m) {
+        return EG_ENOMEM;
+    }
+    const enum eg_err e = eg_reader_open(settings->data, &m->reader, why, why_size);
+    if (e != EG_OK) {
+        free(m);
+        return e;
+    }
+    m->core = core;
+    m->settings = eg_settings_ref(settings);
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&m->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    if (pthread_create(&m->thread, NULL, maintain_main, m) != 0) {
+        eg_reader_close(m->reader);
+        eg_settings_unref(m->settings);
+        free(m);
+        return EG_EIO;
+    }
+    *out = m;
+    return EG_OK;
+}
+
+void eg_maintain_settings(struct eg_maintain *m, struct eg_settings *settings)
+{
+    pthread_mutex_lock(&m->lock);
+    eg_settings_ref(settings);
+    eg_settings_unref(m->settings);
+    m->settings = settings;
+    pthread_mutex_unlock(&m->lock);
+}
+
+void eg_maintain_stop(struct eg_maintain *m)
+{
+    if (!m) {
+        return;
+    }
+    pthread_mutex_lock(&m->lock);
+    m->stopping = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    pthread_join(m->thread, NULL);
+    pthread_cond_destroy(&m->wake);
+    pthread_mutex_destroy(&m->lock);
+    eg_reader_close(m->reader);
+    eg_settings_unref(m->settings);
+    free(m);
+}
