@@ -10,9 +10,9 @@
 #include "app/cli.h"
 #include "ebbgate/protocol.h"
 
-static const struct eg_command *const commands[] = {&eg_cmd_serve,  &eg_cmd_check_config,
-                                                    &eg_cmd_config, &eg_cmd_token,
-                                                    &eg_cmd_chat,   &eg_cmd_agent};
+static const struct eg_command *const commands[] = {
+    &eg_cmd_serve, &eg_cmd_check_config, &eg_cmd_config, &eg_cmd_token,  &eg_cmd_chat,
+    &eg_cmd_agent, &eg_cmd_verify,       &eg_cmd_check,  &eg_cmd_backup, &eg_cmd_restore};
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
