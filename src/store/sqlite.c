@@ -91,7 +91,7 @@ static int set_up(struct eg_sqlite *s)
 }
 
 /* The database file must be as long as its header says once the log is in it. */
-static enum eg_err check_length(struct eg_sqlite *s, char *why, size_t why_size)
+static enum eg_err check_length(struct eg_sqlite *s)
 {
     struct stat st;
     int64_t pages = 0;
@@ -100,9 +100,12 @@ static enum eg_err check_length(struct eg_sqlite *s, char *why, size_t why_size)
     if (e == EG_OK) {
         e = eg_db_int(s->db, "PRAGMA page_size", &size);
     }
-    if (e == EG_OK && stat(s->path, &st) == 0 && st.st_size < pages * size) {
-        (void)snprintf(why, why_size, "%s: cut short: %lld bytes where %lld belong", s->path,
-                       (long long)st.st_size, (long long)(pages * size));
+    if (e != EG_OK) {
+        return eg_sqlite_failed(s, "cannot measure", sqlite3_extended_errcode(s->db));
+    }
+    if (stat(s->path, &st) == 0 && st.st_size < pages * size) {
+        (void)snprintf(s->why, sizeof(s->why), "%.400s: cut short: %lld bytes where %lld belong",
+                       s->path, (long long)st.st_size, (long long)(pages * size));
         e = EG_ECORRUPT;
     }
     return e;
@@ -118,8 +121,11 @@ static enum eg_err settle(struct eg_sqlite *s)
                    "+(SELECT count(*) FROM revoked WHERE until_ms BETWEEN 1 AND %lld)",
                    (int)EG_SESSION_FORKING, (long long)eg_clock_now().wall_ms);
     enum eg_err e = eg_db_int(s->db, sql, &found);
-    if (e != EG_OK || found == 0) {
-        return e;
+    if (e != EG_OK) {
+        return eg_sqlite_failed(s, "cannot read", sqlite3_extended_errcode(s->db));
+    }
+    if (found == 0) {
+        return EG_OK;
     }
     (void)snprintf(sql, sizeof(sql),
                    "BEGIN IMMEDIATE; UPDATE sessions SET state=%d WHERE state>=2 AND state=%d;"
@@ -164,10 +170,9 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
     /* A full disk does not keep the gateway from starting: it can still be read. */
     e = checkpoint(s, &whole);
     if (e == EG_OK && whole) {
-        e = check_length(s, why, why_size);
-        if (e != EG_OK) {
-            return e;
-        }
+        e = check_length(s);
+    }
+    if (e == EG_OK && whole) {
         e = settle(s);
     }
     if (e != EG_OK && e != EG_EFULL) {

@@ -109,6 +109,16 @@ static bool leftover(const char *path, const char *suffix)
     return n > 0 && (size_t)n < sizeof(name) && stat(name, &st) == 0 && st.st_size > 0;
 }
 
+/* Whether a file of this size is shorter than its header says. With a log beside it that is for
+ * SQLite to say: the missing pages may be there. */
+static bool cut_short(const unsigned char *head, int64_t size)
+{
+    uint32_t page = (uint32_t)head[16] << 8 | head[17];
+    bool count_valid = be32(head + 24) == be32(head + 92); /* file format 1.3.7 */
+    page = page == 1 ? 65536 : page;
+    return count_valid && size < (int64_t)page * be32(head + 28);
+}
+
 enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t why_size)
 {
     unsigned char head[100];
@@ -152,6 +162,12 @@ enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t
                        "nothing was changed",
                        path, (unsigned)be32(head + 60), eg_db_newest_version());
         e = EG_ETOONEW;
+    } else if (!leftover(path, "-wal") && !leftover(path, "-journal") &&
+               cut_short(head, (int64_t)st.st_size)) {
+        (void)snprintf(why, why_size,
+                       "%s: cut short at %lld bytes; nothing was changed; restore a backup", path,
+                       (long long)st.st_size);
+        e = EG_ECORRUPT;
     }
     return e;
 }
