@@ -1,0 +1,119 @@
+/*
+ * test_migrate.c - an older schema is brought up to date in one transaction a file, or left as it
+ * was. This program knows one migration more than the daemon: eg_sql is defined here.
+ */
+#include <criterion/criterion.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <string.h>
+
+#define eg_sql eg_sql_shipped
+#include "sql.c" /* generated from sql/ */
+#undef eg_sql
+
+#include "../lib/storefix.h"
+#include "store/db.h"
+#include "store/reader.h"
+
+static const unsigned char second[] = "CREATE TABLE extra(x INTEGER);"
+                                      "INSERT INTO extra SELECT created_ms FROM agents;"
+                                      "CREATE UNIQUE INDEX agents_made ON agents(created_ms);";
+
+extern const struct eg_embedded eg_sql[];
+const struct eg_embedded eg_sql[] = {
+    {"sql/0001_initial.sql", f0, sizeof(f0) - 1},
+    {"sql/0002_second.sql", second, sizeof(second) - 1},
+    {NULL, NULL, 0},
+};
+
+/* A database as version 1 left it. */
+static void make_first(const char *dir, const char *agents)
+{
+    sqlite3 *db = NULL;
+    char pragmas[160];
+    (void)snprintf(pragmas, sizeof(pragmas),
+                   "PRAGMA user_version=1; PRAGMA application_id=%d;"
+                   "INSERT INTO meta VALUES('epoch','01890000-0000-7000-8000-000000000000')",
+                   EG_DB_APPLICATION_ID);
+    cr_assert_eq(sqlite3_open(scratch_path(dir, "ebbgate.db"), &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_exec(db, (const char *)f0, NULL, NULL, NULL), SQLITE_OK, "%s",
+                 sqlite3_errmsg(db));
+    cr_assert_eq(sqlite3_exec(db, pragmas, NULL, NULL, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+    cr_assert_eq(sqlite3_exec(db, agents, NULL, NULL, NULL), SQLITE_OK);
+    (void)sqlite3_close(db);
+}
+
+Test(migrate, the_shipped_schema_is_the_first)
+{
+    cr_assert_str_eq(eg_sql_shipped[0].name, "sql/0001_initial.sql");
+}
+
+Test(migrate, a_new_database_gets_all_of_them)
+{
+    char dir[64];
+    scratch_make(dir);
+    store_close(store_must_open(dir));
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(dir, "SELECT count(*) FROM extra"), 0);
+    scratch_drop(dir);
+}
+
+Test(migrate, an_older_one_is_brought_up_to_date)
+{
+    char dir[64];
+    char epoch[37];
+    char why[512] = "";
+    struct eg_reader *r = NULL;
+    scratch_make(dir);
+    make_first(dir, "INSERT INTO agents VALUES('a',1),('b',2)");
+    cr_assert_eq(eg_reader_open(dir, &r, why, sizeof(why)), EG_EINVALID,
+                 "a reader does not migrate");
+    cr_assert_neq(strstr(why, "older schema 1"), NULL, "%s", why);
+    struct eg_storage *s = store_must_open(dir);
+    cr_assert_eq(s->ops->epoch(s, epoch), EG_OK);
+    cr_assert_str_eq(epoch, "01890000-0000-7000-8000-000000000000", "it is the same log");
+    store_close(s);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(dir, "SELECT sum(x) FROM extra"), 3);
+    store_close(store_must_open(dir));
+    cr_assert_eq(store_sql(dir, "SELECT sum(x) FROM extra"), 3, "once");
+    scratch_drop(dir);
+}
+
+Test(migrate, one_that_fails_leaves_the_old_schema)
+{
+    char dir[64];
+    char why[512] = "";
+    struct eg_storage *s = NULL;
+    scratch_make(dir);
+    make_first(dir, "INSERT INTO agents VALUES('a',1),('b',1)");
+    cr_assert_neq(eg_sqlite_open(dir, &s, why, sizeof(why)), EG_OK);
+    cr_assert_neq(strstr(why, "0002_second.sql"), NULL, "%s", why);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 1);
+    cr_assert_eq(store_sql(dir, "SELECT count(*) FROM sqlite_schema WHERE name='extra'"), 0);
+    cr_assert_eq(store_sql(dir, "SELECT count(*) FROM agents"), 2);
+    (void)store_sql(dir, "UPDATE agents SET created_ms=2 WHERE id='b'");
+    store_close(store_must_open(dir));
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    scratch_drop(dir);
+}
+
+/* A backup from before the upgrade can be taken, restored, and is migrated when it is opened. */
+Test(migrate, an_older_backup_is_restored_and_migrated)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char copy[128];
+    char back[128];
+    (void)snprintf(copy, sizeof(copy), "%s/copy", dir);
+    (void)snprintf(back, sizeof(back), "%s/back", dir);
+    make_first(dir, "INSERT INTO agents VALUES('a',5)");
+    cr_assert_eq(eg_sqlite_backup(dir, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(store_sql(back, "PRAGMA user_version"), 1);
+    store_close(store_must_open(back));
+    cr_assert_eq(store_sql(back, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(back, "SELECT x FROM extra"), 5);
+    scratch_drop(dir);
+}
