@@ -48,8 +48,6 @@
 #define FRAME_BINARY 0x82 /* FIN and opcode 2, RFC 6455 5.2 */
 #define FD_BASE 1024      /* adopted sockets live above; accepted ones come and go below */
 #define HEAD_WRITE_MS 5000
-#define LINGER_MS 300        /* for a peer to stop sending after it was refused */
-#define LINGER_BYTES 1048576 /* thrown away meanwhile */
 
 /* How far the connection of this thread is. */
 enum state { STATE_PLAIN, STATE_PREPARED, STATE_SWAPPED, STATE_PROVEN, STATE_FAILED };
@@ -342,27 +340,11 @@ out:
     return err;
 }
 
-void eg_adopt_linger(long long body_bytes)
+int eg_adopt_unread(long long body_bytes)
 {
-    char scrap[4096];
     const int fd = eg_adopt_fd();
-    const int64_t until = eg_clock_mono_ms() + LINGER_MS;
-    size_t total = 0;
-    if (fd < 0 || body_bytes <= 0 || me.beyond >= (unsigned long long)body_bytes ||
-        shutdown(fd, SHUT_WR) != 0) {
-        return;
+    if (fd < 0 || body_bytes <= 0 || me.beyond >= (unsigned long long)body_bytes) {
+        return -1;
     }
-    while (total < LINGER_BYTES) {
-        const ssize_t n = recvfrom(fd, scrap, sizeof scrap, MSG_DONTWAIT, NULL, NULL);
-        const int64_t left = until - eg_clock_mono_ms();
-        if (n == 0 || left <= 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-            return;
-        }
-        if (n > 0) {
-            total += (size_t)n;
-        } else {
-            struct pollfd p = {.fd = fd, .events = POLLIN};
-            (void)poll(&p, 1, (int)left);
-        }
-    }
+    return fcntl(fd, F_DUPFD_CLOEXEC, duplicate_base());
 }

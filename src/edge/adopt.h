@@ -39,10 +39,12 @@ void eg_adopt_close(const struct mg_connection *conn, void *arg);
 enum eg_err eg_adopt_plain(struct mg_connection *conn, struct eg_slice head,
                            struct eg_adopted *a) EG_MUST;
 
-/* After an answer was written: ends our side, and reads away for a short time what the peer still
- * sends of a body of body_bytes. Closing over it would reset the connection, and the answer might
- * never be seen. */
-void eg_adopt_linger(long long body_bytes);
+/*
+ * After an answer was written to a request with a body of body_bytes: a duplicate of the socket,
+ * when not all of the body was received, else -1. Closing over bytes that come in would reset the
+ * connection, and the answer might never be seen: the duplicate is for eg_lobby_linger.
+ */
+int eg_adopt_unread(long long body_bytes);
 
 /* Frees a and what it owns, wiping the token, and closes its socket. */
 void eg_adopted_free(struct eg_adopted *a);

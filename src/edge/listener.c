@@ -253,7 +253,10 @@ static int on_request(struct mg_connection *conn)
     }
     if (status > 0) {
         mg_disable_connection_keep_alive(conn);
-        eg_adopt_linger(ri->content_length);
+        const int unread = eg_adopt_unread(ri->content_length);
+        if (unread >= 0) {
+            eg_lobby_linger(l->lobby, unread);
+        }
     }
     return status;
 }

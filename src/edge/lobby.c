@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -20,12 +21,17 @@
 #define TICK_MS 200
 #define ACCEPT_BURST 32 /* newcomers taken at a time */
 #define EVENTS 64
+#define LINGER_MS 1000       /* for a peer to stop sending after it was answered */
+#define LINGER_BYTES 1048576 /* read away meanwhile */
 
-/* A socket whose request head is not complete, or is and waits for the library to take it. */
+/* A socket whose request head is not complete, or is and waits for the library to take it, or that
+ * was answered and leaves. */
 struct visitor {
     int fd;
-    bool counted; /* by eg_limits_knock */
-    bool watched; /* by epoll */
+    bool leaving;
+    size_t thrown; /* bytes read away while leaving */
+    bool counted;  /* by eg_limits_knock */
+    bool watched;  /* by epoll */
     int64_t since_ms;
     struct sockaddr_in6 peer; /* or the start of it */
     socklen_t peer_n;
@@ -40,9 +46,12 @@ struct eg_lobby {
     int listener, epoll, timer, event; /* descriptors; -1 none */
     int reserve;                       /* given up when there are no others */
     bool ticking, paused, raised;
-    unsigned waiting, readies;
-    struct visitor *waits; /* oldest first */
-    struct visitor *ready; /* oldest first */
+    unsigned waiting, readies, leaving; /* lengths of the lists below */
+    struct visitor *waits;              /* oldest first */
+    struct visitor *ready;              /* oldest first */
+    struct visitor *leaves;             /* oldest first */
+    pthread_mutex_t lock;
+    struct visitor *left; /* under lock: to be added to leaves */
     char head[EG_LOBBY_HEAD_MAX + 1];
 };
 
@@ -78,6 +87,7 @@ enum eg_err eg_lobby_new(const struct eg_lobby_config *config, struct eg_lobby *
     }
     g->config = *config;
     g->deadline_ms = config->deadline_ms;
+    pthread_mutex_init(&g->lock, NULL);
     g->listener = -1;
     g->reserve = open_reserve();
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -150,6 +160,8 @@ void eg_lobby_free(struct eg_lobby *g)
     while (g->waits != NULL) {
         dismiss(g, g->waits);
     }
+    DL_CONCAT(g->ready, g->leaves);
+    DL_CONCAT(g->ready, g->left);
     while (g->ready != NULL) {
         struct visitor *v = g->ready;
         DL_DELETE(g->ready, v);
@@ -161,6 +173,7 @@ void eg_lobby_free(struct eg_lobby *g)
     close_fd(&g->epoll);
     close_fd(&g->timer);
     close_fd(&g->event);
+    pthread_mutex_destroy(&g->lock);
     free(g);
 }
 
@@ -226,14 +239,84 @@ static bool examine(struct eg_lobby *g, struct visitor *v, bool over)
     return false;
 }
 
+static void see_off(struct eg_lobby *g, struct visitor *v)
+{
+    DL_DELETE(g->leaves, v);
+    g->leaving--;
+    epoll_ctl(g->epoll, EPOLL_CTL_DEL, v->fd, NULL);
+    close(v->fd);
+    free(v);
+}
+
+/* Reads away what has come. True: v goes on leaving. */
+static bool throw_away(struct eg_lobby *g, struct visitor *v)
+{
+    for (;;) {
+        const ssize_t n = recv(v->fd, g->head, sizeof g->head, MSG_DONTWAIT);
+        if (n > 0) {
+            v->thrown += (size_t)n;
+        }
+        if (n < 0 && errno == EAGAIN) {
+            return true;
+        }
+        if (n == 0 || (n < 0 && errno != EINTR) || v->thrown >= LINGER_BYTES) {
+            see_off(g, v);
+            return false;
+        }
+    }
+}
+
+void eg_lobby_linger(struct eg_lobby *g, int fd)
+{
+    struct visitor *v = calloc(1, sizeof *v);
+    if (v == NULL) {
+        close(fd);
+        return;
+    }
+    v->fd = fd;
+    v->leaving = true;
+    pthread_mutex_lock(&g->lock);
+    DL_APPEND(g->left, v);
+    pthread_mutex_unlock(&g->lock);
+    raise_event(g);
+}
+
+/* Begins with those that other threads have sent here. */
+static void take_leavers(struct eg_lobby *g, int64_t now)
+{
+    struct visitor *v = NULL, *next = NULL, *left = NULL;
+    pthread_mutex_lock(&g->lock);
+    left = g->left;
+    g->left = NULL;
+    pthread_mutex_unlock(&g->lock);
+    DL_FOREACH_SAFE(left, v, next)
+    {
+        DL_DELETE(left, v);
+        v->since_ms = now;
+        DL_APPEND(g->leaves, v);
+        g->leaving++;
+        if (g->leaving > g->config.max_waiting) {
+            see_off(g, g->leaves);
+        }
+        if (shutdown(v->fd, SHUT_WR) != 0 || !watch(g, v->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, v)) {
+            see_off(g, v);
+        } else if (throw_away(g, v)) {
+            tick(g, true);
+        }
+    }
+}
+
 static void expire(struct eg_lobby *g, int64_t now)
 {
     const int64_t deadline_ms = __atomic_load_n(&g->deadline_ms, __ATOMIC_RELAXED);
     while (g->waits != NULL && now - g->waits->since_ms >= deadline_ms) {
         turn_away(g, g->waits, 408, "the request did not arrive in time");
     }
+    while (g->leaves != NULL && now - g->leaves->since_ms >= LINGER_MS) {
+        see_off(g, g->leaves);
+    }
     pause_accepting(g, false);
-    if (g->waits == NULL) {
+    if (g->waits == NULL && g->leaves == NULL) {
         tick(g, false);
     }
 }
@@ -371,7 +454,7 @@ static void serve(struct eg_lobby *g)
     struct epoll_event events[EVENTS];
     const int n = epoll_wait(g->epoll, events, EVENTS, 0);
     const int64_t now = eg_clock_mono_ms();
-    bool newcomers = false, late = false;
+    bool newcomers = false, late = false, called = false;
     for (int i = 0; i < n; i++) {
         void *tag = events[i].data.ptr;
         if (tag == &tag_listener) {
@@ -382,6 +465,9 @@ static void serve(struct eg_lobby *g)
         } else if (tag == &tag_event) {
             drain(g->event);
             g->raised = false;
+            called = true;
+        } else if (((struct visitor *)tag)->leaving) {
+            (void)throw_away(g, tag);
         } else {
             (void)examine(g, tag, (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
         }
@@ -389,6 +475,9 @@ static void serve(struct eg_lobby *g)
     /* Last, since these may free visitors that have an event in the list above. */
     if (newcomers) {
         accept_burst(g, now);
+    }
+    if (called) {
+        take_leavers(g, now);
     }
     if (late) {
         expire(g, now);

@@ -315,6 +315,24 @@ Test(listener, an_answer_survives_a_body_nobody_reads)
     }
 }
 
+Test(listener, bodies_that_never_end_cost_no_worker)
+{
+    int slow[40];
+    serve(true);
+    for (int i = 0; i < 40; i++) { /* ten times the workers */
+        slow[i] = dial();
+        say(slow[i], "POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx");
+    }
+    for (int i = 0; i < 40; i++) {
+        cr_expect_eq(status_in(hear(slow[i], true)), 405);
+    }
+    cr_expect_eq(status_in(ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n")), 200);
+    for (int i = 0; i < 40; i++) {
+        (void)hear(slow[i], false); /* the body, and the end */
+        close(slow[i]);
+    }
+}
+
 Test(listener, subprotocol_of_each_client_its_own)
 {
     serve(true);
