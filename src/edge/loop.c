@@ -98,9 +98,9 @@ static void ready(struct eg_peer *p, uint32_t events)
 }
 
 /* Waits; the events of sockets are left in ev. Mail and releases are told by their own fds. */
-static int wait_for(struct eg_reactor *r, struct epoll_event *ev)
+static int wait_for(struct eg_reactor *r, struct epoll_event *ev, bool wait)
 {
-    const bool idle = eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
+    const bool idle = wait && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
     const int ms = idle ? eg_alarm_wait(&r->alarms, eg_clock_mono_ms()) : 0;
     int n = epoll_wait(r->epfd, ev, EVENTS_MAX, ms);
     if (n < 0) {
@@ -138,27 +138,32 @@ static void add_up(struct eg_reactor *r)
     }
 }
 
+void eg_loop_turn(struct eg_reactor *r, bool wait)
+{
+    struct epoll_event ev[EVENTS_MAX];
+    const int n = wait_for(r, ev, wait);
+    r->now = eg_clock_now();
+    open_mail(r);
+    deliver(r);
+    for (int i = 0; i < n; i++) {
+        ready(ev[i].data.ptr, ev[i].events);
+    }
+    for (struct eg_peer *p; (p = eg_alarm_due(&r->alarms, r->now.mono_ms));) {
+        eg_live_alarm(p);
+    }
+    hand_over(r); /* the core works while we write */
+    flush(r);
+    hand_over(r);
+    eg_peer_bury(r);
+    eg_farewell_check(r);
+    add_up(r);
+}
+
 void *eg_loop_run(void *reactor)
 {
     struct eg_reactor *const r = reactor;
-    struct epoll_event ev[EVENTS_MAX];
     while (!r->stopping) {
-        const int n = wait_for(r, ev);
-        r->now = eg_clock_now();
-        open_mail(r);
-        deliver(r);
-        for (int i = 0; i < n; i++) {
-            ready(ev[i].data.ptr, ev[i].events);
-        }
-        for (struct eg_peer *p; (p = eg_alarm_due(&r->alarms, r->now.mono_ms));) {
-            eg_live_alarm(p);
-        }
-        hand_over(r); /* the core works while we write */
-        flush(r);
-        hand_over(r);
-        eg_peer_bury(r);
-        eg_farewell_check(r);
-        add_up(r);
+        eg_loop_turn(r, true);
     }
     return NULL;
 }

@@ -207,6 +207,8 @@ void eg_farewell_check(struct eg_reactor *r);
 
 /* --- loop.c --- */
 void *eg_loop_run(void *reactor);
+/* One turn; wait: until there is something to do. The thread's own work; a fuzzer calls it too. */
+void eg_loop_turn(struct eg_reactor *r, bool wait);
 /* Reads on or does not. */
 void eg_loop_interest(struct eg_peer *p);
 /* Hands cmd to the core at the end of this turn. Takes it. */
