@@ -181,8 +181,12 @@ static bool object_same(struct eg_slice a, struct eg_slice b)
 
 bool eg_json_same(struct eg_slice a, struct eg_slice b)
 {
-    const char *p = eg_json_skip_space(a.p, a.p + a.n), *q = eg_json_skip_space(b.p, b.p + b.n);
+    const char *p, *q;
 
+    if (!a.n || !b.n)
+        return a.n == b.n;
+    p = eg_json_skip_space(a.p, a.p + a.n);
+    q = eg_json_skip_space(b.p, b.p + b.n);
     a = (struct eg_slice){p, (size_t)(a.p + a.n - p)};
     b = (struct eg_slice){q, (size_t)(b.p + b.n - q)};
     while (a.n && eg_json_space(a.p[a.n - 1]))
