@@ -531,12 +531,36 @@ Test(frame, event_names)
         cr_expect_eq(eg_event_is_stream(eg_slice_cstr(good[i])), good[i][1] != '.');
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":\"%s\"}", bad[i]);
+        expect_refused(text, EG_CODE_invalid_request, "event");
+    }
+    expect_refused("{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":7}",
+                   EG_CODE_invalid_request, "event");
+}
+
+Test(frame, publish_names)
+{
+    static const char *const good[] = {"reminder", "x.a", "token_stream", "A", "a.b:c-d_9"};
+    static const char *const bad[] = {"",         "a b",           "a/b",      "message",
+                                      "response", "hello_ok",      "error",    "ping",
+                                      "resync",   "presence_join", "\xc3\xa9", "session_end"};
+    char text[300], name[66];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
+        snprintf(text, sizeof(text), "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"%s\"}",
+                 good[i]);
+        expect_accepted(text);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         snprintf(text, sizeof(text), "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"%s\"}",
                  bad[i]);
         expect_refused(text, EG_CODE_invalid_request, "event");
     }
-    expect_refused("{\"type\":\"publish\",\"session_id\":\"s\",\"event\":7}",
-                   EG_CODE_invalid_request, "event");
+    memset(name, 'n', 65);
+    name[65] = '\0';
+    cr_expect_not(eg_publish_name_valid(eg_slice_cstr(name)));
+    cr_expect(eg_publish_name_valid(eg_slice_cstr(name + 1)));
 }
 
 Test(frame, traceparents)
