@@ -377,6 +377,13 @@ Test(frame, hello_in_full)
     cr_assert_eq(f.concurrency, 1000);
     eg_frame_free(&f);
 
+    f = accept(with(EG_FRAME_HELLO, "\"role\":\"client\",\"create\":true,\"client\":{\"name\":null,"
+                                    "\"version\":null}"));
+    cr_assert_eq(f.role, EG_ROLE_CLIENT);
+    cr_assert(f.create && f.session_id.n == 0 && f.client_name.n == 0);
+    eg_frame_free(&f);
+    expect_accepted(with(EG_FRAME_HELLO, "\"client\":{}"));
+
     f = accept(with(EG_FRAME_HELLO, "\"since\":\"acked\""));
     cr_assert(f.since_acked);
     cr_assert_eq(f.since, -1);
@@ -459,6 +466,18 @@ Test(frame, content_keeps_its_bytes)
         f = accept(text);
         cr_expect(eg_slice_is(f.content, rows[i].kept), "%s", rows[i].content);
         cr_expect(eg_slice_is(f.content_text, rows[i].text), "%s", rows[i].content);
+        eg_frame_free(&f);
+    }
+    {
+        char text[200];
+
+        snprintf(text, sizeof(text), "{\"type\":\"message\",\"content\":\"%0120d\"}", 0);
+        f = accept(text);
+        cr_expect_eq(f.content.n, 122);
+        cr_expect_eq(f.content_text.n, 0);
+        eg_frame_free(&f);
+        f = accept(with(EG_FRAME_HISTORY, "\"since\":1,\"limit\":7"));
+        cr_expect(f.since == 1 && f.limit == 7);
         eg_frame_free(&f);
     }
     expect_refused("{\"type\":\"message\",\"content\":\"\"}", EG_CODE_invalid_request, "content");
@@ -580,6 +599,15 @@ Test(frame, traceparents)
         {"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false},
         {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0", false},
         {"00-4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7-01", false},
+        {"00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7_01", false},
+        {"0g-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b/-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0:", false},
+        {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-\x7f", false},
+        {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-0123456789012345678901234567890"
+         "12345678901234567890123456789012345678901234567890",
+         false},
         {"", false},
     };
 
@@ -610,6 +638,10 @@ Test(frame, a_refusal_carries_the_senders_id)
     expect_ref("{\"type\":\"nothing\",\"message_id\":\"m-2\"}", "m-2");
     expect_ref("{\"message_id\":\"m-3\"}", "m-3");
     expect_ref("{\"type\":\"message\",\"message_id\":7}", "");
+    expect_ref("{\"type\":\"message\",\"message_id\":\"0123456789012345678901234567890123456789"
+               "0123456789012345678901234567890123456789012345678901234567890123456789012345678901"
+               "23456789\"}",
+               "");
     expect_ref("{\"type\":\"message\",\"message_id\":\"m\",}", "");
 }
 
