@@ -178,9 +178,12 @@ static bool object_same(struct eg_slice a, struct eg_slice b)
 /* Without the whitespace around it. */
 static struct eg_slice trim(struct eg_slice s)
 {
-    const char *p = s.n ? s.p : "", *end = p + s.n;
+    const char *p, *end;
 
-    p = eg_json_skip_space(p, end);
+    if (s.n == 0)
+        return s;
+    end = s.p + s.n;
+    p = eg_json_skip_space(s.p, end);
     while (end > p && eg_json_space(end[-1]))
         end--;
     return (struct eg_slice){p, (size_t)(end - p)};
