@@ -156,8 +156,9 @@ static int serve(struct eg_serve *s)
     }
     int code = eg_serve_start(s);
     if (code == EG_PROCEED) {
-        announce(s);
         look_at_disk(s);
+        eg_http_started(s->http);
+        announce(s);
         wait_for_end(s);
         bool calm = drain(s);
         eg_reactors_farewell(s->reactors, spread_ms(), calm ? FAREWELL_MS : FAREWELL_MS / 10);
@@ -172,7 +173,8 @@ static int serve(struct eg_serve *s)
 
 static int run(const struct eg_command *cmd, int argc, char **argv)
 {
-    struct eg_serve s = {.cmd = cmd, .args = {.env = environ}, .signals = -1};
+    struct eg_serve s = {
+        .cmd = cmd, .args = {.env = environ}, .lock = PTHREAD_MUTEX_INITIALIZER, .signals = -1};
     struct eg_config c;
     enum eg_log_level level = EG_LOG_INFO;
     enum eg_log_format format = EG_LOG_AUTO;

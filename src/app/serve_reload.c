@@ -11,6 +11,7 @@
 #include "app/keys.h"
 #include "app/serve.h"
 #include "base/log.h"
+#include "wire/json.h"
 
 /* One log entry for each line of text. */
 static void log_lines(const struct eg_buf *text, enum eg_log_level level, const char *event)
@@ -74,8 +75,11 @@ static void hand_out(struct eg_serve *s, struct eg_settings *new)
     eg_maintain_settings(s->maintain, new);
     eg_listener_settings(s->public_listener, new);
     eg_listener_settings(s->admin_listener, new);
+    eg_http_settings(s->http, new);
+    pthread_mutex_lock(&s->lock);
     eg_settings_unref(s->settings);
     s->settings = eg_settings_ref(new);
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void reload_config(struct eg_serve *s)
@@ -127,15 +131,16 @@ static int missing_keys(const struct eg_keyring *a, const struct eg_keyring *b, 
     return n;
 }
 
-static void reload_keys(struct eg_serve *s)
+enum eg_err eg_serve_reload_keys(struct eg_serve *s, char *why, size_t why_size)
 {
-    char why[512] = "", made[8];
+    char made[8];
     struct eg_keyring *new = NULL;
-    enum eg_err err = eg_keys_load(s->settings, false, &new, made, sizeof made, why, sizeof why);
+    pthread_mutex_lock(&s->lock);
+    enum eg_err err = eg_keys_load(s->settings, false, &new, made, sizeof made, why, why_size);
     if (err != EG_OK) {
-        eg_log(EG_LOG_ERROR, "reload.keys_refused", "why=%s" EG_F "kept=%s",
-               *why ? why : eg_err_text(err), "the keys in force");
-        return;
+        if (!*why)
+            snprintf(why, why_size, "%s", eg_err_text(err));
+        goto out;
     }
     struct eg_keyring *old = eg_auth_ring(s->auth);
     int changed =
@@ -147,12 +152,35 @@ static void reload_keys(struct eg_serve *s)
     }
     eg_log(EG_LOG_INFO, "reload.keys", "changed=%d", changed);
     eg_keyring_unref(new);
+out:
+    pthread_mutex_unlock(&s->lock);
+    return err;
+}
+
+void eg_serve_print_config(struct eg_serve *s, struct eg_buf *out)
+{
+    pthread_mutex_lock(&s->lock);
+    struct eg_settings *now = eg_settings_ref(s->settings);
+    pthread_mutex_unlock(&s->lock);
+    eg_buf_char(out, '{');
+    for (int i = 0; i < EG_SETTING_COUNT; i++) {
+        const struct eg_setting *d = &eg_setting_table[i];
+        char key[64];
+        snprintf(key, sizeof key, "%s%s", d->name, d->type == EG_SETTING_DUR ? "_ms" : "");
+        eg_json_key(out, key);
+        eg_setting_json(d, now, out);
+    }
+    eg_buf_char(out, '}');
+    eg_settings_unref(now);
 }
 
 void eg_serve_reload(struct eg_serve *s)
 {
+    char why[512] = "";
     eg_log(EG_LOG_INFO, "reload.start", NULL);
     reload_config(s);
-    reload_keys(s);
+    if (eg_serve_reload_keys(s, why, sizeof why) != EG_OK)
+        eg_log(EG_LOG_ERROR, "reload.keys_refused", "why=%s" EG_F "kept=%s", why,
+               "the keys in force");
     eg_log(EG_LOG_INFO, "reload.done", NULL);
 }

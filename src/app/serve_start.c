@@ -2,11 +2,13 @@
  * serve_start.c - the order in which the gateway's parts start and stop.
  *
  * Start: descriptors, storage (takes the data folder's lock), keys, auth and limits, reactors,
- * core, reactor threads, retention, admin listener, public listener. Stop is the reverse, except that the
- * reactors end before the core, whose last batch then goes nowhere, and are freed after it. Failure
- * modes: each is one line on stderr and an exit code: 75 what may pass by itself (folder or address
- * in use, disk full), 78 what a person must put right, 70 a library that fails its test.
+ * core, reactor threads, retention, admin listener, public listener. Stop is the reverse, except
+ * that the reactors end before the core, whose last batch then goes nowhere, and are freed after
+ * it. Failure modes: each is one line on stderr and an exit code: 75 what may pass by itself
+ * (folder or address in use, disk full), 78 what a person must put right, 70 a library that fails
+ * its test.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -18,7 +20,6 @@
 #include "app/serve.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "http/probe.h"
 #include "store/sqlite.h"
 
 /* Descriptors beside those of connections: database, listeners, HTTP threads, and the reserve that
@@ -140,8 +141,42 @@ static int start_core(struct eg_serve *s, struct eg_storage *storage)
     return err == EG_OK ? EG_PROCEED : fail(s, err, "network threads", "");
 }
 
+/* What the admin API asks of the app; HTTP threads. */
+static void on_drain(void *arg)
+{
+    (void)arg;
+    eg_log(EG_LOG_INFO, "stop.asked", NULL);
+    kill(getpid(), SIGTERM);
+}
+
+static void on_config(void *arg, struct eg_buf *out)
+{
+    eg_serve_print_config(arg, out);
+}
+
+static enum eg_err on_reload_keys(void *arg, char *why, size_t why_size)
+{
+    return eg_serve_reload_keys(arg, why, why_size);
+}
+
+static int start_http(struct eg_serve *s)
+{
+    const struct eg_http_config config = {.core = s->core,
+                                          .reactors = s->reactors,
+                                          .auth = s->auth,
+                                          .settings = s->settings,
+                                          .dir = s->settings->data,
+                                          .arg = s,
+                                          .drain = on_drain,
+                                          .config = on_config,
+                                          .reload_keys = on_reload_keys};
+    enum eg_err err = eg_http_new(&config, &s->http);
+    return err == EG_OK ? EG_PROCEED : fail(s, err, "HTTP", "");
+}
+
 static int start_listener(struct eg_serve *s, bool admin)
 {
+    struct eg_listener **to = admin ? &s->admin_listener : &s->public_listener;
     char why[512] = "";
     const struct eg_listener_config config = {.address =
                                                   admin ? s->settings->admin : s->settings->listen,
@@ -149,12 +184,13 @@ static int start_listener(struct eg_serve *s, bool admin)
                                               .settings = s->settings,
                                               .reactors = admin ? NULL : s->reactors,
                                               .limits = admin ? NULL : s->limits,
-                                              .request = eg_probe_request,
-                                              .arg = NULL};
-    enum eg_err err = eg_listener_start(&config, admin ? &s->admin_listener : &s->public_listener,
-                                        why, sizeof why);
-    if (err == EG_OK)
+                                              .request = admin ? eg_http_admin : eg_http_public,
+                                              .arg = s->http};
+    enum eg_err err = eg_listener_start(&config, to, why, sizeof why);
+    if (err == EG_OK) {
+        eg_http_listener(s->http, admin, *to);
         return EG_PROCEED;
+    }
     int code = fail(s, err, admin ? "admin listener" : "public listener", why);
     return err == EG_ECORRUPT ? EG_EXIT_INTERNAL : code;
 }
@@ -188,6 +224,8 @@ int eg_serve_start(struct eg_serve *s)
         code = err == EG_OK ? EG_PROCEED : fail(s, err, "retention", why);
     }
     if (code == EG_PROCEED)
+        code = start_http(s);
+    if (code == EG_PROCEED)
         code = start_listener(s, true);
     if (code == EG_PROCEED)
         code = start_listener(s, false);
@@ -200,6 +238,7 @@ void eg_serve_stop(struct eg_serve *s)
         eg_listener_stop(s->public_listener);
     if (s->admin_listener)
         eg_listener_stop(s->admin_listener);
+    eg_http_free(s->http);
     eg_maintain_stop(s->maintain);
     if (s->reactors && s->core)
         eg_reactors_end(s->reactors);
@@ -210,6 +249,7 @@ void eg_serve_stop(struct eg_serve *s)
     eg_limits_free(s->limits);
     eg_auth_free(s->auth);
     s->public_listener = s->admin_listener = NULL;
+    s->http = NULL;
     s->core = NULL;
     s->maintain = NULL;
     s->reactors = NULL;

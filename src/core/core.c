@@ -152,6 +152,9 @@ static void around_call(struct eg_core *core, struct eg_call *call, struct eg_no
         core->paused_until = now.mono_ms + PAUSE_MS;
     } else if (call->kind == EG_CALL_RESUME) {
         core->paused_until = 0;
+    } else if (call->kind == EG_CALL_CHECKPOINT && core->storage->ops->checkpoint &&
+               core->storage->ops->checkpoint(core->storage) == EG_EUNKNOWN) {
+        fatal(core);
     }
 }
 

@@ -152,6 +152,7 @@ static void to_reactor(void *listener, struct eg_adopted *a)
 {
     struct eg_listener *l = listener;
     eg_reactors_adopt(l->config.reactors, a);
+    free(a);
 }
 
 /* Fills in what the request tells of the client. */
@@ -586,6 +587,7 @@ enum eg_err eg_adopt_stream(struct eg_listener *l, struct mg_connection *conn, s
     err = eg_adopt_plain(conn, head, a);
     if (err == EG_OK) {
         eg_reactors_adopt(l->config.reactors, a);
+        free(a);
         return EG_OK;
     }
     if (limits != NULL) {

@@ -632,6 +632,7 @@ const struct eg_storage_ops eg_sqlite_write_ops = {
     .close = eg_sqlite_close,
     .probe = eg_sqlite_probe,
     .maintain = eg_sqlite_maintain,
+    .checkpoint = eg_sqlite_checkpoint,
     .why = eg_sqlite_why,
     .session_by_id = op_session_by_id,
     .session_by_sid = op_session_by_sid,

@@ -89,6 +89,9 @@ struct eg_storage_ops {
     /* Outside a transaction, after the answers of a batch have left: checkpoints and the like.
      * EG_EUNKNOWN as for commit; other failures are tried again by themselves. */
     enum eg_err (*maintain)(struct eg_storage *s);
+    /* Outside a transaction: moves the journal into the database now. Results as for maintain. May
+     * be NULL. */
+    enum eg_err (*checkpoint)(struct eg_storage *s);
     /* Path and errno text of the last failure, for the log. */
     const char *(*why)(struct eg_storage *s);
 

@@ -82,8 +82,10 @@ void eg_reactors_adopt(struct eg_reactors *rs, struct eg_adopted *a)
     if (a->refuse != EG_CODE_NONE || a->token == NULL || !a->origin_allowed) {
         fault("adopted", "refused, or without its token");
     }
-    a->fd = -1;
-    eg_adopted_free(a);
+    struct eg_adopted *taken = malloc(sizeof *taken);
+    *taken = *a; /* what it holds; the struct stays the caller's */
+    taken->fd = -1;
+    eg_adopted_free(taken);
     epoll_ctl(echo_epoll, EPOLL_CTL_ADD, e->fd, &event);
 }
 

@@ -42,9 +42,11 @@ static int boxed;
 /* Stands for the reactors: the listener hands its sockets here. */
 void eg_reactors_adopt(struct eg_reactors *rs, struct eg_adopted *a)
 {
+    struct eg_adopted *taken = malloc(sizeof *taken);
     (void)rs;
+    *taken = *a; /* what it holds; the struct stays the caller's */
     pthread_mutex_lock(&lock);
-    box[boxed++] = a;
+    box[boxed++] = taken;
     pthread_cond_signal(&came);
     pthread_mutex_unlock(&lock);
 }

@@ -1,0 +1,166 @@
+/*
+ * backup.c - a copy of the database while the gateway serves.
+ *
+ * One backup at a time, on a thread of its own. Publishing is held back while pages are copied, so
+ * that the copy is of one moment and ends; then the copy is checked while all goes on. Failure
+ * modes: what went wrong is told by GET /backup and the log; publishing goes on in every case (the
+ * core lets go by itself should this thread not).
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "http/http_int.h"
+#include "store/sqlite.h"
+
+struct work {
+    struct eg_http *h;
+    bool paused;
+};
+
+static void call(struct eg_http *h, enum eg_call_kind kind)
+{
+    struct eg_call c = {.kind = kind, .turn = -1};
+    eg_core_call(h->config.core, &c);
+}
+
+static void on_progress(void *arg, int64_t done, int64_t total)
+{
+    struct work *w = arg;
+    pthread_mutex_lock(&w->h->lock);
+    w->h->backup.done = done;
+    w->h->backup.total = total;
+    pthread_mutex_unlock(&w->h->lock);
+    if (w->paused && total > 0 && done >= total) {
+        w->paused = false;
+        call(w->h, EG_CALL_RESUME);
+    }
+}
+
+static void *backup_main(void *arg)
+{
+    struct eg_http *h = arg;
+    struct work w = {h, true};
+    char why[512] = "";
+    call(h, EG_CALL_PAUSE);
+    const enum eg_err err =
+        eg_sqlite_backup(h->dir, h->backup.to, on_progress, &w, why, sizeof why);
+    if (w.paused)
+        call(h, EG_CALL_RESUME);
+    if (err != EG_OK)
+        eg_log(EG_LOG_ERROR, "backup.failed", "to=%s" EG_F "why=%s", h->backup.to,
+               *why ? why : eg_err_text(err));
+    else
+        eg_log(EG_LOG_INFO, "backup.done", "to=%s", h->backup.to);
+    pthread_mutex_lock(&h->lock);
+    h->backup.state = err == EG_OK ? EG_BACKUP_DONE : EG_BACKUP_FAILED;
+    h->backup.finished_ms = eg_clock_now().wall_ms;
+    snprintf(h->backup.error, sizeof h->backup.error, "%s",
+             err == EG_OK ? ""
+             : *why       ? why
+                          : eg_err_text(err));
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+static void time_or_null(struct eg_buf *b, const char *key, int64_t ms)
+{
+    if (ms)
+        eg_json_ktime(b, key, ms);
+    else
+        eg_json_kcstr(b, key, NULL);
+}
+
+static void answer(struct eg_exchange *x, int status)
+{
+    static const char *const names[] = {[EG_BACKUP_NONE] = "none",
+                                        [EG_BACKUP_RUNNING] = "running",
+                                        [EG_BACKUP_DONE] = "done",
+                                        [EG_BACKUP_FAILED] = "failed"};
+    struct eg_http *h = x->http;
+    struct eg_buf b = {0};
+    pthread_mutex_lock(&h->lock);
+    eg_buf_char(&b, '{');
+    eg_json_kcstr(&b, "state", names[h->backup.state]);
+    eg_json_kcstr(&b, "to", h->backup.to);
+    eg_json_kint(&b, "pages_done", h->backup.done);
+    eg_json_kint(&b, "pages_total", h->backup.total);
+    time_or_null(&b, "started", h->backup.started_ms);
+    time_or_null(&b, "finished", h->backup.finished_ms);
+    eg_json_kcstr(&b, "error", *h->backup.error ? h->backup.error : NULL);
+    eg_buf_char(&b, '}');
+    pthread_mutex_unlock(&h->lock);
+    eg_x_json(x, status, &b);
+}
+
+void eg_h_backup_get(struct eg_exchange *x)
+{
+    answer(x, 200);
+}
+
+/* Begins; the lock is held. EG_EBUSY: one is under way. */
+static enum eg_err begin(struct eg_http *h, const char *to)
+{
+    if (h->backup.state == EG_BACKUP_RUNNING)
+        return EG_EBUSY;
+    char *copy = strdup(to);
+    if (!copy)
+        return EG_ENOMEM;
+    if (h->backup.joinable)
+        pthread_join(h->backup.thread, NULL);
+    free(h->backup.to);
+    h->backup.to = copy;
+    h->backup.joinable = false;
+    h->backup.done = h->backup.total = h->backup.finished_ms = 0;
+    h->backup.error[0] = '\0';
+    h->backup.started_ms = eg_clock_now().wall_ms;
+    h->backup.state = EG_BACKUP_RUNNING;
+    if (pthread_create(&h->backup.thread, NULL, backup_main, h) != 0) {
+        h->backup.state = EG_BACKUP_FAILED;
+        snprintf(h->backup.error, sizeof h->backup.error, "no thread can be started");
+        return EG_ENOMEM;
+    }
+    h->backup.joinable = true;
+    return EG_OK;
+}
+
+static bool is_running(struct eg_http *h)
+{
+    pthread_mutex_lock(&h->lock);
+    const bool running = h->backup.state == EG_BACKUP_RUNNING;
+    pthread_mutex_unlock(&h->lock);
+    return running;
+}
+
+void eg_h_backup_start(struct eg_exchange *x)
+{
+    struct eg_http *h = x->http;
+    struct eg_slice to;
+    if (!eg_x_check_body(x, "to") || !eg_x_text(x, "to", true, 2, 4000, 0, &to))
+        return;
+    if (to.p[0] != '/' || to.p[to.n - 1] == '/') {
+        eg_x_invalid(x, "to", "must be the absolute path of a file");
+        return;
+    }
+    if (access(to.p, F_OK) == 0 || errno != ENOENT) {
+        eg_x_invalid(x, "to", "must be in a folder that can be reached, and not exist yet");
+        return;
+    }
+    if (is_running(h)) {
+        eg_x_problem(x, 0, EG_CODE_conflict, "a backup is under way", NULL);
+        return;
+    }
+    if (!eg_x_audit(x, "backup", to.p))
+        return;
+    pthread_mutex_lock(&h->lock);
+    const enum eg_err err = begin(h, to.p);
+    pthread_mutex_unlock(&h->lock);
+    if (err == EG_OK)
+        answer(x, 202);
+    else
+        eg_x_problem(x, 0, err == EG_EBUSY ? EG_CODE_conflict : EG_CODE_internal, NULL, NULL);
+}

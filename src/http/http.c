@@ -1,0 +1,65 @@
+/*
+ * http.c - the state that both listeners' requests share: made, told of changes, freed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "http/http_int.h"
+
+enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **out)
+{
+    struct eg_http *h = calloc(1, sizeof *h);
+    if (!h)
+        return EG_ENOMEM;
+    h->config = *config;
+    h->dir = strdup(config->dir);
+    if (!h->dir) {
+        free(h);
+        return EG_ENOMEM;
+    }
+    h->config.dir = h->dir;
+    h->settings = eg_settings_ref(config->settings);
+    h->started_ms = eg_clock_now().wall_ms;
+    h->started_mono_ms = eg_clock_mono_ms();
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_mutex_init(&h->keys, NULL);
+    pthread_cond_init(&h->returned, NULL);
+    *out = h;
+    return EG_OK;
+}
+
+void eg_http_free(struct eg_http *h)
+{
+    if (!h)
+        return;
+    if (h->backup.joinable)
+        pthread_join(h->backup.thread, NULL);
+    eg_http_close_readers(h);
+    eg_settings_unref(h->settings);
+    pthread_cond_destroy(&h->returned);
+    pthread_mutex_destroy(&h->keys);
+    pthread_mutex_destroy(&h->lock);
+    free(h->backup.to);
+    free(h->dir);
+    free(h);
+}
+
+void eg_http_settings(struct eg_http *h, struct eg_settings *settings)
+{
+    pthread_mutex_lock(&h->lock);
+    struct eg_settings *old = h->settings;
+    h->settings = eg_settings_ref(settings);
+    pthread_mutex_unlock(&h->lock);
+    eg_settings_unref(old);
+}
+
+void eg_http_listener(struct eg_http *h, bool admin, struct eg_listener *l)
+{
+    __atomic_store_n(&h->listener[admin], l, __ATOMIC_RELEASE);
+}
+
+void eg_http_started(struct eg_http *h)
+{
+    __atomic_store_n(&h->started, 1, __ATOMIC_RELEASE);
+}

@@ -1,0 +1,74 @@
+/*
+ * pool.c - the HTTP threads' readers of the database: a few connections, each with one request at a
+ * time, opened when first needed. A request holds one only while it reads, never while it writes to
+ * its client.
+ */
+#include <time.h>
+
+#include "http/http_int.h"
+
+/* Opens a further reader; the lock is held, and let go meanwhile. */
+static struct eg_reader *open_one(struct eg_http *h, char *why, size_t why_size)
+{
+    struct eg_reader *r = NULL;
+    h->opened++;
+    pthread_mutex_unlock(&h->lock);
+    const enum eg_err err = eg_reader_open(h->dir, &r, why, why_size);
+    pthread_mutex_lock(&h->lock);
+    if (err != EG_OK) {
+        h->opened--;
+        pthread_cond_signal(&h->returned);
+        return NULL;
+    }
+    return r;
+}
+
+struct eg_reader *eg_x_reader(struct eg_exchange *x)
+{
+    struct eg_http *h = x->http;
+    struct eg_reader *r = NULL;
+    struct timespec until;
+    char why[512] = "all readers are busy";
+    int waited = 0;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += EG_READER_WAIT_S;
+    pthread_mutex_lock(&h->lock);
+    while (h->idle_count == 0 && h->opened == EG_READERS && waited == 0)
+        waited = pthread_cond_timedwait(&h->returned, &h->lock, &until);
+    if (h->idle_count > 0)
+        r = h->idle[--h->idle_count];
+    else if (h->opened < EG_READERS)
+        r = open_one(h, why, sizeof why);
+    pthread_mutex_unlock(&h->lock);
+    if (!r)
+        eg_x_read_failed(x, EG_EAGAIN, why);
+    return r;
+}
+
+void eg_x_return(struct eg_exchange *x, struct eg_reader *r)
+{
+    struct eg_http *h = x->http;
+    pthread_mutex_lock(&h->lock);
+    h->idle[h->idle_count++] = r;
+    pthread_cond_signal(&h->returned);
+    pthread_mutex_unlock(&h->lock);
+}
+
+void eg_http_close_readers(struct eg_http *h)
+{
+    while (h->idle_count > 0)
+        eg_reader_close(h->idle[--h->idle_count]);
+}
+
+bool eg_x_session(struct eg_exchange *x, struct eg_reader *r, struct eg_slice id,
+                  struct eg_session_row *row)
+{
+    const enum eg_err err = eg_reader_session(r, id, row);
+    if (err == EG_OK && (row->state == EG_SESSION_OPEN || row->state == EG_SESSION_CLOSED))
+        return true;
+    if (err == EG_OK || err == EG_ENOTFOUND)
+        eg_x_problem(x, 0, EG_CODE_session_not_found, NULL, NULL);
+    else
+        eg_x_read_failed(x, err, eg_reader_why(r));
+    return false;
+}

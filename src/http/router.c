@@ -1,0 +1,182 @@
+/*
+ * router.c - where the listeners' requests come in, and the only file here that names civetweb:
+ * headers, reading a body within its time, writing, handing a socket to the reactors.
+ *
+ * Threads: the listeners' workers, one request at a time each. An exchange is on the heap, since a
+ * worker's stack is small.
+ * Happy path: request hook -> eg_x_serve (routes.c) -> handler -> answer -> hook returns its
+ * status. Failure modes: a client that sends its body too slowly is answered 408 and closed; one
+ * that does not read is given up by civetweb's own write timeout; without memory: a fixed 500.
+ */
+#include <civetweb.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/clock.h"
+#include "edge/adopt.h"
+#include "http/http_int.h"
+
+/* Reads of a body when its descriptor is not known. */
+#define BLIND_READ 512
+
+const char *eg_x_header(const struct eg_exchange *x, const char *name)
+{
+    return mg_get_header(x->conn, name);
+}
+
+bool eg_x_write(struct eg_exchange *x, const void *p, size_t n)
+{
+    const char *at = p;
+    while (n > 0) {
+        const size_t part = n < (1 << 20) ? n : 1 << 20;
+        const int sent = mg_write(x->conn, at, part);
+        if (sent <= 0 || (size_t)sent > part)
+            return false;
+        at += sent;
+        n -= (size_t)sent;
+    }
+    return true;
+}
+
+bool eg_x_chunk(struct eg_exchange *x, const void *p, size_t n)
+{
+    char size[24];
+    if (strcmp(x->version, "1.0") == 0)
+        return n == 0 || eg_x_write(x, p, n);
+    const int len = snprintf(size, sizeof size, "%zx\r\n", n);
+    return eg_x_write(x, size, (size_t)len) && (n == 0 || eg_x_write(x, p, n)) &&
+           eg_x_write(x, "\r\n", 2);
+}
+
+/* How many bytes can be read at once without waiting; waits for the first until the deadline. */
+static enum eg_err wait_bytes(int fd, int64_t until_ms, size_t *out)
+{
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        const int64_t left = until_ms - eg_clock_mono_ms();
+        int ready = 0;
+        if (left <= 0)
+            return EG_EAGAIN;
+        const int got = poll(&p, 1, (int)left);
+        if (got < 0 && errno != EINTR)
+            return EG_EIO;
+        if (got <= 0)
+            continue;
+        if (ioctl(fd, FIONREAD, &ready) != 0 || ready <= 0)
+            return EG_EIO;
+        *out = (size_t)ready;
+        return EG_OK;
+    }
+}
+
+static bool read_some(struct eg_exchange *x, size_t n)
+{
+    char *to = eg_buf_reserve(&x->body, n);
+    const int got = to ? mg_read(x->conn, to, n) : -1;
+    if (got <= 0 || (size_t)got > n)
+        return false;
+    x->body.n += (size_t)got;
+    return true;
+}
+
+/*
+ * The library waits as long for each byte as for a whole body. So it is asked only for bytes that
+ * are there: first those it holds already, then those that the socket has.
+ */
+enum eg_err eg_x_read_body(struct eg_exchange *x)
+{
+    const struct mg_request_info *ri = mg_get_request_info(x->conn);
+    const int fd = eg_adopt_fd();
+    const int64_t length = ri->content_length;
+    const size_t total = length > 0 ? (size_t)length : 0;
+    size_t there = eg_adopt_beyond_head();
+    if (length > x->settings->max_payload)
+        return EG_EFULL;
+    const int64_t until = eg_clock_mono_ms() + EG_BODY_MS + (int64_t)total / EG_BODY_BYTES_MS;
+    if (total > there && eg_x_header(x, "Expect") != NULL &&
+        !eg_x_write(x, "HTTP/1.1 100 Continue\r\n\r\n", 25))
+        return EG_EIO;
+    while (x->body.n < total) {
+        const size_t left = total - x->body.n;
+        if (there == 0 && fd >= 0) {
+            const enum eg_err err = wait_bytes(fd, until, &there);
+            if (err != EG_OK)
+                return err;
+        }
+        if (fd < 0)
+            there = BLIND_READ;
+        const size_t n = there < left ? there : left;
+        const size_t before = x->body.n;
+        if (eg_clock_mono_ms() >= until)
+            return EG_EAGAIN;
+        if (!read_some(x, n))
+            return x->body.err != EG_OK ? x->body.err : EG_EIO;
+        const size_t got = x->body.n - before;
+        there -= got < there ? got : there;
+    }
+    return EG_OK;
+}
+
+enum eg_err eg_x_adopt(struct eg_exchange *x, struct eg_slice head, struct eg_adopted *a)
+{
+    struct eg_listener *l = __atomic_load_n(&x->http->listener[0], __ATOMIC_ACQUIRE);
+    return eg_adopt_stream(l, x->conn, head, a);
+}
+
+static void finish(struct eg_exchange *x)
+{
+    eg_claims_free(&x->claims);
+    eg_settings_unref(x->settings);
+    eg_buf_free(&x->body);
+    eg_buf_free(&x->fields);
+    for (size_t i = 0; i < sizeof x->texts / sizeof *x->texts; i++)
+        eg_buf_free(&x->texts[i]);
+    if (x->text)
+        explicit_bzero(x->text, strlen(x->text)); /* may hold a token */
+    free(x->text);
+    free(x);
+}
+
+static int serve(struct eg_http *h, struct mg_connection *conn, bool admin)
+{
+    static const char no_memory[] = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n"
+                                    "Connection: close\r\n\r\n";
+    const struct mg_request_info *ri = mg_get_request_info(conn);
+    struct eg_exchange *x = calloc(1, sizeof *x);
+    mg_disable_connection_keep_alive(conn);
+    if (!x) {
+        mg_write(conn, no_memory, sizeof no_memory - 1);
+        return 500;
+    }
+    x->http = h;
+    x->conn = conn;
+    x->admin = admin;
+    x->method = ri->request_method;
+    x->head = strcmp(x->method, "HEAD") == 0;
+    x->version = ri->http_version ? ri->http_version : "1.1";
+    pthread_mutex_lock(&h->lock);
+    x->settings = eg_settings_ref(h->settings);
+    pthread_mutex_unlock(&h->lock);
+    struct eg_listener *l = __atomic_load_n(&h->listener[admin], __ATOMIC_ACQUIRE);
+    if (l)
+        eg_listener_client_addr(l, conn, x->addr);
+    else
+        strncpy(x->addr, ri->remote_addr, sizeof x->addr - 1);
+    eg_x_serve(x, ri->local_uri_raw ? ri->local_uri_raw : ri->request_uri, ri->query_string);
+    const int status = x->status ? x->status : 500;
+    finish(x);
+    return status;
+}
+
+int eg_http_public(void *arg, struct mg_connection *conn)
+{
+    return serve(arg, conn, false);
+}
+
+int eg_http_admin(void *arg, struct mg_connection *conn)
+{
+    return serve(arg, conn, true);
+}
