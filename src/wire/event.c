@@ -11,7 +11,7 @@
 #include "wire/json.h"
 #include "wire/json_text.h"
 
-#define DIGITS_MAX 20
+#define DIGITS_MAX 20 /* of a 64-bit number */
 
 /* A number in digits, made from the back. */
 struct decimal {
@@ -28,6 +28,11 @@ static void decimal_set(struct decimal *d, uint64_t v)
     } while (v);
 }
 
+static size_t decimal_size(const struct decimal *d)
+{
+    return (size_t)(DIGITS_MAX - d->from);
+}
+
 static char *put(char *o, struct eg_slice s)
 {
     if (s.n)
@@ -37,7 +42,7 @@ static char *put(char *o, struct eg_slice s)
 
 static char *put_decimal(char *o, const struct decimal *d)
 {
-    return put(o, (struct eg_slice){d->digit + d->from, (size_t)(DIGITS_MAX - d->from)});
+    return put(o, (struct eg_slice){d->digit + d->from, decimal_size(d)});
 }
 
 struct eg_bytes *eg_event_make(const struct eg_event *e)
@@ -57,7 +62,7 @@ struct eg_bytes *eg_event_make(const struct eg_event *e)
     b = eg_bytes_new(sizeof(words) + eg_json_quoted_size(e->type) +
                      eg_json_quoted_size(e->session_id) + eg_json_quoted_size(e->event_id) +
                      eg_json_quoted_size(e->source) + eg_json_quoted_size(e->traceparent) +
-                     4 * DIGITS_MAX - (size_t)(cursor.from * 2 + seconds.from + turn.from) +
+                     2 * decimal_size(&cursor) + decimal_size(&seconds) + decimal_size(&turn) +
                      e->tail.n);
     if (!b)
         return NULL;
@@ -181,8 +186,8 @@ enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event)
 
     if (e)
         return e;
-    o = eg_buf_reserve(out, event.n + h.type.n + h.event_id.n + h.timestamp.n + h.source.n +
-                                2 * DIGITS_MAX + 160);
+    o = eg_buf_reserve(out, event.n + h.type.n + h.event_id.n + h.timestamp.n + h.source.n + 160 +
+                                DIGITS_MAX + DIGITS_MAX);
     if (!o)
         return EG_ENOMEM;
     decimal_set(&seq, h.cursor);

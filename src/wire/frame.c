@@ -220,7 +220,7 @@ static bool read_content(struct eg_parse *p, const struct eg_json_member *m, con
         return true;
     if (out->n == 2)
         return eg_refuse(p, field, "must not be empty");
-    if (out->n - 2 <= 16 * 6) { /* at most six bytes stand for one of the decoded text */
+    if (out->n <= 98) { /* at most six bytes stand for one of the 16 */
         struct eg_slice text = eg_parse_text(p, *out);
 
         if (text.n <= 16)

@@ -175,9 +175,9 @@ const struct eg_json_member *eg_json_get(const struct eg_json_doc *doc, const ch
 
 bool eg_json_find(struct eg_slice object, const char *name, struct eg_json_member *out)
 {
-    const char *end = object.p + object.n;
-    const char *p = eg_json_skip_space(object.p, end);
+    const char *p = object.n ? object.p : "", *end = p + object.n;
 
+    p = eg_json_skip_space(p, end);
     if (p == end || *p++ != '{')
         return false;
     while (eg_json_next(&p, end, true, out))
@@ -307,7 +307,7 @@ double eg_json_double(struct eg_slice number)
 
 void eg_json_compact(struct eg_buf *out, struct eg_slice text)
 {
-    const char *p = text.p, *end = p + text.n, *from;
+    const char *p = text.n ? text.p : "", *end = p + text.n, *from;
     char *o = eg_buf_reserve(out, text.n), *start = o;
 
     if (!o)

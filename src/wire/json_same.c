@@ -60,14 +60,11 @@ static struct number number_read(struct eg_slice s)
     return n;
 }
 
+/* Two numbers whose texts differ. */
 static bool number_same(struct eg_slice a, struct eg_slice b)
 {
-    struct number x, y;
+    struct number x = number_read(a), y = number_read(b);
 
-    if (eg_slice_eq(a, b))
-        return true;
-    x = number_read(a);
-    y = number_read(b);
     if (!x.first || !y.first)
         return !x.first && !y.first;
     if (x.huge || y.huge || x.minus != y.minus || x.exponent != y.exponent)
@@ -83,13 +80,12 @@ static bool number_same(struct eg_slice a, struct eg_slice b)
     return x.first > x.last && y.first > y.last;
 }
 
+/* Two strings whose texts differ. */
 static bool string_same(struct eg_slice a, struct eg_slice b)
 {
     struct eg_buf x = {0}, y = {0};
     bool same;
 
-    if (eg_slice_eq(a, b))
-        return true;
     if (!memchr(a.p, '\\', a.n) && !memchr(b.p, '\\', b.n))
         return false;
     eg_json_unquote(a, &x);
@@ -179,16 +175,24 @@ static bool object_same(struct eg_slice a, struct eg_slice b)
     return same;
 }
 
+/* Without the whitespace around it. */
+static struct eg_slice trim(struct eg_slice s)
+{
+    const char *p, *end;
+
+    if (s.n == 0)
+        return s;
+    end = s.p + s.n;
+    p = eg_json_skip_space(s.p, end);
+    while (end > p && eg_json_space(end[-1]))
+        end--;
+    return (struct eg_slice){p, (size_t)(end - p)};
+}
+
 bool eg_json_same(struct eg_slice a, struct eg_slice b)
 {
-    const char *p = eg_json_skip_space(a.p, a.p + a.n), *q = eg_json_skip_space(b.p, b.p + b.n);
-
-    a = (struct eg_slice){p, (size_t)(a.p + a.n - p)};
-    b = (struct eg_slice){q, (size_t)(b.p + b.n - q)};
-    while (a.n && eg_json_space(a.p[a.n - 1]))
-        a.n--;
-    while (b.n && eg_json_space(b.p[b.n - 1]))
-        b.n--;
+    a = trim(a);
+    b = trim(b);
     if (!a.n || !b.n)
         return a.n == b.n;
     if (eg_slice_eq(a, b))

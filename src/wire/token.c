@@ -56,23 +56,23 @@ static bool split(struct eg_slice token, struct parts *p)
     return p->header.n && p->payload.n && p->signature.n;
 }
 
-/* A string member of the header into text; false when it is no string or too long. */
-static bool header_text(const struct eg_json_member *m, char *text, size_t size)
-{
-    struct eg_buf b = {0};
-    bool fits = false;
+#define HEADER_TEXT_MAX 64
 
-    if (m->kind != EG_JSON_STRING)
+/* A string member of the header into text of HEADER_TEXT_MAX bytes; false when it is no string or
+ * too long. */
+static bool header_text(const struct eg_json_member *m, char text[HEADER_TEXT_MAX])
+{
+    char memory[HEADER_TEXT_MAX * 6 + 2]; /* six bytes may stand for one */
+    struct eg_buf b = {.p = memory, .cap = sizeof(memory)};
+
+    if (m->kind != EG_JSON_STRING || m->value.n > sizeof(memory))
         return false;
-    eg_json_unquote(m->value, &b);
-    if (!b.err && b.n < size) {
-        if (b.n)
-            memcpy(text, b.p, b.n);
-        text[b.n] = '\0';
-        fits = true;
-    }
-    eg_buf_free(&b);
-    return fits;
+    eg_json_unquote(m->value, &b); /* fits, so the buffer does not grow */
+    if (b.n >= HEADER_TEXT_MAX)
+        return false;
+    memcpy(text, memory, b.n);
+    text[b.n] = '\0';
+    return true;
 }
 
 /* Reads the header (RFC 7515 4) and finds the key it names. NULL with *cause. */
@@ -81,7 +81,7 @@ static const struct eg_key_info *header_key(const struct eg_keyring *r, struct e
 {
     struct eg_json_doc doc;
     struct eg_json_member m;
-    char alg[16], typ[16], kid[64];
+    char alg[HEADER_TEXT_MAX], typ[HEADER_TEXT_MAX], kid[HEADER_TEXT_MAX];
     const struct eg_key_info *key;
 
     if (eg_json_scan(header, 8, &doc) || doc.kind != EG_JSON_OBJECT) {
@@ -89,19 +89,17 @@ static const struct eg_key_info *header_key(const struct eg_keyring *r, struct e
         return NULL;
     }
     *cause = "alg is not EdDSA";
-    if (!eg_json_find(header, "alg", &m) || !header_text(&m, alg, sizeof(alg)) ||
-        strcmp(alg, "EdDSA") != 0)
+    if (!eg_json_find(header, "alg", &m) || !header_text(&m, alg) || strcmp(alg, "EdDSA") != 0)
         return NULL;
     *cause = "typ is not JWT";
-    if (eg_json_find(header, "typ", &m) &&
-        (!header_text(&m, typ, sizeof(typ)) || strcasecmp(typ, "JWT") != 0))
+    if (eg_json_find(header, "typ", &m) && (!header_text(&m, typ) || strcasecmp(typ, "JWT") != 0))
         return NULL;
     *cause = "the header has critical extensions (crit)";
     if (eg_json_find(header, "crit", &m))
         return NULL;
     if (eg_json_find(header, "kid", &m)) {
         *cause = "unknown key (kid)";
-        key = header_text(&m, kid, sizeof(kid)) ? eg_keyring_find(r, kid) : NULL;
+        key = header_text(&m, kid) ? eg_keyring_find(r, kid) : NULL;
     } else {
         *cause = "kid is missing and there is more than one key";
         key = eg_keyring_find(r, NULL);
@@ -202,7 +200,7 @@ enum eg_err eg_token_mint(const struct eg_keyring *r, const struct eg_claims *cl
     eg_buf_char(&text, '}');
     eg_b64_encode(out, text.p, text.n);
     eg_buf_char(out, '.');
-    eg_buf_reset(&text);
+    text.n = 0; /* keeps the error, which a reset would forget */
     eg_claims_write(claims, claims->jti ? claims->jti : jti, &text);
     eg_b64_encode(out, text.p, text.n);
     e = text.err ? text.err : out->err;

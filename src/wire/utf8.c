@@ -37,7 +37,7 @@ int eg_utf8_step(const unsigned char *p, size_t left)
 
 bool eg_utf8_valid(struct eg_slice s, size_t *offset)
 {
-    const unsigned char *p = (const unsigned char *)s.p, *at = p, *end = p + s.n;
+    const unsigned char *p = (const unsigned char *)(s.n ? s.p : ""), *at = p, *end = p + s.n;
 
     while (at < end) {
         int n;

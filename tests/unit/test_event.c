@@ -2,6 +2,8 @@
  * Events and the frames around them: exact bytes, and reading back.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "wire/event.h"
@@ -123,6 +125,85 @@ Test(event, refuses_to_read_anything_else)
     eg_buf_free(&out);
 }
 
+/* Each word, number and string of the head, bent in turn. */
+Test(event, every_part_of_the_head_counts)
+{
+    static const char *const bad[] = {
+        "{\"type\":\"t}",
+        "{\"type\":\"t\",\"session_id\":\"s}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"x\":1}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":x}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":99999999999999999999,\"seq\":1}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":1,\"seq\":}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":1,\"seq\":1,\"x\":1}",
+        "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":1,\"seq\":1,\"event_id\":\"e}",
+    };
+    static const char *const bad_ends[] = {
+        "",
+        ",\"timestamp\":1,\"source\":\"x\"}",
+        ",\"timestamp\":.000,\"source\":\"x\"}",
+        ",\"timestamp\":1.,\"source\":\"x\"}",
+        ",\"timestamp\":1.0000,\"source\":\"x\"}",
+        ",\"timestamp\":9999999999999999999.000,\"source\":\"x\"}",
+        ",\"timestamp\":1.000}",
+        ",\"timestamp\":1.000,\"source\":7}",
+        ",\"timestamp\":1.000,\"source\":\"x\",\"turn\":}",
+        ",\"timestamp\":1.000,\"source\":\"x\",\"turn\":x}",
+        ",\"timestamp\":1.000,\"source\":\"x\",\"traceparent\":\"00}",
+        ",\"timestamp\":1.000,\"source\":\"x\"\"data\":{}}",
+    };
+    struct eg_event_head h;
+    char text[400];
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        cr_expect_eq(eg_event_read(eg_slice_cstr(bad[i]), &h), EG_ECORRUPT, "%s", bad[i]);
+    for (size_t i = 0; i < sizeof(bad_ends) / sizeof(*bad_ends); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"type\":\"t\",\"session_id\":\"s\",\"cursor\":1,\"seq\":1,\"event_id\":\"e\"%s",
+                 bad_ends[i]);
+        cr_expect_eq(eg_event_read(eg_slice_cstr(text), &h), EG_ECORRUPT, "%s", text);
+    }
+}
+
+/* A damaged tail may give nothing or something wrong, but nothing from outside of it. */
+Test(event, a_damaged_tail_does_no_harm)
+{
+    struct eg_event e = sample();
+    struct eg_bytes *b;
+    const char *tail;
+
+    e.tail = EG_LIT("\"status\" : \"fi\\u00e9\\\"nal\" , \"out\" : { \"a\" : [ 1 , {\"b\":2} ] , "
+                    "\"status\" : \"ok\" }");
+    b = eg_event_make(&e);
+    tail = strstr(b->data, "\"status\"");
+    for (size_t n = (size_t)(tail - b->data); n < b->n; n++) {
+        char *copy = malloc(n + 1); /* exactly as long, so that a sanitizer sees more */
+        struct eg_slice s = {copy, n + 1}, field;
+        static const char *const paths[] = {"status", "out", "out.status", "out.a.b", "none"};
+
+        memcpy(copy, b->data, n);
+        copy[n] = '}';
+        for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+            struct eg_buf text = {0};
+
+            field = eg_event_field(s, paths[i]);
+            cr_assert(field.n == 0 || (field.p >= copy && field.p + field.n <= copy + n + 1));
+            if (field.n && *field.p == '"')
+                eg_json_unquote(field, &text);
+            eg_json_compact(&text, field);
+            eg_buf_free(&text);
+        }
+        free(copy);
+    }
+    cr_assert(eg_slice_is(eg_event_field(eg_bytes_slice(b), "out.status"), "\"ok\""));
+    cr_assert_eq(
+        eg_event_field(eg_bytes_slice(b),
+                       "a_name_that_is_much_longer_than_any_name_that_an_event_has_or_will")
+            .n,
+        0);
+    eg_bytes_unref(b);
+}
+
 Test(event, is_wrapped_for_replay_byte_for_byte)
 {
     struct eg_event e = sample();
@@ -173,6 +254,11 @@ Test(event, tells_errors)
     cr_assert(eg_slice_is(
         (struct eg_slice){b.p, b.n},
         "{\"type\":\"error\",\"code\":\"rate_limited\",\"message\":\"too many requests\"}"));
+    b.n = 0;
+    eg_error_frame(&b, EG_CODE_rate_limited, "", "", EG_LIT(""), "", 0);
+    cr_assert(eg_slice_is((struct eg_slice){b.p, b.n},
+                          "{\"type\":\"error\",\"code\":\"rate_limited\",\"message\":\"too many "
+                          "requests\",\"retry_after_seconds\":0}"));
     b.n = 0;
     eg_error_frame(&b, EG_CODE_insufficient_scope, "say \"please\"", "content", EG_LIT("m-1"),
                    "write", 3);

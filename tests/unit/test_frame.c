@@ -377,6 +377,13 @@ Test(frame, hello_in_full)
     cr_assert_eq(f.concurrency, 1000);
     eg_frame_free(&f);
 
+    f = accept(with(EG_FRAME_HELLO, "\"role\":\"client\",\"create\":true,\"client\":{\"name\":null,"
+                                    "\"version\":null}"));
+    cr_assert_eq(f.role, EG_ROLE_CLIENT);
+    cr_assert(f.create && f.session_id.n == 0 && f.client_name.n == 0);
+    eg_frame_free(&f);
+    expect_accepted(with(EG_FRAME_HELLO, "\"client\":{}"));
+
     f = accept(with(EG_FRAME_HELLO, "\"since\":\"acked\""));
     cr_assert(f.since_acked);
     cr_assert_eq(f.since, -1);
@@ -461,6 +468,18 @@ Test(frame, content_keeps_its_bytes)
         cr_expect(eg_slice_is(f.content_text, rows[i].text), "%s", rows[i].content);
         eg_frame_free(&f);
     }
+    {
+        char text[200];
+
+        snprintf(text, sizeof(text), "{\"type\":\"message\",\"content\":\"%0120d\"}", 0);
+        f = accept(text);
+        cr_expect_eq(f.content.n, 122);
+        cr_expect_eq(f.content_text.n, 0);
+        eg_frame_free(&f);
+        f = accept(with(EG_FRAME_HISTORY, "\"since\":1,\"limit\":7"));
+        cr_expect(f.since == 1 && f.limit == 7);
+        eg_frame_free(&f);
+    }
     expect_refused("{\"type\":\"message\",\"content\":\"\"}", EG_CODE_invalid_request, "content");
     expect_refused("{\"type\":\"message\",\"content\":null}", EG_CODE_invalid_request, "content");
 }
@@ -531,12 +550,36 @@ Test(frame, event_names)
         cr_expect_eq(eg_event_is_stream(eg_slice_cstr(good[i])), good[i][1] != '.');
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":\"%s\"}", bad[i]);
+        expect_refused(text, EG_CODE_invalid_request, "event");
+    }
+    expect_refused("{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":7}",
+                   EG_CODE_invalid_request, "event");
+}
+
+Test(frame, publish_names)
+{
+    static const char *const good[] = {"reminder", "x.a", "token_stream", "A", "a.b:c-d_9"};
+    static const char *const bad[] = {"",         "a b",           "a/b",      "message",
+                                      "response", "hello_ok",      "error",    "ping",
+                                      "resync",   "presence_join", "\xc3\xa9", "session_end"};
+    char text[300], name[66];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
+        snprintf(text, sizeof(text), "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"%s\"}",
+                 good[i]);
+        expect_accepted(text);
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         snprintf(text, sizeof(text), "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"%s\"}",
                  bad[i]);
         expect_refused(text, EG_CODE_invalid_request, "event");
     }
-    expect_refused("{\"type\":\"publish\",\"session_id\":\"s\",\"event\":7}",
-                   EG_CODE_invalid_request, "event");
+    memset(name, 'n', 65);
+    name[65] = '\0';
+    cr_expect_not(eg_publish_name_valid(eg_slice_cstr(name)));
+    cr_expect(eg_publish_name_valid(eg_slice_cstr(name + 1)));
 }
 
 Test(frame, traceparents)
@@ -556,6 +599,15 @@ Test(frame, traceparents)
         {"00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false},
         {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0", false},
         {"00-4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7-01", false},
+        {"00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7_01", false},
+        {"0g-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b/-01", false},
+        {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0:", false},
+        {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-\x7f", false},
+        {"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-0123456789012345678901234567890"
+         "12345678901234567890123456789012345678901234567890",
+         false},
         {"", false},
     };
 
@@ -586,6 +638,10 @@ Test(frame, a_refusal_carries_the_senders_id)
     expect_ref("{\"type\":\"nothing\",\"message_id\":\"m-2\"}", "m-2");
     expect_ref("{\"message_id\":\"m-3\"}", "m-3");
     expect_ref("{\"type\":\"message\",\"message_id\":7}", "");
+    expect_ref("{\"type\":\"message\",\"message_id\":\"0123456789012345678901234567890123456789"
+               "0123456789012345678901234567890123456789012345678901234567890123456789012345678901"
+               "23456789\"}",
+               "");
     expect_ref("{\"type\":\"message\",\"message_id\":\"m\",}", "");
 }
 

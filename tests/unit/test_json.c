@@ -109,6 +109,13 @@ Test(json, says_where_and_why_it_refuses)
         {"\"\\ud800\\ud800\"", 1, "lone surrogate"},
         {"\"\\ud800\\u0041\"", 1, "lone surrogate"},
         {"\"x\\udc00\"", 2, "lone surrogate"},
+        {"\"\\ud800xxxxxxx\"", 1, "lone surrogate"},
+        {"\"\\ud800\\nxxxxxx\"", 1, "lone surrogate"},
+        {"\"\\ud800\\uzzzz\"", 1, "lone surrogate"},
+        {"\"\\ud800\\ue000\"", 1, "lone surrogate"},
+        {"\"\\u004/\"", 1, "\\u needs four hex digits"},
+        {"\"\\u004`\"", 1, "\\u needs four hex digits"},
+        {"\"\\u\"", 1, "\\u needs four hex digits"},
         {"\"\xed\xa0\x80\"", 1, "not UTF-8"},
         {"\"\x80\"", 1, "not UTF-8"},
         {"\"\xc0\xaf\"", 1, "not UTF-8"},
@@ -267,6 +274,11 @@ Test(json, knows_a_key_however_it_is_escaped)
     name[99] = '\0';
     cr_assert_not(eg_json_find(S(object), name, &m));
     cr_assert_not(eg_json_find(S("[1]"), "a", &m));
+    cr_assert_not(eg_json_find(S(" "), "a", &m));
+    cr_assert_not(eg_json_find((struct eg_slice){NULL, 0}, "a", &m));
+    cr_assert_not(eg_json_find(S("{\"\\u0061\\u0062\":1}"), "ac", &m));
+    cr_assert_not(eg_json_find(S("{\"\\n\":1,\"xyz\":2}"), "a", &m));
+    cr_assert_not(eg_json_find(S("{\"\\u0061\\u0062\":1}"), "abc", &m));
     cr_assert(eg_json_find(S(" { \"b\" : [{\"a\":1},\"]\"] , \"a\" : -2 } "), "a", &m));
     cr_assert(eg_slice_is(m.value, "-2"));
 }
@@ -315,6 +327,12 @@ Test(json, reads_exact_integers_only)
 
         cr_expect_eq(eg_json_integer(S(rows[i].text), &v), rows[i].is, "%s", rows[i].text);
         cr_expect_eq(v, rows[i].v, "%s", rows[i].text);
+    }
+    {
+        int64_t v;
+
+        cr_expect_not(eg_json_integer(S(""), &v));
+        cr_expect_not(eg_json_integer(S("-"), &v));
     }
     cr_expect_float_eq(eg_json_double(S("-1.25e2")), -125.0, 0);
     cr_expect_float_eq(eg_json_double(S("0.1")), 0.1, 0);
@@ -370,6 +388,11 @@ Test(json, same_by_meaning)
         {"1e99999999999999999999999", "1e99999999999999999999999"},
         {"[{},[],null,true]", "[ {}, [ ], null, true ]"},
         {"123456789012345678901234567890", "1.2345678901234567890123456789e29"},
+        {"1.5e-0002", "0.015"},
+        {"1.5", "15.0e-1"},
+        {" 1 ", "1"},
+        {"", " "},
+        {"[1.0]", "[1.0] "},
     };
     static const char *const other[][2] = {
         {"{\"a\":1}", "{\"a\":2}"},
@@ -394,6 +417,14 @@ Test(json, same_by_meaning)
         {"null", "false"},
         {"{}", "[]"},
         {"null", "0"},
+        {"1", ""},
+        {"1", " "},
+        {"12", "123e-1"},
+        {"1.23", "123e-1"},
+        {"{\"a\":1,\"aa\":2}", "{\"a\":1,\"ab\":2}"},
+        {"{\"\":1}", "{\"a\":1}"},
+        {"\"\\u0061b\"", "\"\\u0061c\""},
+        {"\"\\u0061b\"", "\"\\u0061\""},
     };
 
     for (size_t i = 0; i < sizeof(same) / sizeof(*same); i++) {
@@ -523,4 +554,55 @@ Test(json, utf8_every_code_point)
         cr_assert_eq(eg_utf8_valid((struct eg_slice){t, n}, NULL), c < 0xd800 || c > 0xdfff,
                      "U+%04X", c);
     }
+}
+
+Test(json, refuses_more_keys_than_it_would_remember)
+{
+    struct eg_buf b = {0};
+    struct eg_json_doc doc;
+
+    eg_buf_char(&b, '{');
+    for (int i = 0; i < EG_JSON_KEYS_MAX; i++)
+        eg_buf_printf(&b, "%s\"%x\":0", i ? "," : "", i);
+    eg_buf_char(&b, '}');
+    cr_expect_eq(eg_json_scan((struct eg_slice){b.p, b.n}, 4, &doc), EG_OK);
+    b.p[b.n - 1] = ',';
+    eg_buf_str(&b, "\"more\":0}");
+    cr_expect_eq(eg_json_scan((struct eg_slice){b.p, b.n}, 4, &doc), EG_EINVALID);
+    cr_expect_str_eq(doc.reason, "too many keys");
+    eg_buf_free(&b);
+}
+
+Test(json, refuses_a_text_of_two_gibibytes_unseen)
+{
+    struct eg_json_doc doc;
+
+    /* Only its first bytes are looked at, so that they are all there need to be. */
+    cr_expect_eq(eg_json_scan((struct eg_slice){"{}  ", (size_t)1 << 31}, 4, &doc), EG_EINVALID);
+    cr_expect_str_eq(doc.reason, "too long");
+}
+
+/* The innermost of many open objects is the first with enough keys for the hash table. */
+Test(json, finds_a_duplicate_deep_inside)
+{
+    struct eg_buf b = {0};
+    struct eg_json_doc doc;
+
+    for (int depth = 0; depth < 31; depth++) {
+        eg_buf_char(&b, '{');
+        for (int i = 0; i < 15; i++)
+            eg_buf_printf(&b, "\"k%d\":0,", i);
+        eg_buf_str(&b, "\"in\":");
+    }
+    eg_buf_char(&b, '{');
+    for (int i = 0; i < 40; i++)
+        eg_buf_printf(&b, "%s\"k%d\":0", i ? "," : "", i);
+    for (int depth = 0; depth < 32; depth++)
+        eg_buf_char(&b, '}');
+    cr_expect_eq(eg_json_scan((struct eg_slice){b.p, b.n}, 32, &doc), EG_OK);
+    b.n -= 32;
+    eg_buf_str(&b, ",\"k20\":1}");
+    cr_expect_eq(eg_json_scan((struct eg_slice){b.p, b.n}, 32, &doc), EG_EINVALID);
+    cr_expect_str_eq(doc.reason, "duplicate key");
+    eg_buf_free(&b);
 }

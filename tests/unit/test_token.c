@@ -218,6 +218,11 @@ Test(token, minting_wants_sub_and_exp_and_a_private_key)
     c.sub = sub;
     cr_assert_eq(eg_token_mint(r, &c, &t), EG_EINVALID);
     c.sub = "a";
+    c.jti = "";
+    cr_assert_eq(eg_token_mint(r, &c, &t), EG_EINVALID);
+    c.jti = sub;
+    cr_assert_eq(eg_token_mint(r, &c, &t), EG_EINVALID);
+    c.jti = NULL;
     for (int i = 0; i < 999; i++)
         many[i] = "an agent id";
     c.agents = many;
@@ -260,6 +265,11 @@ Test(token, bent_headers)
         {"{\"alg\":null}", "alg is not EdDSA"},
         {"{\"Alg\":\"EdDSA\"}", "alg is not EdDSA"},
         {"{}", "alg is not EdDSA"},
+        {"{\"alg\":\"\\u0045dDSA\"}", NULL},
+        {"{\"alg\":\"EdDSA\",\"kid\":"
+         "\"0123456789012345678901234567890123456789012345678901234567890"
+         "123456789\"}",
+         "unknown key (kid)"},
         {"{\"alg\":\"EdDSA\",\"typ\":\"JWE\"}", "typ is not JWT"},
         {"{\"alg\":\"EdDSA\",\"typ\":7}", "typ is not JWT"},
         {"{\"alg\":\"EdDSA\",\"typ\":null}", "typ is not JWT"},
@@ -303,6 +313,11 @@ Test(token, bent_claims)
         {"", NULL}, /* not a token at all: see below */
         {"{\"jti\":\"j\",\"exp\":1800000600}", "sub is missing or not 1 to 128 bytes"},
         {"{\"sub\":\"\",\"jti\":\"j\",\"exp\":1800000600}", "sub is missing or not 1 to 128 bytes"},
+        {"{\"sub\":"
+         "\"0123456789012345678901234567890123456789012345678901234567890123456789012345678"
+         "90123456789012345678901234567890123456789012345678\",\"jti\":\"j\",\"exp\":1800000600}",
+         "sub is missing or not 1 to 128 bytes"},
+        {"{\"sub\":\"a\",\"jti\":\"j\",\"exp\":0.5}", "exp is not a time"},
         {"{\"sub\":7,\"jti\":\"j\",\"exp\":1800000600}", "sub is missing or not 1 to 128 bytes"},
         {"{\"sub\":\"a\",\"exp\":1800000600}", "jti is missing or not 1 to 128 bytes"},
         {"{\"sub\":\"a\",\"jti\":1,\"exp\":1800000600}", "jti is missing or not 1 to 128 bytes"},
@@ -638,6 +653,13 @@ Test(token, files_that_hold_no_key_are_refused)
         {JWK("\"use\":\"enc\",\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "use is not sig"},
         {JWK("\"kid\":7,\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "kid is not"},
         {JWK("\"kid\":\"\",\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "kid is not"},
+        {JWK("\"kid\":\"a\x7f\",\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "kid is not"},
+        {JWK("\"kid\":\"0123456789012345678901234567890123456789012345678901234567890123\",\"d\":"
+             "\"" RFC_D "\",\"x\":\"" RFC_X "\""),
+         "kid is not"},
+        {"{\"crv\":\"Ed25519\"}", "kty is not OKP"},
+        {"{\"kty\":\"OKP\"}", "crv is not Ed25519"},
+        {JWK("\"use\":7,\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "use is not sig"},
         {JWK("\"kid\":\"a b\",\"d\":\"" RFC_D "\",\"x\":\"" RFC_X "\""), "kid is not"},
     };
     char *big = malloc(8000);
@@ -752,4 +774,107 @@ Test(token, base64url_is_strict)
     cr_assert(eg_b64_decode(EG_LIT(""), out, sizeof(out), &n));
     cr_assert_eq(n, 0);
     cr_assert_not(eg_b64_decode(EG_LIT("AAAAAAAAAAAA"), out, sizeof(out), &n));
+}
+
+Test(token, a_payload_that_is_not_base64url)
+{
+    struct eg_keyring *r = rfc_ring();
+    uint8_t seed[32], pk[32], sk[64], signature[64];
+    struct eg_buf t = {0};
+    size_t n;
+
+    cr_assert(eg_b64_decode(EG_LIT(RFC_D), seed, sizeof(seed), &n));
+    crypto_sign_seed_keypair(pk, sk, seed);
+    eg_b64_encode(&t, ALG, strlen(ALG));
+    eg_buf_str(&t, ".e30=");
+    crypto_sign_detached(signature, NULL, (unsigned char *)t.p, t.n, sk);
+    eg_buf_char(&t, '.');
+    eg_b64_encode(&t, signature, sizeof(signature));
+    expect_denied(r, (struct eg_slice){t.p, t.n}, "the claims are not base64url");
+    eg_buf_free(&t);
+    eg_keyring_unref(r);
+}
+
+Test(token, without_a_limit_a_lifetime_is_free)
+{
+    struct eg_keyring *r = rfc_ring();
+    struct eg_token_rules rules = {.now_s = NOW};
+    struct eg_claims c;
+    struct eg_buf t = {0};
+    const char *cause;
+
+    sign(ALG, "{\"sub\":\"a\",\"jti\":\"j\",\"exp\":9000000000}", &t);
+    cr_assert_eq(eg_token_verify(r, (struct eg_slice){t.p, t.n}, &rules, &c, &cause), EG_OK);
+    eg_claims_free(&c);
+    eg_buf_free(&t);
+    eg_keyring_unref(r);
+}
+
+Test(token, mints_lists_of_audiences)
+{
+    struct eg_keyring *r = rfc_ring();
+    char *two[] = {"a", "b", NULL}, *none[] = {NULL};
+    struct eg_claims in = {.sub = "s", .exp_s = NOW + 9, .aud = two, .agents = none}, c;
+    struct eg_token_rules rules = {.now_s = NOW, .audience = "b"};
+    struct eg_buf t = {0};
+    const char *cause;
+
+    cr_assert_eq(eg_token_mint(r, &in, &t), EG_OK);
+    cr_assert_eq(eg_token_verify(r, (struct eg_slice){t.p, t.n}, &rules, &c, &cause), EG_OK);
+    cr_assert(!strcmp(c.aud[0], "a") && !strcmp(c.aud[1], "b") && !c.aud[2]);
+    cr_assert(c.agents && !c.agents[0] && !c.sessions);
+    eg_claims_free(&c);
+    in.aud = none;
+    t.n = 0;
+    cr_assert_eq(eg_token_mint(r, &in, &t), EG_OK);
+    cr_assert_eq(eg_token_verify(r, (struct eg_slice){t.p, t.n}, &rules, &c, &cause), EG_EDENIED);
+    eg_buf_free(&t);
+    eg_keyring_unref(r);
+}
+
+Test(token, jwks_of_several_keys)
+{
+    struct eg_keyring *r;
+    struct eg_buf b = {0};
+
+    for (int i = 0; i < 6; i++) {
+        char kid[64];
+
+        cr_assert_eq(eg_key_generate(dir, i, kid, NULL, 0), EG_OK);
+    }
+    r = load();
+    cr_assert_eq(eg_keyring_count(r), 6);
+    eg_keyring_jwks(r, &b);
+    eg_buf_char(&b, '\0');
+    for (int i = 0; i < 6; i++) {
+        cr_assert(strstr(b.p, eg_keyring_at(r, i)->kid));
+    }
+    eg_buf_free(&b);
+    eg_keyring_unref(r);
+}
+
+Test(token, a_key_whose_mode_is_wrong_can_be_deleted)
+{
+    put_file("1.key", PRIVATE_JWK, 0644);
+    put_file("2.key", "no key", 0600);
+    put_file("3.pub", PUBLIC_JWK, 0644);
+    cr_assert_eq(eg_key_delete(dir, RFC_KID), EG_OK);
+    cr_assert_eq(eg_key_delete(dir, RFC_KID), EG_ENOTFOUND);
+    expect_not_loaded(EG_EINVALID, "2.key");
+}
+
+Test(token, files_told_apart_from_folders)
+{
+    struct eg_keyring *r;
+    char path[100], why[200];
+
+    put_file("1.key", PRIVATE_JWK, 0600);
+    snprintf(path, sizeof(path), "%s/1.key", dir);
+    cr_assert_eq(eg_keyring_load(path, NULL, &r, why, sizeof(why)), EG_EIO);
+    cr_assert_eq(eg_keyring_load(NULL, dir, &r, why, sizeof(why)), EG_EINVALID);
+    cr_assert_eq(eg_keyring_load(NULL, "/nowhere/at/all.key", &r, why, sizeof(why)), EG_ENOTFOUND);
+    cr_assert_eq(eg_keyring_load(NULL, path, &r, NULL, 0), EG_OK);
+    eg_keyring_unref(r);
+    cr_assert_eq(eg_key_delete(path, "x"), EG_EIO);
+    cr_assert_eq(eg_key_generate(path, 0, why, NULL, 0), EG_EIO);
 }

@@ -1,0 +1,58 @@
+# Fuzzing (clang's libFuzzer): each tests/fuzz/fuzz_NAME.c is one target with its seeds, and every
+# input that ever broke it, in tests/fuzz/corpus/NAME/.
+#
+#   make fuzz                          every target for FUZZ_SECONDS each
+#   make fuzz FUZZ=json                one target
+#   make fuzz-regress                  every kept input once
+#   make test-json-differential        the JSON guard beside other parsers
+#
+# What a run finds goes to build/fuzz/corpus/NAME, what breaks a target to build/fuzz/found/.
+
+FUZZ ?= *
+FUZZ_SECONDS ?= 20
+FUZZ_CC ?= clang
+OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_$(FUZZ).c)
+FUZZ_NAMES := $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
+FUZZ_BIN = $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%)
+
+.PHONY: fuzz fuzz-regress fuzz-run fuzz-once
+fuzz: ## every fuzz target for FUZZ_SECONDS each (FUZZ=name for one)
+	+@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzz-run
+
+fuzz-regress: ## every kept fuzz input once
+	+@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzz-once
+
+$(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIB)
+	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_EXTRA_$*) $(LIB) $(LIBS)
+
+fuzz-run: $(FUZZ_BIN)
+	@for name in $(FUZZ_NAMES); do \
+	    mkdir -p $(BUILD)/corpus/$$name $(BUILD)/found; \
+	    log=$(BUILD)/found/$$name.log; \
+	    if $(BUILD)/tests/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+	        -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0 \
+	        -artifact_prefix=$(BUILD)/found/$$name- \
+	        $(BUILD)/corpus/$$name tests/fuzz/corpus/$$name >$$log 2>&1; then \
+	        printf 'passed: fuzz %s, %s inputs tried\n' "$$name" \
+	            "$$(sed -n 's/stat::number_of_executed_units: //p' $$log)"; \
+	    else tail -n 60 $$log; printf 'FAILED: fuzz %s, see %s\n' "$$name" $$log; exit 1; fi; \
+	done
+
+fuzz-once: $(FUZZ_BIN)
+	@for name in $(FUZZ_NAMES); do \
+	    $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 -verbosity=0 tests/fuzz/corpus/$$name || exit 1; \
+	    printf 'passed: fuzz %s, %s inputs\n' "$$name" \
+	        "$$(find tests/fuzz/corpus/$$name -type f | wc -l)"; \
+	done
+
+# The guard's verdicts beside those of node's JSON.parse and python's json, on tricky inputs.
+$(BUILD)/tests/fuzz/differential/guard: $(BUILD)/tests/fuzz/differential/guard.o $(LIB)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+
+.PHONY: test-json-differential
+test-json-differential: $(BUILD)/tests/fuzz/differential/guard ## the JSON guard beside other parsers
+	timeout 300 python3 tests/fuzz/differential/compare.py $<
+
+.SECONDARY: $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%.o) $(BUILD)/tests/fuzz/differential/guard.o
+-include $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%.d) $(BUILD)/tests/fuzz/differential/guard.d
