@@ -331,6 +331,12 @@ Test(conn, commands_reach_the_core)
     eg_cmd_free(cmd);
     client_text(c, "{\"type\":\"leave\"}");
     cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_SYNC); /* what was sent before is answered first */
+    eg_cmd_free(cmd);
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("1", 1)});
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+    cr_expect_str_eq(client_next(c, NULL), "1");
+    cmd = rig_cmd(rig);
     cr_expect_eq(cmd->kind, EG_CMD_DETACH);
     eg_cmd_free(cmd);
     cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"left\",\"session_id\":\"s1\"}");
