@@ -129,14 +129,14 @@ enum eg_err eg_auth_new(struct eg_keyring *ring, struct eg_settings *settings, s
 
 void eg_auth_free(struct eg_auth *a)
 {
-    struct revocation *r = NULL, *next = NULL;
     if (a == NULL) {
         return;
     }
     changed(a, false);
-    HASH_ITER(hh, a->revoked, r, next)
-    {
-        HASH_DEL(a->revoked, r);
+    struct revocation *r = a->revoked, *next = NULL;
+    HASH_CLEAR(hh, a->revoked);
+    for (; r != NULL; r = next) {
+        next = r->hh.next;
         free(r);
     }
     eg_keyring_unref(a->ring);
@@ -185,18 +185,20 @@ uint64_t eg_auth_version(struct eg_auth *a)
 /* Forgets revocations that ran out, now and then. Write lock held. */
 static void sweep(struct eg_auth *a, int64_t wall_ms)
 {
-    struct revocation *r = NULL, *next = NULL;
+    struct revocation *r = a->revoked, *next = NULL;
     if (HASH_COUNT(a->revoked) < a->sweep_at) {
         return;
     }
-    HASH_ITER(hh, a->revoked, r, next)
-    {
+    /* NOLINTBEGIN(clang-analyzer-unix.Malloc): the analyzer loses the links of the table */
+    for (; r != NULL; r = next) {
+        next = r->hh.next;
         if (r->until_ms > 0 && r->until_ms < wall_ms) {
             HASH_DEL(a->revoked, r);
             free(r);
         }
     }
     a->sweep_at = 2 * HASH_COUNT(a->revoked) + SWEEP_FIRST;
+    /* NOLINTEND(clang-analyzer-unix.Malloc) */
 }
 
 /* The row of what, made when there is none; NULL without memory. Write lock held. */

@@ -413,7 +413,7 @@ static bool await_workers(struct eg_listener *l)
 /* Makes a first connection, with which the lobby takes its place. */
 static bool await_lobby(struct eg_listener *l)
 {
-    const int64_t until = eg_clock_mono_ms() + START_WAIT_S * 1000;
+    const int64_t until = eg_clock_mono_ms() + START_WAIT_S * INT64_C(1000);
     const int fd = eg_selftest_connect(l->address.host, l->address.port, START_WAIT_S * 1000);
     while (fd >= 0 && !eg_lobby_stands(l->lobby) && eg_clock_mono_ms() < until) {
         (void)poll(NULL, 0, 1);

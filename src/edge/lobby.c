@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -241,7 +242,7 @@ static bool examine(struct eg_lobby *g, struct visitor *v, bool over)
 
 static void see_off(struct eg_lobby *g, struct visitor *v)
 {
-    DL_DELETE(g->leaves, v);
+    DL_DELETE(g->leaves, v); /* NOLINT(clang-analyzer-core.NullDereference): v is in the list */
     g->leaving--;
     epoll_ctl(g->epoll, EPOLL_CTL_DEL, v->fd, NULL);
     close(v->fd);
@@ -293,11 +294,11 @@ static void take_leavers(struct eg_lobby *g, int64_t now)
     {
         DL_DELETE(left, v);
         v->since_ms = now;
-        DL_APPEND(g->leaves, v);
-        g->leaving++;
-        if (g->leaving > g->config.max_waiting) {
+        if (g->leaves != NULL && g->leaving >= g->config.max_waiting) {
             see_off(g, g->leaves);
         }
+        DL_APPEND(g->leaves, v);
+        g->leaving++;
         if (shutdown(v->fd, SHUT_WR) != 0 || !watch(g, v->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, v)) {
             see_off(g, v);
         } else if (throw_away(g, v)) {
@@ -328,7 +329,7 @@ static void address_text(const struct sockaddr_storage *sa, char out[INET6_ADDRS
                           : (const void *)&((const struct sockaddr_in *)sa)->sin_addr;
     if ((sa->ss_family != AF_INET && sa->ss_family != AF_INET6) ||
         inet_ntop(sa->ss_family, raw, out, INET6_ADDRSTRLEN) == NULL) {
-        strcpy(out, "unknown");
+        snprintf(out, INET6_ADDRSTRLEN, "unknown");
     }
 }
 
