@@ -33,7 +33,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -130,7 +129,7 @@ void eg_adopted_free(struct eg_adopted *a)
         close(a->fd);
     }
     if (a->token != NULL) {
-        sodium_memzero(a->token, strlen(a->token));
+        explicit_bzero(a->token, strlen(a->token));
     }
     free(a->token);
     free(a->epoch);

@@ -1,11 +1,11 @@
 #include "edge/auth.h"
 
 #include <pthread.h>
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 
 #define HASH_NONFATAL_OOM 1
@@ -13,12 +13,12 @@
 
 #define CACHE_SLOTS 4096       /* verified tokens remembered; one slot a hash value */
 #define CACHE_TOKEN_BYTES 2048 /* longer ones are verified each time: bounds the memory */
-#define KEY_BYTES 32
+#define KEY_BYTES EG_CHAIN_BYTES
 #define SWEEP_FIRST 1024 /* revocations before the first look for those that ran out */
 
 /* A token that verified. Read under the read lock, replaced under the write lock. */
 struct verified {
-    uint8_t key[KEY_BYTES]; /* BLAKE2b-256 of the token */
+    uint8_t key[KEY_BYTES]; /* eg_chain_next: BLAKE2b-256 of zeros and the token */
     struct eg_claims claims;
 };
 
@@ -319,6 +319,7 @@ static enum eg_err verify(struct eg_auth *a, struct eg_slice token, int64_t wall
 enum eg_err eg_auth_check(struct eg_auth *a, struct eg_slice token, int64_t wall_ms,
                           struct eg_claims *out, const char **cause)
 {
+    static const uint8_t no_prefix[EG_CHAIN_BYTES];
     uint8_t key[KEY_BYTES];
     uint64_t generation = 0;
     bool hit = false;
@@ -331,7 +332,7 @@ enum eg_err eg_auth_check(struct eg_auth *a, struct eg_slice token, int64_t wall
         err = EG_EDENIED;
         goto out;
     }
-    crypto_generichash(key, sizeof key, (const unsigned char *)token.p, token.n, NULL, 0);
+    eg_chain_next(no_prefix, token, key);
     pthread_rwlock_rdlock(&a->lock);
     hit = cached(a, key, wall_ms, out);
     pthread_rwlock_unlock(&a->lock);

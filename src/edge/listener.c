@@ -3,7 +3,6 @@
 #include <civetweb.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,7 +132,7 @@ static bool is_selftest(struct eg_listener *l, const struct eg_request *r)
     bool twice = false;
     const char *key = eg_request_header(r, EG_SELFTEST_HEADER, &twice);
     return key != NULL && strlen(key) == EG_SELFTEST_KEY_CHARS &&
-           sodium_memcmp(key, eg_selftest_key(l->selftest), EG_SELFTEST_KEY_CHARS) == 0;
+           memcmp(key, eg_selftest_key(l->selftest), EG_SELFTEST_KEY_CHARS) == 0;
 }
 
 /* Whether a refusal by code may be told in a hello_error, which needs a socket for a while. */
