@@ -14,13 +14,16 @@ BEGIN {
     only["wslay/wslay.h"] = "edge/ws.c"
     only["sqlite3.h"] = "store/"
     only["cjson/cJSON.h"] = "wire/ http/"
-    only["sodium.h"] = "base/ wire/"
+    only["sodium.h"] = "base/ wire/ edge/ http/"
     only["libconfig.h"] = "app/"
     only["curl/curl.h"] = "app/"
 }
 function offence(text) {
     printf "%s:%d: %s\n", FILENAME, FNR, text
     bad = 1
+}
+/crypto_sign/ && FILENAME !~ /\/wire\// {
+    offence("signing and verifying belong in wire/")
 }
 /^[ \t]*#[ \t]*include[ \t]*[<"]/ {
     here = substr(FILENAME, length(top) + 2)

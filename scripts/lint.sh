@@ -15,8 +15,10 @@ for step in $want; do
         sh scripts/check-layers.sh src || failed="$failed layers"
         ;;
     tidy)
-        files src | grep '\.c$' | xargs -P 2 -n 6 clang-tidy --quiet -- \
-            -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc 2>/dev/null || failed="$failed tidy"
+        # shellcheck disable=SC2016 # expanded by the inner shell
+        files src | grep '\.c$' | xargs -P 2 -n 6 sh -c \
+            'clang-tidy --quiet "$@" -- -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc 2>/dev/null' tidy ||
+            failed="$failed tidy"
         ;;
     cppcheck)
         cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \

@@ -51,7 +51,6 @@ size_t eg_text_clean(struct eg_buf *out, const char *p, size_t n, bool last)
             continue;
         }
         eg_buf_add(out, p + plain, i - plain);
-        plain = i;
         if (length > left && !last && may_become(p + i, left))
             return i;
         eg_buf_str(out, REPLACEMENT);

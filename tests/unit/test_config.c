@@ -186,8 +186,7 @@ Test(config, each_mistake_has_its_place)
 Test(config, numbers_do_not_wrap)
 {
     expect_mistake("workers = 4294967301;\n", 1, "workers must be in the range 4 to 512");
-    expect_mistake("workers = 99999999999999999999;\n", 1,
-                   "workers must be in the range 4 to 512");
+    expect_mistake("workers = 99999999999999999999;\n", 1, "workers must be in the range 4 to 512");
 }
 
 Test(config, all_mistakes_at_once)
