@@ -88,7 +88,7 @@ static void print_setting(const struct eg_setting *d)
     char name[64], help[256];
     struct eg_buf b = {0};
     size_t n = 0;
-    for (; d->name[n] && n < sizeof name - 1; n++)
+    for (; n < sizeof name - 1 && d->name[n]; n++)
         name[n] = d->name[n] == '_' ? '-' : d->name[n];
     name[n] = '\0';
     if (d->type == EG_SETTING_DUR)

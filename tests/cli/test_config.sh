@@ -1,0 +1,52 @@
+#!/bin/sh
+# check-config and config: mistakes with their places, exit code 78, and where values come from.
+. "$(dirname "$0")/lib.sh"
+
+test_every_mistake_is_listed() {
+    mkdir "$T/conf.d"
+    printf 'max_paylod = 4096;\nmax_attempts = 0;\n' >"$T/e.conf"
+    printf '\nturn_lease = "soon";\n' >"$T/conf.d/x.conf"
+    code 78 "$BIN" check-config -c "$T/e.conf" >"$T/out" 2>"$T/err"
+    cat >"$T/want" <<EOF
+$T/e.conf:1: unknown setting max_paylod; did you mean max_payload?
+$T/e.conf:2: max_attempts must be in the range 1 to 1000
+$T/conf.d/x.conf:2: turn_lease must be a duration such as 10, 500ms, 10s, 5m, 2h or 7d
+EOF
+    same "$T/want" "$T/err"
+    [ ! -s "$T/out" ]
+}
+
+test_serve_refuses_a_bad_file() {
+    printf 'reactors = 99;\n' >"$T/e.conf"
+    code 78 "$BIN" serve -c "$T/e.conf" --data "$T/data" 2>"$T/err"
+    has "$T/err" "$T/e.conf:1: reactors must be in the range 0 to 64"
+    [ ! -e "$T/data" ] || die 'the data folder was made'
+}
+
+test_a_good_file() {
+    printf 'agents = ["a"];\nmax_attempts = 2;\n' >"$T/e.conf"
+    "$BIN" check-config -c "$T/e.conf" >"$T/out"
+    has "$T/out" "configuration ok: $T/e.conf"
+}
+
+test_origins() {
+    printf 'max_attempts = 2;\nreaders = 3;\nworkers = 5;\n' >"$T/e.conf"
+    EBBGATE_READERS=4 EBBGATE_WORKERS=6 "$BIN" config -c "$T/e.conf" --workers 7 >"$T/out"
+    grep -q "^max_attempts = 2; *# $T/e.conf:1\$" "$T/out" || die "$(cat "$T/out")"
+    grep -q '^readers = 4; *# environment EBBGATE_READERS$' "$T/out" || die "$(cat "$T/out")"
+    grep -q '^workers = 7; *# --workers$' "$T/out" || die "$(cat "$T/out")"
+    grep -q '^heartbeat_ms = 15000; *# default$' "$T/out" || die "$(cat "$T/out")"
+    grep -v '^workers' "$T/out" >"$T/back.conf"
+    "$BIN" check-config -c "$T/back.conf" >/dev/null
+    "$BIN" config --json >"$T/json"
+    has "$T/json" '"turn_lease_ms":{"value":60000,"from":"default","reloadable":true}'
+}
+
+test_environment_mistakes() {
+    EBBGATE_LISEN=x "$BIN" check-config >"$T/out" 2>"$T/err"
+    has "$T/err" 'environment EBBGATE_LISEN: names no setting; did you mean EBBGATE_LISTEN?'
+    code 78 env EBBGATE_READERS=none "$BIN" check-config 2>"$T/err"
+    has "$T/err" 'environment EBBGATE_READERS: must be a whole number'
+}
+
+run_tests "$@"

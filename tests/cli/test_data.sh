@@ -1,0 +1,57 @@
+#!/bin/sh
+# The data folder without a gateway: verify, check, backup, restore.
+. "$(dirname "$0")/lib.sh"
+
+# A data folder with one session of three events.
+filled() {
+    gate
+    agent --id echo --exec cat
+    chat --agent echo --session s 'tell me a story about the sea' >/dev/null
+}
+
+test_verify_and_check() {
+    filled
+    "$BIN" verify --data "$T/data" >"$T/out"
+    has "$T/out" 'intact: 1 sessions, 3 events, 0 faults'
+    "$BIN" check --data "$T/data" >"$T/out"
+    has "$T/out" 'intact: 1 sessions, 3 events, 0 faults'
+    kill "$GATE"
+    gate_ends 0
+    LC_ALL=C sed -i 's/about the sea/about the SEA/' "$T/data/ebbgate.db"
+    code 1 "$BIN" verify --data "$T/data" >"$T/out"
+    has "$T/out" 'fault: '
+    has "$T/out" 'damaged: '
+}
+
+test_verify_nothing() {
+    code 78 "$BIN" verify --data "$T/nothing" 2>"$T/err"
+    [ "$(wc -l <"$T/err")" -eq 1 ]
+    [ ! -e "$T/nothing" ]
+}
+
+test_backup_and_restore() {
+    filled
+    "$BIN" backup --data "$T/data" "$T/copy.db" >"$T/out"
+    [ "$(cat "$T/out")" = "$T/copy.db" ]
+    code 64 "$BIN" backup --data "$T/data" "$T/copy.db" 2>"$T/err"
+    code 64 "$BIN" backup --data "$T/data" 2>"$T/err"
+    has "$T/err" 'name the file to write'
+    "$BIN" restore --data "$T/new" "$T/copy.db" >/dev/null
+    code 64 "$BIN" restore --data "$T/new" "$T/copy.db" 2>"$T/err"
+    "$BIN" verify --data "$T/new" >"$T/out"
+    has "$T/out" 'intact: 1 sessions, 3 events, 0 faults'
+    old=$(sed -n 's/.* ready public=.*epoch=\([^ ]*\).*/\1/p' "$T/log")
+    kill "$GATE"
+    gate_ends 0
+    mv "$T/data" "$T/old"
+    mv "$T/new" "$T/data"
+    cp -rp "$T/old/keys" "$T/data/keys"
+    gate
+    new=$(sed -n 's/.* ready public=.*epoch=\([^ ]*\).*/\1/p' "$T/log" | tail -n 1)
+    [ -n "$old" ] && [ "$old" != "$new" ] || die "epochs: $old $new"
+    agent --id echo --exec cat
+    chat --agent echo --session s --history 5 more >"$T/out"
+    has "$T/out" 'the sea'
+}
+
+run_tests "$@"

@@ -1,0 +1,273 @@
+#!/bin/sh
+# chat and agent: pipes, JSON, failures, aborts, and everything through kill -9 of the gateway.
+. "$(dirname "$0")/lib.sh"
+
+test_once_and_pipes() {
+    gate
+    agent --id echo --exec cat
+    [ "$(echo hi | chat --agent echo --once)" = hi ]
+    [ "$(chat --agent echo 'on the command line')" = 'on the command line' ]
+    printf 'one\ntwo\nthree\n' >"$T/in"
+    chat --agent echo <"$T/in" >"$T/out"
+    same "$T/in" "$T/out"
+    printf 'two\nlines, \303\251\342\202\254' | chat --agent echo --once >"$T/out"
+    printf 'two\nlines, \303\251\342\202\254\n' >"$T/want"
+    same "$T/want" "$T/out"
+}
+
+test_json() {
+    gate
+    agent --id echo --exec cat
+    chat --agent echo --json hello >"$T/out"
+    [ "$(wc -l <"$T/out")" -eq 3 ] || die "$(cat "$T/out")"
+    sed -n 1p "$T/out" | grep -q '"status":"accepted"'
+    sed -n 2p "$T/out" | grep -q '"type":"token_stream".*"data":{"content":"hello"}'
+    sed -n 3p "$T/out" | grep -q '"type":"response".*"content":"hello","outcome":{"status":"ok"}'
+}
+
+test_refusals() {
+    gate
+    code 1 chat --agent nobody hello 2>"$T/err"
+    has "$T/err" agent_not_found
+    code 1 chat --agent x --token nonsense hello 2>"$T/err"
+    has "$T/err" auth_unauthorized
+    code 1 chat --url ws://127.0.0.1:1/ws hello 2>"$T/err"
+    has "$T/err" 'is the gateway running at'
+    code 64 chat --url gopher://x hello 2>"$T/err"
+    has "$T/err" 'is no URL'
+    code 1 timeout 20 "$BIN" agent --id x --token nonsense --exec cat 2>"$T/err"
+    has "$T/err" auth_unauthorized
+}
+
+test_message_waits_for_an_absent_agent() {
+    gate --agents later
+    chat --agent later hello >"$T/out" &
+    started $!
+    talk=$!
+    eventually sh -c "\"$BIN\" verify --data $T/data | grep -q '1 events'"
+    kill -9 "$GATE"
+    gate --agents later
+    agent --id later --exec 'tr a-z A-Z'
+    wait "$talk"
+    [ "$(cat "$T/out")" = HELLO ]
+}
+
+test_resume_a_session() {
+    gate
+    agent --id echo --exec cat
+    chat --agent echo --session mine first >/dev/null
+    chat --agent echo --session mine --history 10 second >"$T/out" 2>&1
+    printf 'first\nsecond\n' >"$T/want"
+    same "$T/want" "$T/out"
+}
+
+test_environment_of_the_command() {
+    gate
+    EBBGATE_TOKEN=$("$BIN" token --sub worker --scope agent --agents e --data "$T/data")
+    export EBBGATE_TOKEN
+    agent --id e --exec 'env | grep ^EBBGATE_ | grep -v URL | sort; cat'
+    unset EBBGATE_TOKEN
+    chat --agent e --session s1 'the message' >"$T/out"
+    user=$(id -un)
+    cat >"$T/want" <<EOF
+EBBGATE_AGENT=e
+EBBGATE_ATTEMPT=1
+EBBGATE_SESSION=s1
+EBBGATE_SOURCE=client:$user
+EBBGATE_TURN=1
+the message
+EOF
+    same "$T/want" "$T/out"
+}
+
+test_failure_tells_the_last_words() {
+    gate --max-attempts 2 --retry-backoff 10ms
+    agent --id bad --exec "echo run >>$T/runs; echo out; echo 'it broke' >&2; exit 3"
+    code 1 chat --agent bad hello >"$T/out" 2>"$T/err"
+    has "$T/err" 'error: the command exited with status 3: it broke'
+    [ "$(wc -l <"$T/runs")" -eq 2 ] || die 'not two attempts'
+}
+
+test_killed_command() {
+    gate --max-attempts 1
+    agent --id bad --exec 'kill -9 $$'
+    code 1 chat --agent bad hello 2>"$T/err"
+    has "$T/err" 'ended by signal 9 (SIGKILL)'
+}
+
+test_command_that_is_not_there() {
+    gate --max-attempts 1
+    agent --id bad --exec /no/such/program
+    code 1 chat --agent bad hello 2>"$T/err"
+    has "$T/err" 'cannot run the command: /no/such/program'
+}
+
+test_timeout() {
+    gate --max-attempts 1
+    agent --id slow --timeout 200ms --exec "sleep 300 & echo \$! >$T/child; wait"
+    code 1 chat --agent slow hello 2>"$T/err"
+    has "$T/err" 'took longer than 200 ms'
+    eventually sh -c "! kill -0 $(cat "$T/child")"
+}
+
+test_output_that_is_no_text() {
+    gate
+    agent --id raw --exec "printf 'a\\000b\\377c\\303'"
+    chat --agent raw hello >"$T/out"
+    printf 'a\357\277\275b\357\277\275c\357\277\275\n' >"$T/want"
+    same "$T/want" "$T/out"
+}
+
+test_much_output() {
+    gate --max-payload 65536
+    agent --id big --exec 'seq 1 200000'
+    chat --agent big --json go >"$T/out"
+    tail -n 1 "$T/out" | grep -q '"truncated":true' || die "$(tail -n 1 "$T/out" | cut -c 1-300)"
+    grep -c token_stream "$T/out" >"$T/count"
+    sed -n 's/.*"type":"token_stream".*"data":{"content":"\(.*\)"}}$/\1/p' "$T/out" |
+        tr -d '\n' | sed 's/\\n/\n/g' >"$T/numbers"
+    seq 1 200000 >"$T/want"
+    same "$T/want" "$T/numbers"
+}
+
+test_concurrency() {
+    gate
+    agent --id two --concurrency 2 \
+        --exec "touch $T/at-\$EBBGATE_SESSION; while [ ! -e $T/go ]; do sleep 0.05; done; echo ok"
+    for s in a b c; do
+        chat --agent two --session "$s" hello >"$T/out-$s" &
+        started $!
+    done
+    eventually sh -c "[ \$(ls $T/at-* | wc -l) -eq 2 ]"
+    touch "$T/go"
+    for s in a b c; do
+        eventually grep -q ok "$T/out-$s"
+    done
+}
+
+test_interrupt_aborts() {
+    gate
+    agent --id slow --exec "trap 'echo stopped; exit 0' TERM; touch $T/began; while :; do sleep 0.05; done"
+    "$BIN" chat --data "$T/data" --agent slow hello >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    eventually test -e "$T/began"
+    kill -INT "$talk"
+    code 1 wait "$talk"
+    has "$T/out" stopped
+    has "$T/err" aborted
+}
+
+test_second_interrupt_leaves() {
+    gate
+    agent --id slow --exec "trap '' TERM; touch $T/began; while :; do sleep 0.05; done"
+    "$BIN" chat --data "$T/data" --agent slow hello >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    eventually test -e "$T/began"
+    kill -INT "$talk"
+    eventually grep -q aborting "$T/err"
+    kill -INT "$talk"
+    code 130 wait "$talk"
+}
+
+test_abort_kills_the_group() {
+    gate --abort-grace 200ms
+    agent --id hard --exec \
+        "trap '' TERM; sh -c 'trap \"\" TERM; echo \$\$ >$T/child; touch $T/began; while :; do sleep 0.05; done'"
+    "$BIN" chat --data "$T/data" --agent hard hello >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    eventually test -e "$T/began"
+    kill -INT "$talk"
+    code 1 wait "$talk"
+    eventually sh -c "! kill -0 $(cat "$T/child")"
+}
+
+test_agent_ends_its_commands() {
+    gate
+    agent --id slow --exec "sleep 300 & echo \$! >$T/child; touch $T/began; wait"
+    "$BIN" chat --data "$T/data" --agent slow hello >/dev/null 2>&1 &
+    started $!
+    eventually test -e "$T/began"
+    kill -TERM "$AGENT"
+    code 0 wait "$AGENT"
+    eventually sh -c "! kill -0 $(cat "$T/child")"
+}
+
+# A long-lived command in the shell: answers each turn with its content in capitals.
+jsonl() {
+    cat >"$T/jsonl.sh" <<'EOF'
+echo start >>"$T/starts"
+while read -r line; do
+    case $line in
+    '{"type":"turn"'*crash*) echo 'last words' >&2; exit 4 ;;
+    '{"type":"turn"'*)
+        text=$(printf %s "$line" | sed 's/.*"content":"\([^"]*\)".*/\1/' | tr a-z A-Z)
+        printf '{"type":"emit","event":"token_stream","data":{"content":"%s"}}\n' "$text"
+        printf '{"type":"final","content":"%s"}\n' "$text"
+        ;;
+    esac
+done
+EOF
+    agent --id j --mode jsonl --exec sh "$T/jsonl.sh"
+}
+
+test_jsonl() {
+    gate --max-attempts 1
+    jsonl
+    [ "$(chat --agent j one)" = ONE ]
+    [ "$(chat --agent j two)" = TWO ]
+    [ "$(wc -l <"$T/starts")" -eq 1 ] || die 'not one process for all turns'
+    code 1 chat --agent j crash 2>"$T/err"
+    has "$T/err" 'exited with status 4: last words'
+    [ "$(chat --agent j again)" = AGAIN ]
+    [ "$(wc -l <"$T/starts")" -eq 2 ]
+}
+
+# Lines through five deaths of the gateway: each answered once, in order.
+test_chat_through_kill() {
+    gate
+    agent --id echo --exec 'sleep 0.01; cat'
+    seq 1 100 | sed 's/^/line /' >"$T/in"
+    (while read -r line; do
+        echo "$line"
+        sleep 0.02
+    done <"$T/in") | chat --agent echo --session s >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    for lines in 10 30 50 70 90; do
+        eventually sh -c "[ \$(wc -l <$T/out) -ge $lines ]"
+        kill -9 "$GATE"
+        wait "$GATE" || true
+        gate
+    done
+    wait "$talk"
+    same "$T/in" "$T/out"
+    "$BIN" verify --data "$T/data" >"$T/verify"
+    has "$T/verify" 'intact: 1 sessions, 300 events, 0 faults'
+}
+
+# A turn that runs while the gateway dies goes on: one run, no output lost or doubled.
+test_turn_through_kill() {
+    gate
+    agent --id slow --exec \
+        "echo run >>$T/runs; for i in 1 2 3 4 5 6; do echo \$i; while [ ! -e $T/go\$i ]; do sleep 0.02; done; done"
+    chat --agent slow --session s hello >"$T/out" &
+    talk=$!
+    started "$talk"
+    eventually grep -q 1 "$T/out"
+    kill -9 "$GATE"
+    touch "$T/go1" "$T/go2"
+    gate
+    eventually grep -q 3 "$T/out"
+    kill -9 "$GATE"
+    touch "$T/go3" "$T/go4" "$T/go5" "$T/go6"
+    gate
+    wait "$talk"
+    seq 1 6 >"$T/want"
+    same "$T/want" "$T/out"
+    [ "$(wc -l <"$T/runs")" -eq 1 ] || die 'the command ran again'
+}
+
+run_tests "$@"

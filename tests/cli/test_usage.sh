@@ -1,0 +1,85 @@
+#!/bin/sh
+# Wrong usage is one clear line and exit code 64; help and version answer on stdout.
+. "$(dirname "$0")/lib.sh"
+
+# refused TEXT ARGUMENT...: exit 64, nothing on stdout, one line on stderr that holds TEXT.
+refused() {
+    text=$1
+    shift
+    code 64 "$BIN" "$@" >"$T/out" 2>"$T/err"
+    [ ! -s "$T/out" ] || die "something on stdout: $*"
+    [ "$(wc -l <"$T/err")" -eq 1 ] || die "not one line: $(cat "$T/err")"
+    has "$T/err" "$text"
+}
+
+test_no_command() {
+    refused 'a command is needed'
+}
+
+test_unknown_command() {
+    refused 'unknown command "sevre"; did you mean serve?' sevre
+    refused 'unknown command "xyzzy"' xyzzy
+}
+
+test_unknown_option() {
+    refused 'unknown option --lisen; did you mean --listen?' serve --lisen 127.0.0.1:0
+    refused 'unknown option --colour' serve --colour red
+    refused 'unknown option -x' serve -x
+    refused 'unknown option --listen' token --sub a --listen 127.0.0.1:0
+}
+
+test_values() {
+    refused '--listen wants a value' serve --listen
+    refused '--sub wants a value' token --sub
+    refused '--once takes no value' chat --once=yes
+    refused '--concurrency wants a whole number, not "many"' \
+        agent --id a --concurrency many --exec cat
+    refused '--concurrency wants a number from 1 to' agent --id a --concurrency 0 --exec cat
+    refused '--timeout wants seconds' agent --id a --timeout soon --exec cat
+    refused 'unexpected argument "now"' serve now
+    refused '--listen: listen must be ADDRESS:PORT' serve --data "$T/data" --listen nowhere
+    refused '--max-payload: must be in the range' serve --data "$T/data" --max-payload 1
+    [ ! -e "$T/data" ] || die 'the data folder was made'
+}
+
+test_token_usage() {
+    refused '--sub is needed' token
+    refused '--ttl wants seconds' token --sub a --ttl soon
+    refused '--ttl is longer than max_token_lifetime' token --sub a --ttl 31d --data "$T/data"
+}
+
+test_agent_usage() {
+    refused '--id is needed' agent --exec cat
+    refused '--exec is needed' agent --id a
+    refused '--exec wants a command' agent --id a --exec
+    refused '--mode is exec or jsonl' agent --id a --mode xml --exec cat
+}
+
+test_help_for_each_command() {
+    "$BIN" --help >"$T/help"
+    has "$T/help" 'Usage: ebbgate COMMAND'
+    commands=$(sed -n 's/^  \([a-z-]*\)  .*/\1/p' "$T/help")
+    [ -n "$commands" ]
+    for c in $commands; do
+        "$BIN" "$c" --help >"$T/one" 2>"$T/err"
+        has "$T/one" "Usage: ebbgate $c"
+        [ ! -s "$T/err" ] || die "help of $c wrote to stderr"
+        "$BIN" help "$c" >"$T/two"
+        same "$T/one" "$T/two"
+    done
+    "$BIN" serve --help >"$T/one"
+    has "$T/one" '--turn-lease TIME'
+}
+
+test_version() {
+    "$BIN" --version >"$T/out"
+    grep -qx 'ebbgate [0-9]*\.[0-9]*\.[0-9]*' "$T/out" || die "$(cat "$T/out")"
+}
+
+test_stdout_that_is_full() {
+    [ -e /dev/full ] || return 0
+    code 1 sh -c '"$0" --version >/dev/full 2>"$1"' "$BIN" "$T/err"
+    has "$T/err" 'cannot write to stdout'
+}
+
+run_tests "$@"
