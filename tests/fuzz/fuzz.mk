@@ -40,8 +40,11 @@ fuzz-run: $(FUZZ_BIN)
 	done
 
 fuzz-once: $(FUZZ_BIN)
-	@for name in $(FUZZ_NAMES); do \
-	    $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 -verbosity=0 tests/fuzz/corpus/$$name || exit 1; \
+	@mkdir -p $(BUILD)/found; for name in $(FUZZ_NAMES); do \
+	    log=$(BUILD)/found/$$name-once.log; \
+	    $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 -verbosity=0 -artifact_prefix=$(BUILD)/found/$$name- \
+	        tests/fuzz/corpus/$$name >$$log 2>&1 || \
+	        { tail -n 60 $$log; printf 'FAILED: fuzz %s\n' "$$name"; exit 1; }; \
 	    printf 'passed: fuzz %s, %s inputs\n' "$$name" \
 	        "$$(find tests/fuzz/corpus/$$name -type f | wc -l)"; \
 	done
