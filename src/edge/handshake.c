@@ -368,17 +368,20 @@ void eg_refusal_write(const struct eg_refusal *why, struct eg_buf *out)
 {
     struct eg_buf body = {0};
     const struct eg_code_info *info = eg_code_info(why->code);
-    const char *reason = eg_http_reason(why->status);
     eg_buf_printf(&body,
-                  "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\","
-                  "\"code\":\"%s\",\"next_step\":\"%s\"}",
-                  reason, why->status, why->detail != NULL ? why->detail : info->text, info->name,
-                  info->next_step);
-    eg_buf_printf(out, "HTTP/1.1 %d %s\r\n", why->status, reason);
+                  "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"code\":\"%s\","
+                  "\"next_step\":\"%s\"",
+                  info->text, why->status, info->name, info->next_step);
+    if (why->detail != NULL) {
+        eg_buf_printf(&body, ",\"detail\":\"%s\"", why->detail);
+    }
+    eg_buf_char(&body, '}');
+    eg_buf_printf(out, "HTTP/1.1 %d %s\r\n", why->status, eg_http_reason(why->status));
     eg_buf_str(out, why->fields != NULL ? why->fields : "");
     eg_buf_printf(out,
                   "Content-Type: application/problem+json\r\nContent-Length: %zu\r\n"
-                  "Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+                  "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+                  "Connection: close\r\n\r\n",
                   body.n);
     eg_buf_slice(out, (struct eg_slice){body.p, body.n});
     if (body.err != EG_OK && out->err == EG_OK) {

@@ -281,10 +281,9 @@ Test(handshake, refusals_are_complete_answers)
     const char *length = strstr(text, "\r\nContent-Length: ");
     cr_assert_not_null(length);
     cr_expect_eq(strtoul(length + 18, NULL, 10), strlen(body));
-    cr_expect_str_eq(body,
-                     "{\"type\":\"about:blank\",\"title\":\"Upgrade Required\",\"status\":426,"
-                     "\"detail\":\"a reason\",\"code\":\"invalid_request\","
-                     "\"next_step\":\"do_not_retry\"}");
+    cr_expect_str_eq(body, "{\"type\":\"about:blank\",\"title\":\"the request is not valid\","
+                           "\"status\":426,\"code\":\"invalid_request\","
+                           "\"next_step\":\"do_not_retry\",\"detail\":\"a reason\"}");
     free(text);
 }
 
