@@ -9,9 +9,10 @@
  * replay_to events are wrapped as replay, then comes replay_end, then they have their live shape;
  * when a page ends at the head there is nothing left to read and the connection is live.
  *
- * Bounds: one page is asked for when the last is written; frames that are kept are limited like
- * those of a slow consumer: past that, frames that are not stored anywhere are dropped, oldest
- * first, and when none of these is left the connection is closed as a slow consumer.
+ * Bounds: one page is asked for ahead of what is being written, none while more waits; frames that
+ * are kept are limited like those of a slow consumer: past that, frames that are not stored
+ * anywhere are dropped, oldest first, and when none of these is left the connection is closed as a
+ * slow consumer.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -216,9 +217,19 @@ static void send_replay_end(struct eg_peer *p)
     eg_peer_send_text(p);
 }
 
+/* Live: there is nothing left to read, and all that was read is written. */
+static void go_live(struct eg_peer *p)
+{
+    eg_catchup_free(p);
+    if (p->closed_session) {
+        eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
+    }
+}
+
 void eg_catchup_step(struct eg_peer *p)
 {
-    while (!p->gone && p->catchup && !p->catchup->waiting && p->out.page_bytes == 0) {
+    while (!p->gone && p->catchup && !p->catchup->waiting &&
+           p->out.page_bytes <= EG_PAGE_AHEAD_BYTES) {
         struct eg_catchup *const c = p->catchup;
         if (c->wrapped && p->sent >= c->replay_to) {
             send_replay_end(p);
@@ -232,12 +243,10 @@ void eg_catchup_step(struct eg_peer *p)
             ask(p);
             return;
         }
-        if (!c->first) {
-            eg_catchup_free(p);
-            if (p->closed_session) {
-                eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
-            }
+        if (c->first || p->out.page_bytes) {
+            return;
         }
+        go_live(p);
     }
 }
 

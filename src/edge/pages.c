@@ -41,10 +41,14 @@ struct page_state {
     enum eg_err err;
 };
 
-static bool is_stream(struct eg_slice body)
+/* The type of a stored event, which is its first member. */
+static struct eg_slice type_of(struct eg_slice body)
 {
-    struct eg_event_head head;
-    return eg_event_read(body, &head) == EG_OK && eg_event_is_stream(head.type);
+    static const char start[] = "{\"type\":\"";
+    const size_t n = sizeof start - 1;
+    const char *const end =
+        body.n > n && memcmp(body.p, start, n) == 0 ? memchr(body.p + n, '"', body.n - n) : NULL;
+    return end ? (struct eg_slice){body.p + n, (size_t)(end - body.p) - n} : (struct eg_slice){0};
 }
 
 static void page_event(void *arg, uint64_t cursor, struct eg_slice body)
@@ -60,7 +64,7 @@ static void page_event(void *arg, uint64_t cursor, struct eg_slice body)
         return;
     }
     s->next++;
-    if (!job->streaming && is_stream(body)) {
+    if (!job->streaming && eg_event_is_stream(type_of(body))) {
         return;
     }
     if (job->shape == EG_SHAPE_SSE) {
@@ -104,23 +108,20 @@ static void read_page(struct eg_job *job, const struct eg_log_ops *ops, void *lo
 }
 
 /* Whether a snapshot holds it: messages, and what ended a turn. */
-static bool is_answer(const struct eg_event_head *head, struct eg_slice body)
+static bool is_answer(struct eg_slice body)
 {
-    return eg_slice_is(head->type, "message") ||
-           (eg_slice_is(head->type, "response") &&
+    const struct eg_slice type = type_of(body);
+    return eg_slice_is(type, "message") ||
+           (eg_slice_is(type, "response") &&
             eg_slice_is(eg_event_field(body, "status"), "\"final\""));
 }
 
 static bool wanted(const struct eg_job *job, struct eg_slice body)
 {
-    struct eg_event_head head;
-    if (job->streaming && !job->only_answers) {
-        return true;
+    if (job->only_answers) {
+        return is_answer(body);
     }
-    if (eg_event_read(body, &head) != EG_OK) {
-        return false;
-    }
-    return job->only_answers ? is_answer(&head, body) : !eg_event_is_stream(head.type);
+    return job->streaming || !eg_event_is_stream(type_of(body));
 }
 
 struct find_state {

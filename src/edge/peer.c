@@ -401,14 +401,14 @@ void eg_peer_flush(struct eg_peer *p)
         closing_written(p);
         return;
     }
-    if (p->out.page_bytes == 0 && p->state == EG_PEER_JOINED) {
-        if (p->catchup) {
-            eg_catchup_step(p);
-        }
-        if (!p->gone && p->history && !p->history_job) {
+    if (p->catchup) {
+        eg_catchup_step(p);
+    }
+    if (!p->gone && p->out.page_bytes == 0 && p->state == EG_PEER_JOINED) {
+        if (p->history && !p->history_job) {
             p->history = false;
         }
-        if (!p->gone && !p->reading) {
+        if (!p->reading) {
             eg_input_resume(p);
         }
     }

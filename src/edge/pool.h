@@ -22,7 +22,9 @@ struct eg_log_ops {
 extern const struct eg_log_ops eg_log_store;
 
 #define EG_PAGE_EVENTS 256
-#define EG_PAGE_BYTES (256U << 10)
+#define EG_PAGE_BYTES (128U << 10) /* of events; frames around them come on top */
+/* Bytes that may still wait to be written when the next page is asked for: about one page. */
+#define EG_PAGE_AHEAD_BYTES (256U << 10)
 
 enum eg_job_kind { EG_JOB_PAGE, EG_JOB_SNAPSHOT, EG_JOB_HISTORY };
 enum eg_shape { EG_SHAPE_REPLAY, EG_SHAPE_LIVE, EG_SHAPE_SSE };
