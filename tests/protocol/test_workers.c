@@ -124,6 +124,10 @@ Test(workers, order_holds_while_workers_come_and_go)
             while (s < SESSIONS && !tl_is(t, "session_id", id[s]))
                 s++;
             cr_assert(s < SESSIONS);
+            if (tl_int(t, "attempt") > 1 && tl_int(t, "message.data.content") == next[s] - 1) {
+                next[s]--; /* its final was cut off by the reset of that worker's connection */
+                done--;
+            }
             pt_int(t, "message.data.content", next[s]);
             if (rand_r(&seed) % 5 == 0 && drops < 40) {
                 drops++;
