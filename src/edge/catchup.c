@@ -268,7 +268,7 @@ static void add_page(struct eg_peer *p, struct eg_job *job)
 
 void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
 {
-    if (!p || p->gone || !p->catchup || p->state != EG_PEER_JOINED) {
+    if (!p || p->gone || p->broken || !p->catchup || p->state != EG_PEER_JOINED) {
         return;
     }
     p->catchup->waiting = false;

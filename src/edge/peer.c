@@ -238,6 +238,10 @@ void eg_peer_close(struct eg_peer *p, unsigned code, const char *reason)
     if (p->gone || p->state >= EG_PEER_CLOSING) {
         return;
     }
+    if (p->broken) {
+        eg_peer_end(p);
+        return;
+    }
     eg_log(EG_LOG_DEBUG, "conn.close", "conn=%llx" EG_F "code=%u" EG_F "reason=%s",
            (unsigned long long)eg_peer_id(p), code, reason ? reason : "");
     eg_peer_detach(p);
@@ -282,13 +286,16 @@ static bool too_much(const struct eg_peer *p)
            p->out.bytes > (uint64_t)s->max_buffered_bytes;
 }
 
-/* Writes what the socket takes; false when the connection is gone. */
+/* Writes what the socket takes. EG_EIO: the connection is gone, or broken. */
 static enum eg_err write_out(struct eg_peer *p)
 {
     size_t written = 0;
     const enum eg_err err = eg_outbox_write(&p->out, p->fd, &p->r->outbuf, &written);
     p->r->tally.bytes_out += (int64_t)written;
-    if (err == EG_EIO) {
+    if (err == EG_EIO && p->reading && p->state < EG_PEER_CLOSING) {
+        p->broken = true;
+        eg_outbox_free(&p->out);
+    } else if (err == EG_EIO) {
         eg_peer_end(p);
     } else if ((err == EG_EAGAIN) != p->writable_wait) {
         p->writable_wait = err == EG_EAGAIN;
@@ -299,7 +306,7 @@ static enum eg_err write_out(struct eg_peer *p)
 
 void eg_peer_take(struct eg_peer *p, const struct eg_outent *ent)
 {
-    if (p->gone || p->state >= EG_PEER_CLOSING) {
+    if (p->gone || p->broken || p->state >= EG_PEER_CLOSING) {
         eg_bytes_unref(ent->bytes);
         return;
     }
@@ -394,7 +401,7 @@ void eg_peer_flush(struct eg_peer *p)
         return;
     }
     const enum eg_err err = write_out(p);
-    if (p->gone) {
+    if (p->gone || p->broken) {
         return;
     }
     if (err == EG_OK && p->state == EG_PEER_CLOSING) {

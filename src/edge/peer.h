@@ -79,7 +79,7 @@ struct eg_peer {
     unsigned char mode, state, role, caps, scopes;
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
-    bool attached : 1, gone : 1, leaving : 1;
+    bool attached : 1, gone : 1, leaving : 1, broken : 1;
     uint32_t refused;   /* frames in the present minute */
     uint32_t refused_s; /* its beginning */
     uint32_t owed;      /* commands since the last sync */
@@ -242,7 +242,8 @@ void eg_peer_error(struct eg_peer *p, enum eg_code code, const char *message, co
                    struct eg_slice ref, const char *scope, int64_t retry_after_s);
 /* Counts a refused frame; closes with 4028 at the limit. */
 void eg_peer_refused(struct eg_peer *p, enum eg_code code);
-/* Writes at the end of this turn. */
+/* Writes at the end of this turn. A socket that cannot be written is read to its end first: what a
+ * peer said before it went away counts. */
 void eg_peer_touch(struct eg_peer *p);
 void eg_peer_flush(struct eg_peer *p);
 const char *eg_peer_text(const struct eg_peer *p, enum eg_peer_text which);

@@ -131,7 +131,7 @@ struct rig *rig_new(void)
     return rig;
 }
 
-void rig_run(struct rig *rig, unsigned reactors)
+static void make_reactors(struct rig *rig, unsigned reactors)
 {
     cr_assert_eq(eg_auth_new(rig->ring, rig->settings, &rig->auth), EG_OK);
     cr_assert_eq(eg_limits_new(rig->settings, &rig->limits), EG_OK);
@@ -143,7 +143,23 @@ void rig_run(struct rig *rig, unsigned reactors)
     const struct eg_reactor_seams seams = {.post = take_commands, .log = &log_ops, .arg = rig};
     cr_assert_eq(eg_reactors_new(&config, &rig->rs), EG_OK);
     eg_reactors_seams(rig->rs, &seams, "epoch-1");
+}
+
+void rig_run(struct rig *rig, unsigned reactors)
+{
+    make_reactors(rig, reactors);
     cr_assert_eq(eg_reactors_start(rig->rs, NULL), EG_OK);
+}
+
+void rig_run_by_hand(struct rig *rig)
+{
+    make_reactors(rig, 1);
+    cr_assert_eq(eg_pool_start(&log_ops, rig->dir, 1, &rig->rs->pool), EG_OK);
+}
+
+void rig_turn(struct rig *rig)
+{
+    eg_loop_turn(&rig->rs->reactor[0], false);
 }
 
 void rig_free(struct rig *rig)

@@ -36,6 +36,9 @@ struct rig {
 /* Starts n reactors with the settings of rig->settings (made here; change them before rig_run). */
 struct rig *rig_new(void);
 void rig_run(struct rig *rig, unsigned reactors);
+/* One reactor without a thread of its own: each turn is taken by rig_turn. */
+void rig_run_by_hand(struct rig *rig);
+void rig_turn(struct rig *rig);
 void rig_free(struct rig *rig);
 
 /* A fake clock: rig_tick moves it on and wakes the reactors. Before rig_run. */

@@ -692,6 +692,39 @@ Test(conn, a_lost_connection_is_detached_once)
     rig_free(rig);
 }
 
+Test(conn, what_was_said_before_the_end_counts)
+{
+    struct rig *const rig = rig_new();
+    rig->settings->max_queued_frames = 10;
+    rig_run_by_hand(rig);
+    struct client *const c = rig_connect(rig, NULL);
+    rig_turn(rig);
+    say_hello(rig, c, "hello", AGENT, "read write");
+    rig_turn(rig);
+    rig_welcome(rig, rig_attach(rig), (struct eg_welcome){.sid = 1});
+    rig_turn(rig);
+    /* It speaks and goes; before that is read, the gateway tries to write to it. */
+    client_text(c, "{\"type\":\"message\",\"content\":1}");
+    client_free(c);
+    for (uint64_t n = 1; n <= 20; n++) {
+        struct eg_bytes *const e = rig_append(rig, 1, "response", "{}");
+        rig_out(rig, (struct eg_out){
+                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(e)});
+    }
+    rig_turn(rig);
+    rig_turn(rig);
+    struct eg_cmd *cmd = rig_try_cmd(rig);
+    cr_assert_not_null(cmd);
+    cr_expect_eq(cmd->kind, EG_CMD_FRAME);
+    eg_cmd_free(cmd);
+    cmd = rig_try_cmd(rig);
+    cr_assert_not_null(cmd);
+    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
+    eg_cmd_free(cmd);
+    cr_expect_eq(rig->rs->reactor[0].peers, 0);
+    rig_free(rig);
+}
+
 static void count_conn(void *arg, const struct eg_conn_info *info)
 {
     struct eg_conn_info *const seen = arg;
