@@ -469,27 +469,54 @@ Test(listener, heads_have_a_length)
 
 Test(listener, no_descriptor_left)
 {
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     struct rlimit old, few;
-    int held[64], n = 0;
+    int held[512], n = 0;
     serve(true);
+    sa.sin_port = htons(port);
+    const int mine = socket(AF_INET, SOCK_STREAM, 0); /* before there are none */
+    cr_assert_geq(mine, 0);
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
-    const int mine = dial();
     few = old;
-    few.rlim_cur = (rlim_t)mine + 2; /* the listener may accept nothing more */
+    few.rlim_cur = 256;
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
-    while (n < 64 && (held[n] = dup(0)) >= 0) {
+    while (n < 512 && (held[n] = dup(0)) >= 0) {
         n++;
     }
-    /* our own end needs a descriptor too: it was made before */
-    cr_expect_eq(send(mine, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL), 27);
-    const char *text = hear(mine, false);
-    cr_expect(status_in(text) == 200 || text[0] == '\0', "%s", text);
+    cr_assert_eq(connect(mine, (struct sockaddr *)&sa, sizeof sa), 0);
+    (void)!send(mine, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL);
+    cr_expect_str_eq(hear(mine, false), "", "accepted with the one in reserve, and closed");
     while (n > 0) {
         close(held[--n]);
     }
     cr_assert_eq(setrlimit(RLIMIT_NOFILE, &old), 0);
     cr_expect_eq(status_in(ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n")), 200, "it goes on");
     close(mine);
+}
+
+Test(listener, the_oldest_makes_room_when_too_many_wait)
+{
+    enum { ROOM = 2048, MORE = 40 };
+    static int fd[ROOM + MORE];
+    struct rlimit old, many;
+    cr_assert_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
+    many = old;
+    many.rlim_cur = old.rlim_max;
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &many), 0);
+    settings->handshake_timeout_ms = 60000;
+    serve(true);
+    for (int i = 0; i < ROOM + MORE; i++) {
+        fd[i] = dial();
+    }
+    for (int i = 0; i < MORE; i++) {
+        cr_expect_str_eq(hear(fd[i], false), "", "%d is still there", i);
+    }
+    const int last = ROOM + MORE - 1;
+    (void)!send(fd[last], "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27, MSG_NOSIGNAL);
+    cr_expect_eq(status_in(hear(fd[last], false)), 200, "the newest is served");
+    for (int i = 0; i < ROOM + MORE; i++) {
+        close(fd[i]);
+    }
 }
 
 Test(listener, a_loopback_admin_serves_its_own_names_only)
