@@ -102,7 +102,7 @@ bool eg_x_message(struct eg_exchange *x, const struct eg_identity *who, struct e
                            .traceparent = trace_of(x),
                            .turn = -1};
     struct eg_buf b = {0};
-    if (!eg_x_check_body(x, "content metadata") || !take_content(x, &call) || !take_key(x, &call))
+    if (!take_content(x, &call) || !take_key(x, &call))
         return false;
     if (!eg_x_call(x, &call, "session.message", x->path))
         return false;
@@ -123,8 +123,7 @@ bool eg_x_abort(struct eg_exchange *x, const struct eg_identity *who)
     struct eg_call call = {
         .kind = EG_CALL_ABORT, .session_id = eg_x_id(x), .identity = who, .turn = -1};
     struct eg_buf b = {0};
-    if (!eg_x_check_body(x, "turn reason") ||
-        !eg_x_int(x, "turn", false, 1, EG_JSON_INT_MAX, &call.turn) ||
+    if (!eg_x_int(x, "turn", false, 1, EG_JSON_INT_MAX, &call.turn) ||
         !eg_x_text(x, "reason", false, 0, 1024, 0, &call.reason))
         return false;
     if (x->admin) {

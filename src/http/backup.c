@@ -136,6 +136,18 @@ static bool is_running(struct eg_http *h)
     return running;
 }
 
+/* Whether `to` could be made: its folder is there and may be written, and it is not. */
+static bool is_free(const char *to)
+{
+    struct stat st;
+    const char *slash = strrchr(to, '/');
+    char *folder = strndup(to, slash == to ? 1 : (size_t)(slash - to));
+    const bool ok =
+        folder && access(folder, W_OK | X_OK) == 0 && lstat(to, &st) != 0 && errno == ENOENT;
+    free(folder);
+    return ok;
+}
+
 void eg_h_backup_start(struct eg_exchange *x)
 {
     struct eg_http *h = x->http;
@@ -146,8 +158,8 @@ void eg_h_backup_start(struct eg_exchange *x)
         eg_x_invalid(x, "to", "must be the absolute path of a file");
         return;
     }
-    if (access(to.p, F_OK) == 0 || errno != ENOENT) {
-        eg_x_invalid(x, "to", "must be in a folder that can be reached, and not exist yet");
+    if (!is_free(to.p)) {
+        eg_x_invalid(x, "to", "must be in a folder that can be written, and not exist yet");
         return;
     }
     if (is_running(h)) {

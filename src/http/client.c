@@ -74,13 +74,13 @@ void eg_h_client_create(struct eg_exchange *x)
 void eg_h_client_message(struct eg_exchange *x)
 {
     const struct eg_identity who = eg_x_identity(x);
-    if (open_for_business(x) && may_talk(x))
+    if (open_for_business(x) && eg_x_check_body(x, EG_MESSAGE_FIELDS) && may_talk(x))
         eg_x_message(x, &who, (struct eg_slice){NULL, 0});
 }
 
 void eg_h_client_abort(struct eg_exchange *x)
 {
     const struct eg_identity who = eg_x_identity(x);
-    if (may_talk(x))
+    if (eg_x_check_body(x, EG_ABORT_FIELDS) && may_talk(x))
         eg_x_abort(x, &who);
 }

@@ -355,7 +355,7 @@ void eg_h_session_events(struct eg_exchange *x)
     struct eg_session_row row;
     struct range range;
     const bool stream = eg_x_wants(x, "text/event-stream");
-    if (x->token_from_query && !stream) {
+    if (eg_x_query(x, "token").p && !stream) {
         eg_x_invalid(x, "token", "is for event streams; send Authorization: Bearer");
         return;
     }

@@ -193,6 +193,9 @@ bool eg_x_audit(struct eg_exchange *x, const char *action, const char *detail);
 /* Who the core shall take the caller for; borrows from x. */
 struct eg_identity eg_x_identity(const struct eg_exchange *x);
 struct eg_slice eg_x_id(const struct eg_exchange *x); /* the first parameter */
+/* Say something, abort: after eg_x_check_body with these fields. */
+#define EG_MESSAGE_FIELDS "content metadata"
+#define EG_ABORT_FIELDS "turn reason"
 bool eg_x_message(struct eg_exchange *x, const struct eg_identity *who, struct eg_slice source);
 bool eg_x_abort(struct eg_exchange *x, const struct eg_identity *who);
 

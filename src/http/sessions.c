@@ -355,10 +355,12 @@ void eg_h_session_say(struct eg_exchange *x)
 {
     char source[EG_ID_MAX + 16];
     snprintf(source, sizeof source, "operator:%s", x->claims.sub);
-    eg_x_message(x, NULL, eg_slice_cstr(source));
+    if (eg_x_check_body(x, EG_MESSAGE_FIELDS))
+        eg_x_message(x, NULL, eg_slice_cstr(source));
 }
 
 void eg_h_session_abort(struct eg_exchange *x)
 {
-    eg_x_abort(x, NULL);
+    if (eg_x_check_body(x, EG_ABORT_FIELDS))
+        eg_x_abort(x, NULL);
 }

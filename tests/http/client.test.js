@@ -1,0 +1,270 @@
+// Plain HTTP for clients, on the public listener.
+'use strict';
+const { describe, it, before, after } = require('node:test');
+const assert = require('node:assert/strict');
+const { spawn } = require('node:child_process');
+const { Gate } = require('./gate.js');
+
+// An event stream as curl sees it.
+class Stream {
+  constructor(url, { token, headers = [], args = [] } = {}) {
+    const all = ['-N', '-s', '-S', '-i', '--max-time', '30', '-H', 'Accept: text/event-stream', ...args];
+    if (token) all.push('-H', `Authorization: Bearer ${token}`);
+    for (const h of headers) all.push('-H', h);
+    this.process = spawn('curl', [...all, url], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.text = '';
+    this.waiters = [];
+    this.process.stdout.on('data', (d) => { this.text += d; this.look(); });
+    this.ended = new Promise((done) => this.process.on('close', done));
+  }
+
+  look() {
+    for (const w of [...this.waiters]) {
+      if (!w.want(this)) continue;
+      this.waiters.splice(this.waiters.indexOf(w), 1);
+      clearTimeout(w.timer);
+      w.done(this);
+    }
+  }
+
+  until(want) {
+    return new Promise((done, failed) => {
+      const timer = setTimeout(() => failed(new Error(`did not come: ${this.text}`)), 10000);
+      this.waiters.push({ want, done, timer });
+      this.look();
+    });
+  }
+
+  get body() { return this.text.slice(this.text.indexOf('\r\n\r\n') + 4); }
+
+  // Whole events that have come: {id, event, data}.
+  get events() {
+    return this.body.split('\n\n').slice(0, -1).map((block) => {
+      const e = {};
+      for (const line of block.split('\n')) {
+        const at = line.indexOf(':');
+        if (at > 0) e[line.slice(0, at)] = (e[line.slice(0, at)] === undefined ? '' : `${e[line.slice(0, at)]}\n`) + line.slice(at + 1).trimStart();
+      }
+      return e;
+    }).filter((e) => e.event);
+  }
+
+  async close() { this.process.kill(); await this.ended; }
+}
+
+describe('client', () => {
+  let g;
+  let alice;
+  let bob;
+  const url = (id, q = '') => `http://${g.public}/v1/sessions/${id}/events${q}`;
+  before(async () => {
+    g = await new Gate(['--max_payload', '65536']).start();
+    alice = g.alice();
+    bob = g.token({ sub: 'bob', scope: 'read write', agents: null });
+  });
+  after(async () => { assert.equal(await g.stop(), 0); g.kill(); });
+
+  it('begins sessions', async () => {
+    const a = await g.ppost('/v1/sessions', { agent_id: 'support' }, { token: alice });
+    assert.equal(a.status, 201);
+    assert.equal(a.json.cursor, 0);
+    const b = await g.ppost('/v1/sessions', { agent_id: 'support', session_id: 'my:own-1.x_y' }, { token: alice });
+    assert.deepEqual([b.status, b.json.session_id], [201, 'my:own-1.x_y']);
+    const again = await g.ppost('/v1/sessions', { agent_id: 'support', session_id: 'my:own-1.x_y' }, { token: alice });
+    assert.deepEqual([again.status, again.json.session_id], [200, 'my:own-1.x_y']);
+    const other = await g.ppost('/v1/sessions', { agent_id: 'other', session_id: 'my:own-1.x_y' }, { token: alice });
+    assert.deepEqual([other.status, other.json.code], [401, 'auth_unauthorized']);
+    const theirs = await g.ppost('/v1/sessions', { agent_id: 'support', session_id: 'my:own-1.x_y' }, { token: bob });
+    assert.deepEqual([theirs.status, theirs.json.code], [401, 'auth_unauthorized']);
+    const nobody = await g.ppost('/v1/sessions', { agent_id: 'nobody' }, { token: alice });
+    assert.deepEqual([nobody.status, nobody.json.code, nobody.json.field], [404, 'agent_not_found', 'agent_id']);
+    const bounded = await g.ppost('/v1/sessions', { agent_id: 'support' }, { token: g.token({ sub: 'c', scope: 'write', agents: 'other' }) });
+    assert.equal(bounded.status, 401);
+    for (const [body, field] of [[{}, 'agent_id'], [{ agent_id: '' }, 'agent_id'], [{ agent_id: 7 }, 'agent_id'], [{ agent_id: 'x'.repeat(129) }, 'agent_id'],
+      [{ agent_id: 'support', session_id: 'a b' }, 'session_id'], [{ agent_id: 'support', session_id: 'x'.repeat(129) }, 'session_id'], [{ agent_id: 'support', session_id: '' }, 'session_id']]) {
+      const r = await g.ppost('/v1/sessions', body, { token: alice });
+      assert.deepEqual([r.status, r.json.code, r.json.field], [400, 'invalid_request', field], JSON.stringify(body));
+    }
+    await g.post('/sessions/my:own-1.x_y/close');
+    const closed = await g.ppost('/v1/sessions', { agent_id: 'support', session_id: 'my:own-1.x_y' }, { token: alice });
+    assert.deepEqual([closed.status, closed.json.code], [409, 'session_closed']);
+  });
+
+  it('says, once for each Idempotency-Key', async () => {
+    const id = await g.session();
+    const path = `/v1/sessions/${id}/messages`;
+    const say = (content, key, token = alice) => g.ppost(path, { content }, { token, headers: key ? { 'Idempotency-Key': key } : {} });
+    const one = await say('hi', 'k-1');
+    assert.deepEqual(one.json, { session_id: id, message_id: 'k-1', cursor: 1, turn: 1, duplicate: false });
+    const many = await Promise.all(Array.from({ length: 20 }, () => say('hi', 'k-1')));
+    for (const r of many) assert.deepEqual(r.json, { ...one.json, duplicate: true });
+    assert.equal((await say('other', 'k-1')).json.code, 'id_conflict');
+    assert.equal((await say('hi')).json.cursor, 2);
+    const page = (await g.pget(`/v1/sessions/${id}/events`, { token: alice })).json;
+    assert.deepEqual(page.events.map((e) => [e.cursor, e.source, e.data.message_id]), [[1, 'client:alice', 'k-1'], [2, 'client:alice', undefined]]);
+    // the same id over the WebSocket is the same message
+    const peer = await g.connect({ agent_id: 'support', session_id: id });
+    peer.send({ type: 'message', content: 'hi', message_id: 'k-1' });
+    const r = await peer.until((f) => f.status === 'accepted');
+    assert.deepEqual([r.cursor, r.duplicate], [1, true]);
+    await peer.close();
+    assert.equal((await say('x', 'k-2', bob)).status, 401);
+    assert.equal((await g.ppost('/v1/sessions/nothing/messages', { content: 'x' }, { token: alice })).json.code, 'session_not_found');
+    for (const body of [{}, { content: null }, { content: '' }, { content: 'x', message_id: 'k' }, { content: 'x', metadata: [] }]) assert.equal((await g.ppost(path, body, { token: alice })).status, 400);
+  });
+
+  it('keeps a traceparent', async () => {
+    const id = await g.session();
+    const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token: alice, headers: { traceparent: trace } });
+    await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token: alice, headers: { traceparent: 'nonsense' } });
+    const { events } = (await g.pget(`/v1/sessions/${id}/events`, { token: alice })).json;
+    assert.deepEqual(events.map((e) => e.traceparent), [trace, undefined]);
+  });
+
+  it('aborts', async () => {
+    const id = await g.session(1);
+    const r = await g.ppost(`/v1/sessions/${id}/abort`, undefined, { token: alice });
+    assert.deepEqual([r.status, r.json.status, r.json.turn], [200, 'aborted', 1]);
+    const again = await g.ppost(`/v1/sessions/${id}/abort`, {}, { token: alice });
+    assert.deepEqual([again.status, again.json.status], [200, 'no_active_turn']);
+    assert.equal((await g.ppost(`/v1/sessions/${id}/abort`, {}, { token: bob })).status, 401);
+    assert.equal((await g.ppost('/v1/sessions/nothing/abort', {}, { token: alice })).status, 404);
+  });
+
+  it('reads pages', async () => {
+    const id = await g.session(10);
+    const read = async (q, token = alice) => (await g.pget(`/v1/sessions/${id}/events${q}`, { token })).json;
+    assert.deepEqual((await read('?since=7')).events.map((e) => e.cursor), [8, 9, 10]);
+    const first = await read('?limit=4');
+    assert.deepEqual([first.cursor, first.oldest_cursor, first.events.length], [10, 1, 4]);
+    assert.deepEqual((await read(`?limit=4&next=${first.next}`)).events.map((e) => e.cursor), [5, 6, 7, 8]);
+    assert.equal((await g.pget(`/v1/sessions/${id}/events?token=${alice}`, { token: null })).status, 200);
+    assert.equal((await g.pget(`/v1/sessions/${id}/events`, { token: bob })).status, 401);
+    assert.equal((await g.pget('/v1/sessions/nothing/events', { token: alice })).status, 404);
+    const shared = g.token({ sub: 'carol', scope: 'read', agents: null, sessions: id });
+    assert.equal((await read('', shared)).events.length, 10);
+    const elsewhere = g.token({ sub: 'alice', scope: 'read', agents: 'other' });
+    assert.equal((await g.pget(`/v1/sessions/${id}/events`, { token: elsewhere })).status, 401);
+  });
+
+  it('streams with curl -N: replay, then live, each event once', async () => {
+    const id = await g.session(3);
+    const s = new Stream(url(id, '?since=1'), { token: alice });
+    await s.until(() => s.events.length === 2);
+    assert.match(s.text, /^HTTP\/1\.1 200 OK\r\n/);
+    assert.match(s.text, /Content-Type: text\/event-stream\r\n/i);
+    const w = await g.worker();
+    const turns = [];
+    for (let i = 0; i < 1; i++) turns.push(await w.until((f) => f.type === 'turn' && f.session_id === id));
+    w.send({ type: 'emit', session_id: id, turn: turns[0].turn, event: 'token_stream', data: { text: 'a\nb\r\u2028' } });
+    w.send({ type: 'final', session_id: id, turn: turns[0].turn, content: 'done' });
+    await s.until(() => s.events.length >= 4);
+    const stored = (await g.pget(`/v1/sessions/${id}/events`, { token: alice })).text;
+    const got = s.events.slice(0, 4);
+    assert.deepEqual(got.map((e) => [e.id, e.event]), [['2', 'message'], ['3', 'message'], ['4', 'token_stream'], ['5', 'response']]);
+    for (const e of got) assert.ok(stored.includes(e.data), `not as stored: ${e.data}`);
+    // resume where it stopped
+    await s.close();
+    const again = new Stream(url(id, '?since=0'), { token: alice, headers: ['Last-Event-ID: 4'] });
+    await again.until(() => again.events.length >= 1);
+    assert.equal(again.events[0].id, '5');
+    await again.close();
+    await w.close();
+  });
+
+  it('streams live only without a position, and from a token in the query', async () => {
+    const id = await g.session(3);
+    const s = new Stream(url(id, `?token=${alice}`));
+    await s.until(() => s.body.includes(':'));
+    const said = await g.ppost(`/v1/sessions/${id}/messages`, { content: 'now' }, { token: alice });
+    await s.until(() => s.events.length === 1);
+    assert.equal(s.events[0].id, String(said.json.cursor));
+    assert.ok(!g.log.includes(alice), 'the token is in the log');
+    await s.close();
+  });
+
+  it('tells a gap', async () => {
+    const id = await g.session(3);
+    for (const [q, reason] of [['?since=99', 'cursor_ahead'], ['?since=1&epoch=other', 'epoch_changed']]) {
+      const s = new Stream(url(id, q), { token: alice });
+      await s.until(() => s.events.length >= 1);
+      assert.equal(s.events[0].event, 'resync');
+      const data = JSON.parse(s.events[0].data);
+      assert.equal(data.reason, reason);
+      assert.equal(data.cursor, 3);
+      await s.close();
+    }
+  });
+
+  it('ends a stream when the session closes, and when the token is revoked', async () => {
+    const id = await g.session(1);
+    const s = new Stream(url(id, '?since=0'), { token: alice });
+    await s.until(() => s.events.length === 1);
+    await g.post(`/sessions/${id}/close`);
+    await s.ended;
+    assert.equal(s.events.at(-1).event, 'session_end');
+    const token = g.token({ sub: 'short', scope: 'read write', agents: null });
+    const other = await g.session(0, { token });
+    const t = new Stream(url(other), { token });
+    await t.until(() => t.body.includes(':'));
+    await g.post('/tokens/revoke', { sub: 'short' });
+    await t.ended;
+  });
+
+  it('refuses a stream as it refuses a page', async () => {
+    const id = await g.session();
+    for (const [target, token, status] of [[id, bob, 401], ['nothing', alice, 404], [id, null, 401]]) {
+      const r = await g.pget(`/v1/sessions/${target}/events`, { token, headers: { Accept: 'text/event-stream' } });
+      assert.equal(r.status, status);
+    }
+    for (const [q, headers, field] of [['?limit=3', {}, 'limit'], ['?since=x', {}, 'since'], ['', { 'Last-Event-ID': 'x' }, 'Last-Event-ID']]) {
+      const r = await g.pget(`/v1/sessions/${id}/events${q}`, { token: alice, headers: { Accept: 'text/event-stream', ...headers } });
+      assert.deepEqual([r.status, r.json.field], [400, field]);
+    }
+  });
+
+  it('an operator follows any session', async () => {
+    const id = await g.session(2);
+    for (const scope of ['admin', 'admin:read']) {
+      const token = g.token({ sub: 'eve', scope, agents: null });
+      const s = new Stream(`http://${g.admin}/api/v1/sessions/${id}/events?since=0`, { token });
+      await s.until(() => s.events.length === 2);
+      const seen = (await g.get(`/connections?session=${id}`)).json.connections;
+      assert.deepEqual(seen.map((c) => [c.sub, c.mode, c.role]), [['eve', 'sse', 'client']]);
+      await s.close();
+    }
+  });
+
+  it('two hundred streams cost no thread', async () => {
+    const fs = require('node:fs');
+    const threads = () => fs.readdirSync(`/proc/${g.process.pid}/task`).length;
+    const id = await g.session();
+    const before = threads();
+    const streams = Array.from({ length: 4 }, () => new Stream(url(id), { token: alice }));
+    const http = require('node:http');
+    const open = await Promise.all(Array.from({ length: 200 }, () => new Promise((done, failed) => {
+      http.get(url(id), { agent: false, headers: { Accept: 'text/event-stream', Authorization: `Bearer ${alice}` } }, (res) => {
+        const one = { res, text: '' };
+        res.setEncoding('utf8');
+        res.on('data', (d) => { one.text += d; if (one.text.startsWith(':')) done(one); });
+        res.on('error', () => {});
+      }).on('error', failed);
+    })));
+    await Promise.all(streams.map((s) => s.until(() => s.body.includes(':'))));
+    assert.equal(threads(), before);
+    await g.ppost(`/v1/sessions/${id}/messages`, { content: 'to all' }, { token: alice });
+    await Promise.all(open.map((one) => new Promise((done) => {
+      const look = () => (one.text.includes('event: message') ? done() : one.res.once('data', look));
+      look();
+    })));
+    for (const one of open) one.res.destroy();
+    await Promise.all(streams.map((s) => s.close()));
+  });
+
+  it('jwks', async () => {
+    const r = await g.pget('/.well-known/jwks.json', { token: null });
+    assert.equal(r.json.keys.length, 1);
+    assert.ok(!r.text.includes('"d"'));
+  });
+});
