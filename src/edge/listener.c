@@ -21,8 +21,9 @@
 #include "edge/selftest.h"
 
 #define PATH "/ws"
-#define START_WAIT_S 10       /* for workers to start, for the lobby to stand */
-#define WAITING_MAX 2048      /* sockets without a complete request head */
+#define START_WAIT_S 10 /* for workers to start, for the lobby to stand */
+#define WAITING_MAX                                                                                \
+    8192 /* sockets without a complete request head; everybody may come back at once */
 #define POLITE_PER_SECOND 100 /* refusals by limits that are told in a hello_error */
 #define RETRY_FIELD "Retry-After: 5\r\n"
 
@@ -366,7 +367,7 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
     option(&o, "max_request_size", head);
     option(&o, "tcp_nodelay", "1");
     option(&o, "enable_keep_alive", "no");
-    option(&o, "listen_backlog", "1024");
+    option(&o, "listen_backlog", "4096");
     option(&o, "connection_queue", "128");
     option(&o, "access_control_allow_methods", "");
     option(&o, "access_control_allow_origin", "");

@@ -180,6 +180,7 @@ void load_close(struct lc *c)
 static size_t frames(struct lc *c)
 {
     size_t at = 0;
+    const unsigned char *const base = c->in;
     while (c->in_n - at >= 2 && c->fd >= 0) {
         const unsigned char *p = c->in + at;
         size_t h = 2;
@@ -200,6 +201,9 @@ static size_t frames(struct lc *c)
         at += h + (size_t)n;
         if ((p[0] & 15) == 1) {
             c->on_text(c, (const char *)p + h, (size_t)n);
+            if (c->in != base) {
+                return 0; /* closed, perhaps connected anew */
+            }
         } else if ((p[0] & 15) == 8) {
             c->closed = true;
             c->close_code = n >= 2 ? (unsigned short)(p[h] << 8 | p[h + 1]) : 0;
@@ -230,7 +234,7 @@ static void take(struct lc *c)
         c->on_open(c);
     }
     used = frames(c);
-    if (c->fd >= 0) {
+    if (c->fd >= 0 && used) {
         memmove(c->in, c->in + used, c->in_n - used);
         c->in_n -= used;
     }

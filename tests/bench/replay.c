@@ -72,7 +72,7 @@ static void fill_sessions(struct bench *b, int sessions, int events)
         load_connect(&conns[i], &b->client);
     }
     if (!load_run(&r.all_ready, 60000000)) {
-        load_die("replay: no sessions");
+        load_die("replay: %d of %d sessions", r.ready, sessions);
     }
     for (int i = 0; i < sessions; i++) {
         load_close(&conns[i]);
@@ -94,7 +94,7 @@ static void resume_text(struct lc *c, const char *text, size_t n)
     } else if (load_has(text, n < 30 ? n : 30, "\"replay_end\"")) {
         lat_add(&r.lat, load_now_us() - r.start);
         r.all_done = ++r.done == r.wanted_done;
-    } else if (load_has(text, n, "error")) {
+    } else if (load_has(text, n < 30 ? n : 30, "error\"")) {
         load_die("resume: %.*s", (int)n, text);
     }
     (void)c;
