@@ -1,6 +1,7 @@
 -- Schema version 1. Run in one transaction with PRAGMA user_version; never edited after a release.
 
--- Facts about the database itself: 'epoch' is the random id of this log.
+-- Facts about the database itself: 'epoch' is the random id of this log; 'ids_upto' is the seq up
+-- to which the table ids is complete.
 CREATE TABLE meta(
     key TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -39,11 +40,19 @@ CREATE TABLE events(
     sid INTEGER NOT NULL,
     cursor INTEGER NOT NULL,
     hash BLOB NOT NULL,
-    idkey BLOB,                      -- of the id the sender chose; NULL: none
+    idkey BLOB,                      -- 16 bytes, of the id the sender chose; NULL: none
     body BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX events_cursor ON events(sid, cursor);
-CREATE UNIQUE INDEX events_idkey ON events(sid, idkey) WHERE idkey IS NOT NULL;
+
+-- Which event an id stands for; key is the first eight bytes of its idkey, big-endian. Filled from
+-- the log some time after the event (see src/store/ids.h).
+CREATE TABLE ids(
+    sid INTEGER NOT NULL,
+    key INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    PRIMARY KEY(sid, key)
+) STRICT, WITHOUT ROWID;
 
 -- Turns that have not ended, and dead ones.
 CREATE TABLE turns(

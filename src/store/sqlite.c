@@ -187,7 +187,11 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
             return eg_db_map(rc);
         }
     }
-    return EG_OK;
+    e = eg_sq_ids_load(s);
+    if (e != EG_OK) {
+        (void)snprintf(why, why_size, "%s", s->why);
+    }
+    return e;
 }
 
 enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why, size_t why_size)
@@ -253,6 +257,7 @@ void eg_sqlite_close(struct eg_storage *base)
     if (s->lock_fd >= 0) {
         (void)close(s->lock_fd);
     }
+    eg_ids_free(&s->ids);
     free(s->seen);
     free(s);
 }

@@ -5,6 +5,7 @@
 #define EG_STORE_SQLITE_INT_H
 
 #include "store/db.h"
+#include "store/ids.h"
 #include "store/sqlite.h"
 
 /* X(name, SQL): prepared once at opening. */
@@ -21,7 +22,8 @@
                   "h.state<>?1 ORDER BY h.turn LIMIT 1)"                                           \
                   " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
                   " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
-    X(EVENT_BY_IDKEY, "SELECT cursor, body FROM events WHERE sid=?1 AND idkey=?2")                 \
+    X(EVENT_OF_ID, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2 AND idkey=?3")      \
+    X(ID_GET, "SELECT cursor FROM ids WHERE sid=?1 AND key=?2")                                    \
     X(EVENT_GET, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2")                     \
     X(EVENT_HASH, "SELECT hash FROM events WHERE sid=?1 AND cursor=?2")                            \
     X(EVENTS, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor>=?2"                        \
@@ -40,7 +42,12 @@
       "bytes=?8,last_worker=?9 WHERE sid=?1")                                                      \
     X(SESSION_MOVE, "UPDATE sessions SET state=?2,active_hour=?3"                                  \
                     " WHERE sid=?1 AND (state<>?2 OR active_hour<>?3)")                            \
-    X(EVENT_APPEND, "INSERT INTO events(sid,cursor,hash,idkey,body) VALUES(?1,?2,?3,?4,?5)")       \
+    X(EVENT_APPEND,                                                                                \
+      "INSERT INTO events(seq,sid,cursor,hash,idkey,body) VALUES(?6,?1,?2,?3,?4,?5)")              \
+    X(ID_PUT, "INSERT OR REPLACE INTO ids(sid,key,cursor) VALUES(?1,?2,?3)")                       \
+    X(ID_DELETE, "DELETE FROM ids WHERE sid=?1 AND key=?2")                                        \
+    X(IDS_UPTO, "INSERT OR REPLACE INTO meta(key,value) VALUES('ids_upto',?1)")                    \
+    X(TRIM_IDS, "SELECT idkey FROM events WHERE sid=?1 AND cursor<=?2 AND idkey IS NOT NULL")      \
     X(TURN_PUT, "INSERT OR REPLACE INTO turns(sid,turn,state,attempt,created_ms,until_ms,worker,"  \
                 "error) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")                                          \
     X(TURN_DELETE, "DELETE FROM turns WHERE sid=?1 AND turn=?2")                                   \
@@ -83,6 +90,15 @@ struct eg_sqlite {
     int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
     int wal_base;
     struct eg_seen *seen;
+    struct eg_ids ids;
+    int64_t next_seq, next_seq_kept; /* of the next event; as of the last commit */
+    int appended;                    /* events of this transaction */
+    bool ids_merged;                 /* it merges the last of the frozen ids */
+    /* The id last looked for in this transaction and not found: appending it needs no second look.
+     */
+    bool absent;
+    int64_t absent_sid;
+    uint8_t absent_idkey[EG_IDKEY_BYTES];
     sqlite3_stmt *st[EG_ST_COUNT];
     char path[PATH_MAX];
     char why[EG_DB_WHY];
@@ -96,6 +112,63 @@ enum eg_err eg_sqlite_failed(struct eg_sqlite *s, const char *what, int rc);
 /* sqlite.c: closes everything, checkpointing unless dead. */
 void eg_sqlite_close(struct eg_storage *base);
 enum eg_err eg_sqlite_maintain(struct eg_storage *base);
+
+/* ---- sqlite_write.c: steps of the running transaction ---- */
+
+struct eg_sqlite *eg_sq_self(struct eg_storage *base);
+/* A statement ready to be bound; NULL when this transaction has failed already. */
+sqlite3_stmt *eg_sq_writing(struct eg_sqlite *s, enum eg_statement which);
+/* Runs a bound statement that gives no rows; a failure is latched. */
+void eg_sq_run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what);
+/* The first row: EG_OK (then read columns and reset), EG_ENOTFOUND, or a failure. */
+enum eg_err eg_sq_first(struct eg_sqlite *s, sqlite3_stmt *st, const char *what) EG_MUST;
+/* The row after the first; false at the end or on failure, which goes to *e. Resets. */
+bool eg_sq_next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum eg_err *e);
+
+/* ---- sqlite_read.c: the reads of struct eg_storage_ops ---- */
+
+enum eg_err eg_sq_session_by_id(struct eg_storage *base, struct eg_slice id,
+                                struct eg_session_row *out);
+enum eg_err eg_sq_session_by_sid(struct eg_storage *base, int64_t sid, struct eg_session_row *out);
+enum eg_err eg_sq_turns(struct eg_storage *base, int64_t sid, eg_turn_fn *fn, void *arg);
+enum eg_err eg_sq_turn_get(struct eg_storage *base, int64_t sid, uint64_t turn,
+                           struct eg_turn_row *out);
+enum eg_err eg_sq_open_turns(struct eg_storage *base, eg_open_turn_fn *fn, void *arg);
+enum eg_err eg_sq_event_by_idkey(struct eg_storage *base, int64_t sid, const uint8_t *idkey,
+                                 uint64_t *cursor, struct eg_bytes **body);
+enum eg_err eg_sq_event_get(struct eg_storage *base, int64_t sid, uint64_t cursor,
+                            struct eg_bytes **body);
+enum eg_err eg_sq_event_hash(struct eg_storage *base, int64_t sid, uint64_t cursor,
+                             uint8_t hash[EG_CHAIN_BYTES]);
+enum eg_err eg_sq_events(struct eg_storage *base, int64_t sid, uint64_t from, int max,
+                         eg_event_fn *fn, void *arg);
+enum eg_err eg_sq_ack_get(struct eg_storage *base, int64_t sid, struct eg_slice sub,
+                          uint64_t *cursor);
+enum eg_err eg_sq_count_open_sessions(struct eg_storage *base, struct eg_slice owner, int64_t *out);
+enum eg_err eg_sq_agents(struct eg_storage *base, eg_text_fn *fn, void *arg);
+enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg);
+enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37]);
+
+/* ---- sqlite_ids.c: the ids of senders (ids.h), in memory and in their table ---- */
+
+/* How many gather before they are merged into the table. Tests lower it. */
+extern uint32_t eg_sq_ids_gather;
+
+/* The idkey as the table's key. */
+int64_t eg_sq_ids_key(const uint8_t *idkey);
+/* At opening: reads from the log what the table lacks, and where the log ends. */
+enum eg_err eg_sq_ids_load(struct eg_sqlite *s) EG_MUST;
+/* Finds the event that idkey stands for: on EG_OK st[EVENT_OF_ID] stands on its row (cursor, body)
+ * and has to be reset. */
+enum eg_err eg_sq_ids_find(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey) EG_MUST;
+/* The event with this id was appended. */
+void eg_sq_ids_appended(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey, uint64_t cursor);
+/* The events of sid up to cursor `last` are about to be removed. */
+void eg_sq_ids_trim(struct eg_sqlite *s, int64_t sid, int64_t last);
+/* Before COMMIT: merges a few. */
+void eg_sq_ids_merge(struct eg_sqlite *s);
+/* After it. */
+void eg_sq_ids_committed(struct eg_sqlite *s);
 
 /*
  * sqlite_open.c. Makes the folder (0700) with the parents it lacks; takes DIR/lock; looks at the

@@ -13,11 +13,12 @@
  * the second.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "store/sqlite_int.h"
 
-static struct eg_sqlite *self(struct eg_storage *base)
+struct eg_sqlite *eg_sq_self(struct eg_storage *base)
 {
     return (struct eg_sqlite *)base;
 }
@@ -26,7 +27,7 @@ static struct eg_sqlite *self(struct eg_storage *base)
 
 static enum eg_err op_begin(struct eg_storage *base)
 {
-    struct eg_sqlite *s = self(base);
+    struct eg_sqlite *s = eg_sq_self(base);
     assert(!s->in_tx);
     if (s->dead) {
         return EG_EUNKNOWN;
@@ -38,18 +39,23 @@ static enum eg_err op_begin(struct eg_storage *base)
     }
     s->err = EG_OK;
     s->in_tx = true;
+    s->appended = 0;
+    s->absent = false;
     return EG_OK;
 }
 
 static void op_rollback(struct eg_storage *base)
 {
-    struct eg_sqlite *s = self(base);
+    struct eg_sqlite *s = eg_sq_self(base);
     if (!s->in_tx) {
         return;
     }
     s->in_tx = false;
     s->err = EG_OK;
     memset(s->seen, 0, EG_SEEN_SLOTS * sizeof(*s->seen));
+    eg_ids_undo(&s->ids);
+    s->ids_merged = false;
+    s->next_seq = s->next_seq_kept;
     if (!sqlite3_get_autocommit(s->db)) { /* some failures have rolled back already */
         (void)sqlite3_step(s->st[EG_ST_ROLLBACK]);
         (void)sqlite3_reset(s->st[EG_ST_ROLLBACK]);
@@ -67,14 +73,16 @@ static enum eg_err commit_error(int rc)
 
 static enum eg_err op_commit(struct eg_storage *base)
 {
-    struct eg_sqlite *s = self(base);
+    struct eg_sqlite *s = eg_sq_self(base);
     assert(s->in_tx);
+    eg_sq_ids_merge(s);
     enum eg_err e = s->err;
     if (e == EG_OK) {
         int rc = sqlite3_step(s->st[EG_ST_COMMIT]);
         (void)sqlite3_reset(s->st[EG_ST_COMMIT]);
         if (rc == SQLITE_DONE) {
             s->in_tx = false;
+            eg_sq_ids_committed(s);
             return EG_OK;
         }
         (void)eg_sqlite_failed(s, "commit", rc);
@@ -87,8 +95,7 @@ static enum eg_err op_commit(struct eg_storage *base)
 
 /* ---- steps ---- */
 
-/* A statement ready to be bound; NULL when this transaction has failed already. */
-static sqlite3_stmt *writing(struct eg_sqlite *s, enum eg_statement which)
+sqlite3_stmt *eg_sq_writing(struct eg_sqlite *s, enum eg_statement which)
 {
     assert(s->in_tx);
     return s->err == EG_OK ? s->st[which] : NULL;
@@ -108,8 +115,7 @@ static enum eg_err latch(struct eg_sqlite *s, const char *what, int rc)
     return e;
 }
 
-/* Runs a bound statement that gives no rows. */
-static void run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
+void eg_sq_run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
 {
     int rc = sqlite3_step(st);
     if (rc != SQLITE_DONE) {
@@ -118,8 +124,7 @@ static void run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
     (void)sqlite3_reset(st);
 }
 
-/* The first row: EG_OK (then read columns and reset), EG_ENOTFOUND, or a failure. */
-static enum eg_err first(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
+enum eg_err eg_sq_first(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
 {
     if (s->in_tx && s->err != EG_OK) {
         return s->err;
@@ -133,8 +138,7 @@ static enum eg_err first(struct eg_sqlite *s, sqlite3_stmt *st, const char *what
     return e;
 }
 
-/* The row after the first; false at the end or on failure, which goes to *e. Resets. */
-static bool next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum eg_err *e)
+bool eg_sq_next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum eg_err *e)
 {
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW) {
@@ -143,234 +147,6 @@ static bool next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum e
     *e = rc == SQLITE_DONE ? EG_OK : latch(s, what, rc);
     (void)sqlite3_reset(st);
     return false;
-}
-
-/* ---- reads ---- */
-
-static enum eg_err read_session(struct eg_sqlite *s, sqlite3_stmt *st, struct eg_session_row *out)
-{
-    enum eg_err e = first(s, st, "read session");
-    if (e == EG_OK) {
-        eg_db_session(st, out);
-        (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-static enum eg_err op_session_by_id(struct eg_storage *base, struct eg_slice id,
-                                    struct eg_session_row *out)
-{
-    struct eg_sqlite *s = self(base);
-    eg_db_bind(s->st[EG_ST_SESSION_BY_ID], 1, id);
-    return read_session(s, s->st[EG_ST_SESSION_BY_ID], out);
-}
-
-static enum eg_err op_session_by_sid(struct eg_storage *base, int64_t sid,
-                                     struct eg_session_row *out)
-{
-    struct eg_sqlite *s = self(base);
-    (void)sqlite3_bind_int64(s->st[EG_ST_SESSION_BY_SID], 1, sid);
-    return read_session(s, s->st[EG_ST_SESSION_BY_SID], out);
-}
-
-static enum eg_err op_turns(struct eg_storage *base, int64_t sid, eg_turn_fn *fn, void *arg)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_TURNS];
-    struct eg_turn_row row;
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int(st, 2, EG_TURN_DEAD);
-    enum eg_err e = first(s, st, "read turns");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            eg_db_turn(st, &row);
-            fn(arg, &row);
-        } while (next(s, st, "read turns", &e));
-    }
-    return e;
-}
-
-static enum eg_err op_turn_get(struct eg_storage *base, int64_t sid, uint64_t turn,
-                               struct eg_turn_row *out)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_TURN_GET];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)turn);
-    enum eg_err e = first(s, st, "read turn");
-    if (e == EG_OK) {
-        eg_db_turn(st, out);
-        (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-static enum eg_err op_open_turns(struct eg_storage *base, eg_open_turn_fn *fn, void *arg)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_OPEN_TURNS];
-    char agent[EG_ID_MAX + 1];
-    (void)sqlite3_bind_int(st, 1, EG_TURN_DEAD);
-    enum eg_err e = first(s, st, "read open turns");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            eg_db_text(st, 1, agent, sizeof(agent));
-            fn(arg, sqlite3_column_int64(st, 0), agent,
-               (enum eg_turn_state)sqlite3_column_int(st, 2));
-        } while (next(s, st, "read open turns", &e));
-    }
-    return e;
-}
-
-/* The event that a bound statement (cursor, body) finds. cursor may be NULL. */
-static enum eg_err read_event(struct eg_sqlite *s, sqlite3_stmt *st, uint64_t *cursor,
-                              struct eg_bytes **body)
-{
-    enum eg_err e = first(s, st, "read event");
-    if (e != EG_OK) {
-        return e;
-    }
-    if (cursor != NULL) {
-        *cursor = (uint64_t)sqlite3_column_int64(st, 0);
-    }
-    struct eg_slice b = eg_db_blob(st, 1);
-    *body = eg_bytes_copy(b.p, b.n);
-    (void)sqlite3_reset(st);
-    return *body != NULL ? EG_OK : EG_ENOMEM;
-}
-
-static enum eg_err op_event_by_idkey(struct eg_storage *base, int64_t sid, const uint8_t *idkey,
-                                     uint64_t *cursor, struct eg_bytes **body)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_BY_IDKEY];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_blob(st, 2, idkey, EG_IDKEY_BYTES, SQLITE_STATIC);
-    return read_event(s, st, cursor, body);
-}
-
-static enum eg_err op_event_get(struct eg_storage *base, int64_t sid, uint64_t cursor,
-                                struct eg_bytes **body)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_GET];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
-    return read_event(s, st, NULL, body);
-}
-
-static enum eg_err op_event_hash(struct eg_storage *base, int64_t sid, uint64_t cursor,
-                                 uint8_t hash[EG_CHAIN_BYTES])
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_HASH];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
-    enum eg_err e = first(s, st, "read hash");
-    if (e == EG_OK) {
-        struct eg_slice h = eg_db_blob(st, 0);
-        if (h.n == EG_CHAIN_BYTES) {
-            memcpy(hash, h.p, EG_CHAIN_BYTES);
-        } else {
-            e = EG_ECORRUPT;
-        }
-        (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-static enum eg_err op_events(struct eg_storage *base, int64_t sid, uint64_t from, int max,
-                             eg_event_fn *fn, void *arg)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENTS];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)from);
-    (void)sqlite3_bind_int(st, 3, max > 0 ? max : 0);
-    enum eg_err e = first(s, st, "read events");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            fn(arg, (uint64_t)sqlite3_column_int64(st, 0), eg_db_blob(st, 1));
-        } while (next(s, st, "read events", &e));
-    }
-    return e;
-}
-
-static enum eg_err op_ack_get(struct eg_storage *base, int64_t sid, struct eg_slice sub,
-                              uint64_t *cursor)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_ACK_GET];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    eg_db_bind(st, 2, sub);
-    enum eg_err e = first(s, st, "read ack");
-    if (e == EG_OK) {
-        *cursor = (uint64_t)sqlite3_column_int64(st, 0);
-        (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-static enum eg_err op_count_open_sessions(struct eg_storage *base, struct eg_slice owner,
-                                          int64_t *out)
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_COUNT_OPEN];
-    eg_db_bind(st, 1, owner);
-    (void)sqlite3_bind_int(st, 2, EG_SESSION_OPEN);
-    enum eg_err e = first(s, st, "count sessions");
-    if (e == EG_OK) {
-        *out = sqlite3_column_int64(st, 0);
-        (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-static enum eg_err read_texts(struct eg_sqlite *s, sqlite3_stmt *st, eg_text_fn *fn, void *arg)
-{
-    char text[EG_ID_MAX + 8];
-    enum eg_err e = first(s, st, "read list");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            eg_db_text(st, 0, text, sizeof(text));
-            fn(arg, text, sqlite3_column_int64(st, 1));
-        } while (next(s, st, "read list", &e));
-    }
-    return e;
-}
-
-static enum eg_err op_agents(struct eg_storage *base, eg_text_fn *fn, void *arg)
-{
-    return read_texts(self(base), self(base)->st[EG_ST_AGENTS], fn, arg);
-}
-
-static enum eg_err op_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg)
-{
-    return read_texts(self(base), self(base)->st[EG_ST_REVOKED], fn, arg);
-}
-
-static enum eg_err op_epoch(struct eg_storage *base, char out[37])
-{
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EPOCH];
-    enum eg_err e = first(s, st, "read epoch");
-    if (e == EG_OK) {
-        eg_db_text(st, 0, out, 37);
-        (void)sqlite3_reset(st);
-    }
-    return e;
 }
 
 /* ---- writes ---- */
@@ -394,8 +170,8 @@ static void bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be
 
 static void op_session_insert(struct eg_storage *base, struct eg_session_row *row)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_SESSION_INSERT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_SESSION_INSERT);
     if (st == NULL) {
         return;
     }
@@ -413,7 +189,7 @@ static void op_session_insert(struct eg_storage *base, struct eg_session_row *ro
     (void)sqlite3_bind_int64(st, 12, row->closed_ms);
     (void)sqlite3_bind_int64(st, 13, row->bytes);
     eg_db_bind(st, 14, eg_slice_cstr(row->last_worker));
-    run(s, st, "insert session");
+    eg_sq_run(s, st, "insert session");
     if (s->err == EG_OK) {
         row->sid = sqlite3_last_insert_rowid(s->db);
         *seen_slot(s, row->sid) =
@@ -426,7 +202,7 @@ static void move_session(struct eg_sqlite *s, const struct eg_session_row *row)
 {
     struct eg_seen now = {row->sid, hour_of(row->updated_ms), (int)row->state};
     struct eg_seen *slot = seen_slot(s, row->sid);
-    sqlite3_stmt *st = writing(s, EG_ST_SESSION_MOVE);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_SESSION_MOVE);
     if (st == NULL ||
         (slot->sid == now.sid && slot->hour == now.hour && slot->state == now.state)) {
         return;
@@ -434,14 +210,14 @@ static void move_session(struct eg_sqlite *s, const struct eg_session_row *row)
     (void)sqlite3_bind_int64(st, 1, row->sid);
     (void)sqlite3_bind_int(st, 2, now.state);
     (void)sqlite3_bind_int64(st, 3, now.hour);
-    run(s, st, "update session");
+    eg_sq_run(s, st, "update session");
     *slot = now;
 }
 
 static void op_session_update(struct eg_storage *base, const struct eg_session_row *row)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_SESSION_UPDATE);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_SESSION_UPDATE);
     if (st == NULL) {
         return;
     }
@@ -454,7 +230,7 @@ static void op_session_update(struct eg_storage *base, const struct eg_session_r
     (void)sqlite3_bind_int64(st, 7, row->closed_ms);
     (void)sqlite3_bind_int64(st, 8, row->bytes);
     eg_db_bind(st, 9, eg_slice_cstr(row->last_worker));
-    run(s, st, "update session");
+    eg_sq_run(s, st, "update session");
     if (s->err == EG_OK && sqlite3_changes(s->db) != 1) {
         s->err = EG_ENOTFOUND;
         return;
@@ -462,10 +238,26 @@ static void op_session_update(struct eg_storage *base, const struct eg_session_r
     move_session(s, row);
 }
 
+/* An id may be used once; the core has mostly just asked. Latches EG_EEXISTS. */
+static void check_id(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey)
+{
+    if (s->absent && s->absent_sid == sid && memcmp(s->absent_idkey, idkey, EG_IDKEY_BYTES) == 0) {
+        return;
+    }
+    if (eg_sq_ids_find(s, sid, idkey) == EG_OK) {
+        (void)sqlite3_reset(s->st[EG_ST_EVENT_OF_ID]);
+        (void)snprintf(s->why, sizeof(s->why), "append event: the id is in use");
+        s->err = EG_EEXISTS;
+    }
+}
+
 static void op_event_append(struct eg_storage *base, const struct eg_event_row *row)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_EVENT_APPEND);
+    struct eg_sqlite *s = eg_sq_self(base);
+    if (eg_sq_writing(s, EG_ST_EVENT_APPEND) != NULL && row->idkey != NULL) {
+        check_id(s, row->sid, row->idkey);
+    }
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_EVENT_APPEND);
     if (st == NULL) {
         return;
     }
@@ -479,13 +271,19 @@ static void op_event_append(struct eg_storage *base, const struct eg_event_row *
     }
     (void)sqlite3_bind_blob64(st, 5, row->body.n > 0 ? row->body.p : "", row->body.n,
                               SQLITE_STATIC);
-    run(s, st, "append event");
+    (void)sqlite3_bind_int64(st, 6, s->next_seq);
+    eg_sq_run(s, st, "append event");
+    s->next_seq++;
+    s->appended++;
+    if (row->idkey != NULL) {
+        eg_sq_ids_appended(s, row->sid, row->idkey, row->cursor);
+    }
 }
 
 static void op_turn_put(struct eg_storage *base, const struct eg_turn_row *row)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_TURN_PUT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TURN_PUT);
     if (st == NULL) {
         return;
     }
@@ -497,74 +295,74 @@ static void op_turn_put(struct eg_storage *base, const struct eg_turn_row *row)
     (void)sqlite3_bind_int64(st, 6, row->until_ms);
     eg_db_bind(st, 7, eg_slice_cstr(row->worker));
     eg_db_bind(st, 8, eg_slice_cstr(row->error));
-    run(s, st, "put turn");
+    eg_sq_run(s, st, "put turn");
 }
 
 static void op_turn_delete(struct eg_storage *base, int64_t sid, uint64_t turn)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_TURN_DELETE);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TURN_DELETE);
     if (st == NULL) {
         return;
     }
     (void)sqlite3_bind_int64(st, 1, sid);
     (void)sqlite3_bind_int64(st, 2, (int64_t)turn);
-    run(s, st, "delete turn");
+    eg_sq_run(s, st, "delete turn");
 }
 
 static void op_ack_put(struct eg_storage *base, int64_t sid, struct eg_slice sub, uint64_t cursor)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_ACK_PUT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_ACK_PUT);
     if (st == NULL) {
         return;
     }
     (void)sqlite3_bind_int64(st, 1, sid);
     eg_db_bind(st, 2, sub);
     (void)sqlite3_bind_int64(st, 3, (int64_t)cursor);
-    run(s, st, "put ack");
+    eg_sq_run(s, st, "put ack");
 }
 
 static void op_agent_put(struct eg_storage *base, struct eg_slice id, int64_t created_ms)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_AGENT_PUT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_AGENT_PUT);
     if (st == NULL) {
         return;
     }
     eg_db_bind(st, 1, id);
     (void)sqlite3_bind_int64(st, 2, created_ms);
-    run(s, st, "put agent");
+    eg_sq_run(s, st, "put agent");
 }
 
 static void op_agent_delete(struct eg_storage *base, struct eg_slice id)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_AGENT_DELETE);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_AGENT_DELETE);
     if (st == NULL) {
         return;
     }
     eg_db_bind(st, 1, id);
-    run(s, st, "delete agent");
+    eg_sq_run(s, st, "delete agent");
 }
 
 static void op_revoke(struct eg_storage *base, const char *what, int64_t until_ms)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_REVOKE);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_REVOKE);
     if (st == NULL) {
         return;
     }
     eg_db_bind(st, 1, eg_slice_cstr(what));
     (void)sqlite3_bind_int64(st, 2, until_ms);
-    run(s, st, "revoke");
+    eg_sq_run(s, st, "revoke");
 }
 
 static void op_audit(struct eg_storage *base, int64_t at_ms, struct eg_slice who,
                      struct eg_slice from, struct eg_slice action, struct eg_slice detail)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_AUDIT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_AUDIT);
     if (st == NULL) {
         return;
     }
@@ -573,14 +371,14 @@ static void op_audit(struct eg_storage *base, int64_t at_ms, struct eg_slice who
     eg_db_bind(st, 3, from);
     eg_db_bind(st, 4, action);
     eg_db_bind(st, 5, detail);
-    run(s, st, "audit");
+    eg_sq_run(s, st, "audit");
 }
 
 static void op_events_trim(struct eg_storage *base, int64_t sid, uint64_t before, int max,
                            int *removed, int64_t *removed_bytes)
 {
-    struct eg_sqlite *s = self(base);
-    sqlite3_stmt *st = writing(s, EG_ST_TRIM_COUNT);
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TRIM_COUNT);
     *removed = 0;
     *removed_bytes = 0;
     if (st == NULL) {
@@ -589,7 +387,7 @@ static void op_events_trim(struct eg_storage *base, int64_t sid, uint64_t before
     (void)sqlite3_bind_int64(st, 1, sid);
     (void)sqlite3_bind_int64(st, 2, (int64_t)before);
     (void)sqlite3_bind_int(st, 3, max > 0 ? max : 0);
-    if (first(s, st, "trim events") != EG_OK) {
+    if (eg_sq_first(s, st, "trim events") != EG_OK) {
         return;
     }
     int count = sqlite3_column_int(st, 0);
@@ -599,10 +397,14 @@ static void op_events_trim(struct eg_storage *base, int64_t sid, uint64_t before
     if (count == 0) {
         return;
     }
-    st = s->st[EG_ST_TRIM];
+    eg_sq_ids_trim(s, sid, last);
+    st = eg_sq_writing(s, EG_ST_TRIM);
+    if (st == NULL) {
+        return;
+    }
     (void)sqlite3_bind_int64(st, 1, sid);
     (void)sqlite3_bind_int64(st, 2, last);
-    run(s, st, "trim events");
+    eg_sq_run(s, st, "trim events");
     if (s->err == EG_OK) {
         *removed = count;
         *removed_bytes = bytes;
@@ -613,14 +415,14 @@ static void op_session_delete(struct eg_storage *base, int64_t sid)
 {
     static const enum eg_statement steps[] = {EG_ST_TURNS_DELETE, EG_ST_ACKS_DELETE,
                                               EG_ST_SESSION_DELETE};
-    struct eg_sqlite *s = self(base);
+    struct eg_sqlite *s = eg_sq_self(base);
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-        sqlite3_stmt *st = writing(s, steps[i]);
+        sqlite3_stmt *st = eg_sq_writing(s, steps[i]);
         if (st == NULL) {
             return;
         }
         (void)sqlite3_bind_int64(st, 1, sid);
-        run(s, st, "delete session");
+        eg_sq_run(s, st, "delete session");
     }
     seen_slot(s, sid)->sid = 0;
 }
@@ -634,20 +436,20 @@ const struct eg_storage_ops eg_sqlite_write_ops = {
     .maintain = eg_sqlite_maintain,
     .checkpoint = eg_sqlite_checkpoint,
     .why = eg_sqlite_why,
-    .session_by_id = op_session_by_id,
-    .session_by_sid = op_session_by_sid,
-    .turns = op_turns,
-    .turn_get = op_turn_get,
-    .open_turns = op_open_turns,
-    .event_by_idkey = op_event_by_idkey,
-    .event_get = op_event_get,
-    .event_hash = op_event_hash,
-    .events = op_events,
-    .ack_get = op_ack_get,
-    .count_open_sessions = op_count_open_sessions,
-    .agents = op_agents,
-    .revoked = op_revoked,
-    .epoch = op_epoch,
+    .session_by_id = eg_sq_session_by_id,
+    .session_by_sid = eg_sq_session_by_sid,
+    .turns = eg_sq_turns,
+    .turn_get = eg_sq_turn_get,
+    .open_turns = eg_sq_open_turns,
+    .event_by_idkey = eg_sq_event_by_idkey,
+    .event_get = eg_sq_event_get,
+    .event_hash = eg_sq_event_hash,
+    .events = eg_sq_events,
+    .ack_get = eg_sq_ack_get,
+    .count_open_sessions = eg_sq_count_open_sessions,
+    .agents = eg_sq_agents,
+    .revoked = eg_sq_revoked,
+    .epoch = eg_sq_epoch,
     .session_insert = op_session_insert,
     .session_update = op_session_update,
     .event_append = op_event_append,

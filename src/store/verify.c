@@ -486,6 +486,13 @@ enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *
     if (e == EG_OK) {
         e = how->session != NULL ? check_one(&c) : check_all(&c);
     }
+    if (e == EG_OK && how->deep && how->session == NULL) {
+        e = eg_db_verify_ids(db, path, how, out, why, why_size);
+        if (e == EG_ECORRUPT) {
+            fault(&c, "ids: cannot be read: %s", why);
+            e = EG_OK;
+        }
+    }
     for (int i = 0; i < ST_COUNT; i++) {
         (void)sqlite3_finalize(c.st[i]);
     }

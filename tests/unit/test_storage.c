@@ -9,6 +9,7 @@
 
 #include "../lib/memstore.h"
 #include "../lib/storefix.h"
+#include "store/sqlite_int.h"
 
 struct fix {
     struct eg_storage *s;
@@ -16,10 +17,13 @@ struct fix {
     char dir[64];
 };
 
-static void fix_open(struct fix *f, bool memory)
+enum kind { MEMORY, SQLITE, MERGING /* SQLite that merges its ids all the time */ };
+
+static void fix_open(struct fix *f, enum kind kind)
 {
-    f->memory = memory;
-    if (memory) {
+    f->memory = kind == MEMORY;
+    eg_sq_ids_gather = kind == MERGING ? 3 : 32768;
+    if (f->memory) {
         f->s = memstore_new("01890000-0000-7000-8000-000000000000");
     } else {
         scratch_make(f->dir);
@@ -38,10 +42,26 @@ static void fix_reopen(struct fix *f)
     }
 }
 
+static void told(void *arg, const char *text)
+{
+    (void)arg;
+    cr_log_error("%s", text);
+}
+
 static void fix_close(struct fix *f)
 {
     store_close(f->s);
     if (!f->memory) {
+        struct eg_check_result out;
+        char why[256] = "";
+        sqlite3 *db = NULL;
+        const struct eg_verify how = {.deep = true, .fault = told};
+        memset(&out, 0, sizeof(out));
+        cr_assert_eq(
+            eg_db_open_ro(scratch_path(f->dir, "ebbgate.db"), false, &db, why, sizeof(why)), EG_OK);
+        cr_assert_eq(eg_db_verify_ids(db, f->dir, &how, &out, why, sizeof(why)), EG_OK, "%s", why);
+        (void)sqlite3_close(db);
+        cr_assert_eq(out.faults, 0, "ids and log differ");
         scratch_drop(f->dir);
     }
 }
@@ -52,14 +72,21 @@ static void fix_close(struct fix *f)
     Test(storage_memory, name)                                                                     \
     {                                                                                              \
         struct fix f;                                                                              \
-        fix_open(&f, true);                                                                        \
+        fix_open(&f, MEMORY);                                                                      \
         name(&f);                                                                                  \
         fix_close(&f);                                                                             \
     }                                                                                              \
     Test(storage_sqlite, name)                                                                     \
     {                                                                                              \
         struct fix f;                                                                              \
-        fix_open(&f, false);                                                                       \
+        fix_open(&f, SQLITE);                                                                      \
+        name(&f);                                                                                  \
+        fix_close(&f);                                                                             \
+    }                                                                                              \
+    Test(storage_merging, name)                                                                    \
+    {                                                                                              \
+        struct fix f;                                                                              \
+        fix_open(&f, MERGING);                                                                     \
         name(&f);                                                                                  \
         fix_close(&f);                                                                             \
     }                                                                                              \
@@ -534,6 +561,124 @@ CONTRACT(a_transaction_without_writes_commits)
     }
 }
 
+/* The longer way of an id: gathered, frozen, merged, read again after restarts, trimmed. */
+CONTRACT(ids_are_remembered_as_long_as_their_events)
+{
+    char key[17];
+    struct eg_bytes *body = NULL;
+    uint64_t cursor = 0;
+    int removed = 0;
+    int64_t bytes = 0;
+    store_begin(f->s);
+    struct eg_session_row a = store_session(f->s, "a");
+    struct eg_session_row b = store_session(f->s, "b");
+    store_commit(f->s);
+    for (uint64_t i = 1; i <= 200; i++) {
+        (void)snprintf(key, sizeof(key), "%08x--------", (unsigned)(i * 2654435761u));
+        store_begin(f->s);
+        append(f, a.sid, i, key, "a", 1);
+        append(f, b.sid, i, i % 2 == 0 ? key : NULL, "b", 1);
+        if (i % 7 == 0) { /* lost, and sent again */
+            OPS(f)->rollback(f->s);
+            store_begin(f->s);
+            append(f, a.sid, i, key, "a", 1);
+            append(f, b.sid, i, i % 2 == 0 ? key : NULL, "b", 1);
+        }
+        store_commit(f->s);
+        if (i % 45 == 0) {
+            fix_reopen(f);
+        }
+    }
+    store_begin(f->s);
+    OPS(f)->events_trim(f->s, a.sid, 150, 1000, &removed, &bytes);
+    OPS(f)->rollback(f->s);
+    store_begin(f->s);
+    OPS(f)->events_trim(f->s, a.sid, 120, 1000, &removed, &bytes);
+    store_commit(f->s);
+    for (uint64_t i = 1; i <= 200; i++) {
+        (void)snprintf(key, sizeof(key), "%08x--------", (unsigned)(i * 2654435761u));
+        const uint8_t *k = (const uint8_t *)key;
+        enum eg_err e = OPS(f)->event_by_idkey(f->s, a.sid, k, &cursor, &body);
+        cr_assert_eq(e, i < 120 ? EG_ENOTFOUND : EG_OK, "a %llu: %d", (unsigned long long)i,
+                     (int)e);
+        if (e == EG_OK) {
+            cr_assert_eq(cursor, i);
+            eg_bytes_unref(body);
+        }
+        e = OPS(f)->event_by_idkey(f->s, b.sid, k, &cursor, &body);
+        cr_assert_eq(e, i % 2 == 0 ? EG_OK : EG_ENOTFOUND, "b %llu: %d", (unsigned long long)i,
+                     (int)e);
+        if (e == EG_OK) {
+            cr_assert_eq(cursor, i);
+            eg_bytes_unref(body);
+        }
+    }
+    /* A trimmed event's id may be used again; a kept one's not. */
+    (void)snprintf(key, sizeof(key), "%08x--------", 5 * 2654435761u);
+    store_begin(f->s);
+    append(f, a.sid, 201, key, "again", 5);
+    store_commit(f->s);
+    cr_assert_eq(OPS(f)->event_by_idkey(f->s, a.sid, (const uint8_t *)key, &cursor, &body), EG_OK);
+    cr_assert_eq(cursor, 201);
+    eg_bytes_unref(body);
+    (void)snprintf(key, sizeof(key), "%08x--------", (unsigned)(130 * 2654435761u));
+    store_begin(f->s);
+    append(f, a.sid, 202, key, "no", 2);
+    cr_assert_eq(OPS(f)->commit(f->s), EG_EEXISTS);
+}
+
+/* Two ids that begin with the same eight bytes are two ids. */
+CONTRACT(ids_are_compared_whole)
+{
+    struct eg_bytes *body = NULL;
+    uint64_t cursor = 0;
+    store_begin(f->s);
+    struct eg_session_row a = store_session(f->s, "a");
+    append(f, a.sid, 1, "samesame-one----", "1", 1);
+    store_commit(f->s);
+    cr_assert_eq(
+        OPS(f)->event_by_idkey(f->s, a.sid, (const uint8_t *)"samesame-two----", &cursor, &body),
+        EG_ENOTFOUND);
+    cr_assert_eq(
+        OPS(f)->event_by_idkey(f->s, a.sid, (const uint8_t *)"samesame-one----", &cursor, &body),
+        EG_OK);
+    cr_assert_eq(cursor, 1);
+    eg_bytes_unref(body);
+}
+
+/* Numbers of removed events are not given out again below what the ids cover. */
+CONTRACT(ids_after_the_newest_events_were_removed_are_kept)
+{
+    char key[17];
+    struct eg_bytes *body = NULL;
+    uint64_t cursor = 0;
+    int removed = 0;
+    int64_t bytes = 0;
+    store_begin(f->s);
+    struct eg_session_row a = store_session(f->s, "a");
+    struct eg_session_row b = store_session(f->s, "b");
+    store_commit(f->s);
+    for (uint64_t i = 1; i <= 60; i++) {
+        (void)snprintf(key, sizeof(key), "x%015llu", (unsigned long long)i);
+        store_begin(f->s);
+        append(f, a.sid, i, key, "a", 1);
+        store_commit(f->s);
+    }
+    store_begin(f->s);
+    OPS(f)->events_trim(f->s, a.sid, 61, 100, &removed, &bytes);
+    cr_assert_eq(removed, 60);
+    store_commit(f->s);
+    fix_reopen(f);
+    store_begin(f->s);
+    append(f, b.sid, 1, "0123456789abcdef", "b", 1);
+    store_commit(f->s);
+    fix_reopen(f);
+    cr_assert_eq(
+        OPS(f)->event_by_idkey(f->s, b.sid, (const uint8_t *)"0123456789abcdef", &cursor, &body),
+        EG_OK);
+    eg_bytes_unref(body);
+}
+
 /* ---- both, side by side ---- */
 
 struct pair {
@@ -566,7 +711,7 @@ static void random_write(struct pair *p)
     key[3] = (char)('a' + pick(p, 26));
     key[5] = (char)('a' + pick(p, 26));
     int64_t made[2] = {0, 0};
-    uint64_t cursor = p->cursor[which] + (pick(p, 50) == 0 ? 0 : 1);
+    uint64_t cursor = p->cursor[which] + (pick(p, 50) == 0 && p->cursor[which] > 0 ? 0 : 1);
     for (int i = 0; i < 2; i++) {
         struct fix *f = &p->f[i];
         struct eg_session_row row = {.sid = sid, .oldest = 1 + value % 3, .cursor = cursor};
@@ -645,10 +790,10 @@ static void dump(struct fix *f, const struct pair *p, struct seen *out)
 Test(storage_both, random_histories_read_the_same)
 {
     static struct seen seen[2];
-    for (unsigned seed = 1; seed <= 5; seed++) {
+    for (unsigned seed = 1; seed <= 8; seed++) {
         struct pair p = {.random = seed};
-        fix_open(&p.f[0], true);
-        fix_open(&p.f[1], false);
+        fix_open(&p.f[0], MEMORY);
+        fix_open(&p.f[1], seed % 2 == 0 ? SQLITE : MERGING);
         for (int tx = 0; tx < 150; tx++) {
             struct pair before = p;
             int steps = 1 + (int)pick(&p, 12);

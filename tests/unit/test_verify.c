@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../lib/storefix.h"
+#include "store/sqlite_int.h"
 
 struct report {
     int n;
@@ -218,6 +219,47 @@ Test(verify, one_session_is_checked_alone)
                  EG_ENOTFOUND);
     cr_assert_neq(strstr(why, "none"), NULL);
     scratch_drop(dir);
+}
+
+/* The deep check compares the ids' table with the log. */
+Test(verify, ids_that_differ_from_the_log_are_found)
+{
+    static const struct {
+        const char *sql, *text;
+    } cases[] = {
+        {"DELETE FROM ids WHERE key=(SELECT min(key) FROM ids)", "the id is not known of event"},
+        {"UPDATE ids SET cursor=cursor+1 WHERE key=(SELECT min(key) FROM ids)",
+         "the id is not known of event"},
+        {"INSERT INTO ids VALUES(1,4711,3)", "an id is kept that is not that of event 3"},
+        {"INSERT INTO ids VALUES(77,4711,3)", "session number 77: an id is kept"},
+        {"UPDATE events SET idkey=x'00' WHERE seq=1", "a key of the wrong length at event 1"},
+    };
+    eg_sq_ids_gather = 8;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char dir[64];
+        struct report r;
+        scratch_make(dir);
+        struct eg_storage *s = store_must_open(dir);
+        struct eg_session_row row = store_filled(s, "s", 1, "x");
+        for (uint8_t n = 0; n < 60; n++) {
+            uint8_t idkey[EG_IDKEY_BYTES];
+            eg_idkey('m', EG_LIT("o"), (struct eg_slice){(const char *)&n, 1}, idkey);
+            store_begin(s);
+            store_event(s, &row, "x", idkey, STOREFIX_TIME);
+            s->ops->session_update(s, &row);
+            store_commit(s);
+        }
+        store_close(s);
+        cr_assert_gt(store_sql(dir, "SELECT count(*) FROM ids"), 40);
+        cr_assert_lt(store_sql(dir, "SELECT count(*) FROM ids"), 60, "some are in the log alone");
+        (void)verify(dir, NULL, true, &r);
+        cr_assert_eq(r.n, 0, "%s", r.text);
+        (void)store_sql(dir, cases[i].sql);
+        (void)verify(dir, NULL, true, &r);
+        cr_assert_geq(r.n, 1, "%s", cases[i].sql);
+        cr_assert_neq(strstr(r.text, cases[i].text), NULL, "%s: %s", cases[i].sql, r.text);
+        scratch_drop(dir);
+    }
 }
 
 /* Floor first, then events in steps, as the core does it: whole at every moment. */

@@ -1,0 +1,229 @@
+/*
+ * sqlite_read.c - the reads of struct eg_storage_ops: by the writer's own connection, so that they
+ * see what its transaction has written.
+ *
+ * Threads: the core's only. A read that fails inside a transaction fails the transaction: what was
+ * decided on it could be wrong.
+ */
+#include <string.h>
+
+#include "store/sqlite_int.h"
+
+static enum eg_err read_session(struct eg_sqlite *s, sqlite3_stmt *st, struct eg_session_row *out)
+{
+    enum eg_err e = eg_sq_first(s, st, "read session");
+    if (e == EG_OK) {
+        eg_db_session(st, out);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
+enum eg_err eg_sq_session_by_id(struct eg_storage *base, struct eg_slice id,
+                                struct eg_session_row *out)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    eg_db_bind(s->st[EG_ST_SESSION_BY_ID], 1, id);
+    return read_session(s, s->st[EG_ST_SESSION_BY_ID], out);
+}
+
+enum eg_err eg_sq_session_by_sid(struct eg_storage *base, int64_t sid, struct eg_session_row *out)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    (void)sqlite3_bind_int64(s->st[EG_ST_SESSION_BY_SID], 1, sid);
+    return read_session(s, s->st[EG_ST_SESSION_BY_SID], out);
+}
+
+enum eg_err eg_sq_turns(struct eg_storage *base, int64_t sid, eg_turn_fn *fn, void *arg)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_TURNS];
+    struct eg_turn_row row;
+    (void)sqlite3_bind_int64(st, 1, sid);
+    (void)sqlite3_bind_int(st, 2, EG_TURN_DEAD);
+    enum eg_err e = eg_sq_first(s, st, "read turns");
+    if (e == EG_ENOTFOUND) {
+        return EG_OK;
+    }
+    if (e == EG_OK) {
+        do {
+            eg_db_turn(st, &row);
+            fn(arg, &row);
+        } while (eg_sq_next(s, st, "read turns", &e));
+    }
+    return e;
+}
+
+enum eg_err eg_sq_turn_get(struct eg_storage *base, int64_t sid, uint64_t turn,
+                           struct eg_turn_row *out)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_TURN_GET];
+    (void)sqlite3_bind_int64(st, 1, sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)turn);
+    enum eg_err e = eg_sq_first(s, st, "read turn");
+    if (e == EG_OK) {
+        eg_db_turn(st, out);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
+enum eg_err eg_sq_open_turns(struct eg_storage *base, eg_open_turn_fn *fn, void *arg)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_OPEN_TURNS];
+    char agent[EG_ID_MAX + 1];
+    (void)sqlite3_bind_int(st, 1, EG_TURN_DEAD);
+    enum eg_err e = eg_sq_first(s, st, "read open turns");
+    if (e == EG_ENOTFOUND) {
+        return EG_OK;
+    }
+    if (e == EG_OK) {
+        do {
+            eg_db_text(st, 1, agent, sizeof(agent));
+            fn(arg, sqlite3_column_int64(st, 0), agent,
+               (enum eg_turn_state)sqlite3_column_int(st, 2));
+        } while (eg_sq_next(s, st, "read open turns", &e));
+    }
+    return e;
+}
+
+/* The event on whose row (cursor, body) the statement stands; resets it. cursor may be NULL. */
+static enum eg_err take_event(sqlite3_stmt *st, uint64_t *cursor, struct eg_bytes **body)
+{
+    if (cursor != NULL) {
+        *cursor = (uint64_t)sqlite3_column_int64(st, 0);
+    }
+    struct eg_slice b = eg_db_blob(st, 1);
+    *body = eg_bytes_copy(b.p, b.n);
+    (void)sqlite3_reset(st);
+    return *body != NULL ? EG_OK : EG_ENOMEM;
+}
+
+enum eg_err eg_sq_event_by_idkey(struct eg_storage *base, int64_t sid, const uint8_t *idkey,
+                                 uint64_t *cursor, struct eg_bytes **body)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_EVENT_OF_ID];
+    enum eg_err e = eg_sq_ids_find(s, sid, idkey);
+    return e == EG_OK ? take_event(st, cursor, body) : e;
+}
+
+enum eg_err eg_sq_event_get(struct eg_storage *base, int64_t sid, uint64_t cursor,
+                            struct eg_bytes **body)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_EVENT_GET];
+    (void)sqlite3_bind_int64(st, 1, sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
+    enum eg_err e = eg_sq_first(s, st, "read event");
+    return e == EG_OK ? take_event(st, NULL, body) : e;
+}
+
+enum eg_err eg_sq_event_hash(struct eg_storage *base, int64_t sid, uint64_t cursor,
+                             uint8_t hash[EG_CHAIN_BYTES])
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_EVENT_HASH];
+    (void)sqlite3_bind_int64(st, 1, sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
+    enum eg_err e = eg_sq_first(s, st, "read hash");
+    if (e == EG_OK) {
+        struct eg_slice h = eg_db_blob(st, 0);
+        if (h.n == EG_CHAIN_BYTES) {
+            memcpy(hash, h.p, EG_CHAIN_BYTES);
+        } else {
+            e = EG_ECORRUPT;
+        }
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
+enum eg_err eg_sq_events(struct eg_storage *base, int64_t sid, uint64_t from, int max,
+                         eg_event_fn *fn, void *arg)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_EVENTS];
+    (void)sqlite3_bind_int64(st, 1, sid);
+    (void)sqlite3_bind_int64(st, 2, (int64_t)from);
+    (void)sqlite3_bind_int(st, 3, max > 0 ? max : 0);
+    enum eg_err e = eg_sq_first(s, st, "read events");
+    if (e == EG_ENOTFOUND) {
+        return EG_OK;
+    }
+    if (e == EG_OK) {
+        do {
+            fn(arg, (uint64_t)sqlite3_column_int64(st, 0), eg_db_blob(st, 1));
+        } while (eg_sq_next(s, st, "read events", &e));
+    }
+    return e;
+}
+
+enum eg_err eg_sq_ack_get(struct eg_storage *base, int64_t sid, struct eg_slice sub,
+                          uint64_t *cursor)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_ACK_GET];
+    (void)sqlite3_bind_int64(st, 1, sid);
+    eg_db_bind(st, 2, sub);
+    enum eg_err e = eg_sq_first(s, st, "read ack");
+    if (e == EG_OK) {
+        *cursor = (uint64_t)sqlite3_column_int64(st, 0);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
+enum eg_err eg_sq_count_open_sessions(struct eg_storage *base, struct eg_slice owner, int64_t *out)
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_COUNT_OPEN];
+    eg_db_bind(st, 1, owner);
+    (void)sqlite3_bind_int(st, 2, EG_SESSION_OPEN);
+    enum eg_err e = eg_sq_first(s, st, "count sessions");
+    if (e == EG_OK) {
+        *out = sqlite3_column_int64(st, 0);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
+static enum eg_err read_texts(struct eg_sqlite *s, sqlite3_stmt *st, eg_text_fn *fn, void *arg)
+{
+    char text[EG_ID_MAX + 8];
+    enum eg_err e = eg_sq_first(s, st, "read list");
+    if (e == EG_ENOTFOUND) {
+        return EG_OK;
+    }
+    if (e == EG_OK) {
+        do {
+            eg_db_text(st, 0, text, sizeof(text));
+            fn(arg, text, sqlite3_column_int64(st, 1));
+        } while (eg_sq_next(s, st, "read list", &e));
+    }
+    return e;
+}
+
+enum eg_err eg_sq_agents(struct eg_storage *base, eg_text_fn *fn, void *arg)
+{
+    return read_texts(eg_sq_self(base), eg_sq_self(base)->st[EG_ST_AGENTS], fn, arg);
+}
+
+enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg)
+{
+    return read_texts(eg_sq_self(base), eg_sq_self(base)->st[EG_ST_REVOKED], fn, arg);
+}
+
+enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37])
+{
+    struct eg_sqlite *s = eg_sq_self(base);
+    sqlite3_stmt *st = s->st[EG_ST_EPOCH];
+    enum eg_err e = eg_sq_first(s, st, "read epoch");
+    if (e == EG_OK) {
+        eg_db_text(st, 0, out, 37);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
