@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "app/chat.h"
+#include "app/table.h"
 #include "app/text.h"
 #include "base/clock.h"
 
@@ -254,32 +255,6 @@ static void ask_history(struct eg_chat *c, int64_t before)
     c->pages++;
 }
 
-/* Calls fn for each element of a JSON array of objects. */
-static void each_object(struct eg_slice array, void (*fn)(void *arg, struct eg_slice text),
-                        void *arg)
-{
-    int depth = 0;
-    bool in_string = false;
-    size_t from = 0;
-    for (size_t i = 0; i < array.n; i++) {
-        char ch = array.p[i];
-        if (in_string) {
-            if (ch == '\\')
-                i++;
-            else if (ch == '"')
-                in_string = false;
-        } else if (ch == '"') {
-            in_string = true;
-        } else if (ch == '{' || ch == '[') {
-            if (++depth == 2)
-                from = i;
-        } else if (ch == '}' || ch == ']') {
-            if (depth-- == 2)
-                fn(arg, (struct eg_slice){array.p + from, i + 1 - from});
-        }
-    }
-}
-
 struct page {
     struct eg_chat *c;
     struct eg_kept *events;
@@ -346,7 +321,7 @@ static void take_history(struct eg_chat *c, const struct eg_json_doc *doc)
     struct page p = {c, NULL};
     struct eg_json_doc oldest;
     int64_t first = 0;
-    each_object(eg_field_raw(doc, "events"), page_event, &p);
+    eg_each_element(eg_field_raw(doc, "events"), page_event, &p);
     while (p.events) { /* newest first: each goes in front of what is there */
         struct eg_kept *k = p.events;
         p.events = k->next;
@@ -441,7 +416,7 @@ static void take_snapshot(struct eg_chat *c, const struct eg_json_doc *doc)
     struct snapshot s = {c};
     if (!eg_field_object(doc, "state", &state))
         return;
-    each_object(eg_field_raw(&state, "messages"), snapshot_event, &s);
+    eg_each_element(eg_field_raw(&state, "messages"), snapshot_event, &s);
     c->cursor = eg_field_int_or(&state, "event_cursor", c->cursor);
     c->caught_up = true;
     eg_chat_send(c);

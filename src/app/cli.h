@@ -30,7 +30,9 @@ struct eg_command {
 };
 
 extern const struct eg_command eg_cmd_serve, eg_cmd_check_config, eg_cmd_config, eg_cmd_token,
-    eg_cmd_chat, eg_cmd_agent, eg_cmd_verify, eg_cmd_check, eg_cmd_backup, eg_cmd_restore;
+    eg_cmd_chat, eg_cmd_agent, eg_cmd_verify, eg_cmd_check, eg_cmd_backup, eg_cmd_restore,
+    eg_cmd_sessions, eg_cmd_agents, eg_cmd_connections, eg_cmd_turns, eg_cmd_tail, eg_cmd_export,
+    eg_cmd_stats, eg_cmd_drain, eg_cmd_revoke;
 
 enum eg_opt_kind { EG_OPT_FLAG, EG_OPT_TEXT, EG_OPT_INT, EG_OPT_SECONDS };
 

@@ -5,10 +5,12 @@
  * fills an empty folder. Progress goes to stderr when that is a terminal.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "app/keys.h"
+#include "app/api.h"
 #include "base/clock.h"
 #include "store/sqlite.h"
 
@@ -108,21 +110,77 @@ static int run_check(const struct eg_command *cmd, int argc, char **argv)
     return verify(cmd, argc, argv, true);
 }
 
+/* The gateway's own backup, followed until it is done. to: absolute. */
+static int ask_backup(const struct eg_command *cmd, const struct eg_api_opts *where, const char *to)
+{
+    struct eg_api api;
+    struct eg_buf body = {0}, out = {0};
+    struct eg_json_doc doc;
+    struct progress p = {.what = "copying", .tty = isatty(2)};
+    int code = eg_api_init(&api, cmd, where);
+    eg_buf_char(&body, '{');
+    eg_json_kcstr(&body, "to", to);
+    eg_buf_char(&body, '}');
+    const struct eg_api_request begin = {.method = "POST", .path = "/backup", .body = &body};
+    const struct eg_api_request look = {.method = "GET", .path = "/backup"};
+    if (code == EG_PROCEED)
+        code = eg_api_call(&api, &begin, &out);
+    while (code == EG_PROCEED) {
+        const struct timespec pause = {.tv_nsec = 100000000};
+        eg_buf_reset(&out);
+        code = eg_api_call(&api, &look, &out);
+        if (code != EG_PROCEED ||
+            eg_json_scan((struct eg_slice){out.p, out.n}, EG_JSON_DEPTH_MAX, &doc) != EG_OK)
+            break;
+        show_progress(&p, eg_field_int_or(&doc, "pages_done", 0),
+                      eg_field_int_or(&doc, "pages_total", 0));
+        if (eg_field_is(&doc, "state", "done")) {
+            code = EG_EXIT_OK;
+        } else if (!eg_field_is(&doc, "state", "running")) {
+            char *why = eg_field_text(&doc, "error");
+            end_progress(&p);
+            eg_complain(cmd, "%s", why ? why : "the backup failed");
+            free(why);
+            code = EG_EXIT_FAILED;
+        } else {
+            nanosleep(&pause, NULL);
+        }
+    }
+    end_progress(&p);
+    if (code == EG_EXIT_OK)
+        printf("%s\n", to);
+    eg_buf_free(&body);
+    eg_buf_free(&out);
+    eg_api_free(&api);
+    return eg_cli_done(cmd, code == EG_PROCEED ? EG_EXIT_FAILED : code);
+}
+
 static int run_backup(const struct eg_command *cmd, int argc, char **argv)
 {
     struct eg_data_opts where = {0};
     struct eg_config c;
     struct progress p = {.what = "copying", .tty = isatty(2)};
+    struct eg_api_opts remote = {{0}, NULL, NULL};
     const char *to = NULL;
     char why[512] = "";
     int n = 0;
-    const struct eg_opt opts[] = {EG_DATA_OPTS(&where),
-                                  {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
+    const struct eg_opt opts[] = {
+        {"url", 0, EG_OPT_TEXT, "URL",
+         "let the running gateway at this admin listener do it; FILE is an absolute path there",
+         &remote.url, 0, 0},
+        {"token", 0, EG_OPT_TEXT, "TOKEN", "with --url: a token (default as for sessions)",
+         &remote.token, 0, 0},
+        EG_DATA_OPTS(&where),
+        {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
     int code = eg_opts_parse(cmd, opts, argc, argv, NULL, &to, 1, &n, NULL, NULL);
     if (code != EG_PROCEED)
         return code;
     if (n < 1)
         return eg_usage(cmd, "name the file to write");
+    if (remote.url) {
+        remote.data = where;
+        return ask_backup(cmd, &remote, to);
+    }
     code = eg_cli_data(cmd, &where, &c);
     if (code != EG_PROCEED)
         return code;
@@ -182,7 +240,7 @@ const struct eg_command eg_cmd_check = {
 const struct eg_command eg_cmd_backup = {
     .name = "backup",
     .summary = "Copy the database into a file, also while the gateway runs",
-    .usage = "[--data DIR] FILE",
+    .usage = "[--data DIR | --url URL] FILE",
     .details = "The copy is checked before it gets its name. FILE must not exist. Keys are not\n"
                "part of it: copy the folder keys/ of the data folder to a safe place yourself.\n",
     .run = run_backup,

@@ -11,8 +11,10 @@
 #include "ebbgate/protocol.h"
 
 static const struct eg_command *const commands[] = {
-    &eg_cmd_serve, &eg_cmd_check_config, &eg_cmd_config, &eg_cmd_token,  &eg_cmd_chat,
-    &eg_cmd_agent, &eg_cmd_verify,       &eg_cmd_check,  &eg_cmd_backup, &eg_cmd_restore};
+    &eg_cmd_serve,  &eg_cmd_check_config, &eg_cmd_config, &eg_cmd_token,       &eg_cmd_chat,
+    &eg_cmd_agent,  &eg_cmd_sessions,     &eg_cmd_agents, &eg_cmd_connections, &eg_cmd_turns,
+    &eg_cmd_tail,   &eg_cmd_export,       &eg_cmd_stats,  &eg_cmd_revoke,      &eg_cmd_drain,
+    &eg_cmd_verify, &eg_cmd_check,        &eg_cmd_backup, &eg_cmd_restore};
 
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -559,12 +559,14 @@ static void wait_open(struct eg_wsc *c, struct pollfd *fds, nfds_t nfds, int tim
     short events = POLLIN;
     if (c->out_at < c->out.n)
         events |= POLLOUT;
-    memcpy(all, fds, n * sizeof *fds);
+    if (n > 0)
+        memcpy(all, fds, n * sizeof *fds);
     all[n] = (struct pollfd){.fd = c->fd, .events = events};
     if (poll(all, n + 1, timeout_ms) < 0)
         for (nfds_t i = 0; i <= n; i++)
             all[i].revents = 0;
-    memcpy(fds, all, n * sizeof *fds);
+    if (n > 0)
+        memcpy(fds, all, n * sizeof *fds);
     if (all[n].revents)
         receive(c);
 }

@@ -93,13 +93,20 @@ chat() {
     timeout 60 "$BIN" chat --data "$T/data" "$@"
 }
 
+# Ends what was started; a sanitizer's report in any file of the test fails it.
 finish() {
+    code=$?
     set +e
     for pid in $PIDS; do
         kill -9 "$pid" 2>/dev/null
     done
     wait 2>/dev/null
-    rm -rf "$T"
+    if grep -l -e 'runtime error:' -e 'Sanitizer:' "$T"/* 2>/dev/null >"$T.reports"; then
+        xargs cat <"$T.reports" >&2
+        code=1
+    fi
+    rm -rf "$T" "$T.reports"
+    exit "$code"
 }
 
 # One test in this shell: any command that fails ends it.

@@ -1,0 +1,208 @@
+/*
+ * api.c - see api.h.
+ */
+#include "app/api.h"
+
+#include <curl/curl.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define OWN_TTL_MS (15 * 60 * 1000LL)
+
+static int make_token(struct eg_api *a, const struct eg_settings *s)
+{
+    char why[512] = "", made[8];
+    struct eg_keyring *ring = NULL;
+    const struct passwd *pw = getpwuid(getuid());
+    struct eg_mint what = {
+        .sub = pw && *pw->pw_name ? pw->pw_name : "local", .scope = "admin", .ttl_ms = OWN_TTL_MS};
+    if (*s->audience)
+        what.audience = s->audience;
+    enum eg_err err = eg_keys_load(s, false, &ring, made, sizeof made, why, sizeof why);
+    if (err == EG_OK)
+        err = eg_keys_mint(ring, &what, &a->token, why, sizeof why);
+    eg_keyring_unref(ring);
+    if (err == EG_OK)
+        return EG_PROCEED;
+    eg_complain(a->cmd, "no --token, and none can be made: %s", *why ? why : eg_err_text(err));
+    return EG_EXIT_CONFIG;
+}
+
+int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_api_opts *o)
+{
+    const char *url = o->url ? o->url : getenv("EBBGATE_ADMIN_URL");
+    const char *token = o->token ? o->token : getenv("EBBGATE_TOKEN");
+    struct eg_config c;
+    memset(a, 0, sizeof *a);
+    a->cmd = cmd;
+    int code = eg_cli_data(cmd, &o->data, &c);
+    if (code != EG_PROCEED)
+        return code;
+    if (url && *url) {
+        size_t n = strlen(url);
+        while (n > 0 && url[n - 1] == '/')
+            n--;
+        a->base = strndup(url, n);
+    } else if (asprintf(&a->base, "http://%s", c.settings->admin) < 0) {
+        a->base = NULL;
+    }
+    if (token && *token)
+        eg_buf_str(&a->token, token);
+    else
+        code = make_token(a, c.settings);
+    eg_buf_char(&a->token, '\0');
+    eg_config_free(&c);
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    a->curl = curl_easy_init();
+    if (code == EG_PROCEED && (!a->base || !a->curl || a->token.err != EG_OK)) {
+        eg_complain(cmd, "out of memory");
+        code = EG_EXIT_RETRY;
+    }
+    return code;
+}
+
+void eg_api_free(struct eg_api *a)
+{
+    curl_easy_cleanup(a->curl);
+    free(a->base);
+    eg_buf_free(&a->token);
+}
+
+void eg_api_encode(struct eg_buf *b, const char *text)
+{
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    for (; *text; text++) {
+        if (strchr(plain, *text))
+            eg_buf_char(b, *text);
+        else
+            eg_buf_printf(b, "%%%02X", (unsigned)(uint8_t)*text);
+    }
+}
+
+void eg_api_param(struct eg_buf *path, const char *key, const char *value)
+{
+    if (!value)
+        return;
+    eg_buf_char(path, path->n && memchr(path->p, '?', path->n) ? '&' : '?');
+    eg_buf_str(path, key);
+    eg_buf_char(path, '=');
+    eg_api_encode(path, value);
+}
+
+const char *eg_api_path(struct eg_buf *path)
+{
+    eg_buf_char(path, '\0');
+    path->n -= path->err == EG_OK;
+    return path->err == EG_OK ? path->p : NULL;
+}
+
+/* Where an answer goes: what is no 2xx is kept for the message. */
+struct answer {
+    CURL *curl;
+    const struct eg_api_request *r;
+    struct eg_buf *out;
+    struct eg_buf problem;
+    bool stopped;
+};
+
+static size_t take(char *p, size_t size, size_t n, void *arg)
+{
+    struct answer *a = arg;
+    long status = 0;
+    n *= size;
+    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status < 200 || status > 299) {
+        if (a->problem.n < 65536)
+            eg_buf_add(&a->problem, p, n);
+    } else if (a->r->sink) {
+        a->stopped = !a->r->sink(a->r->arg, p, n);
+        return a->stopped ? 0 : n;
+    } else {
+        eg_buf_add(a->out, p, n);
+        return a->out->err == EG_OK ? n : 0;
+    }
+    return n;
+}
+
+static int refused(const struct eg_api *a, long status, const struct eg_buf *problem)
+{
+    struct eg_json_doc doc;
+    char *code = NULL, *detail = NULL, *field = NULL;
+    if (problem->n &&
+        eg_json_scan((struct eg_slice){problem->p, problem->n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
+        code = eg_field_text(&doc, "code");
+        detail = eg_field_text(&doc, "detail");
+        field = eg_field_text(&doc, "field");
+        if (!detail)
+            detail = eg_field_text(&doc, "title");
+    }
+    eg_complain(a->cmd, "%s%s%s (%s, status %ld)", field ? field : "", field ? ": " : "",
+                detail ? detail : "the gateway refused", code ? code : "no code", status);
+    free(code);
+    free(detail);
+    free(field);
+    return EG_EXIT_FAILED;
+}
+
+int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf *out)
+{
+    struct answer answer = {.curl = a->curl, .r = r, .out = out};
+    struct curl_slist *headers = NULL;
+    struct eg_buf b = {0};
+    char error[CURL_ERROR_SIZE] = "";
+    long status = 0;
+    int code = EG_EXIT_RETRY;
+    curl_easy_reset(a->curl);
+    eg_buf_printf(&b, "%s/api/v1%s", a->base, r->path ? r->path : "");
+    eg_buf_char(&b, '\0');
+    if (b.err != EG_OK || curl_easy_setopt(a->curl, CURLOPT_URL, b.p) != CURLE_OK)
+        goto out;
+    eg_buf_reset(&b);
+    eg_buf_printf(&b, "Authorization: Bearer %s", a->token.p);
+    eg_buf_char(&b, '\0');
+    headers = b.err == EG_OK ? curl_slist_append(NULL, b.p) : NULL;
+    eg_buf_reset(&b);
+    eg_buf_printf(&b, "Accept: %s", r->accept ? r->accept : "application/json");
+    eg_buf_char(&b, '\0');
+    if (!headers || b.err != EG_OK || !curl_slist_append(headers, b.p) ||
+        !curl_slist_append(headers, "Content-Type: application/json"))
+        goto out;
+    curl_easy_setopt(a->curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(a->curl, CURLOPT_CUSTOMREQUEST, r->method);
+    curl_easy_setopt(a->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(a->curl, CURLOPT_CONNECTTIMEOUT, 10L);
+    curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, error);
+    curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
+    curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, &answer);
+    if (strncmp(a->base, "http://127.", 11) == 0 || strncmp(a->base, "http://localhost", 16) == 0)
+        curl_easy_setopt(a->curl, CURLOPT_NOPROXY, "*");
+    if (r->body) {
+        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDSIZE, (long)r->body->n);
+        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDS, r->body->p);
+    }
+    CURLcode rc = curl_easy_perform(a->curl);
+    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
+    a->status = status;
+    if (a->quiet && (status == 0 || status == 503 || (status == 200 && rc != CURLE_OK))) {
+        code = EG_EXIT_FAILED;
+    } else if (rc != CURLE_OK && !answer.stopped) {
+        eg_complain(a->cmd, "%s: %s (is the gateway running?)", a->base,
+                    *error ? error : curl_easy_strerror(rc));
+        code = EG_EXIT_FAILED;
+    } else if (status < 200 || status > 299) {
+        code = refused(a, status, &answer.problem);
+    } else {
+        code = EG_PROCEED;
+    }
+out:
+    if (code == EG_EXIT_RETRY)
+        eg_complain(a->cmd, "out of memory");
+    curl_slist_free_all(headers);
+    eg_buf_free(&answer.problem);
+    eg_buf_free(&b);
+    return code;
+}

@@ -1,0 +1,164 @@
+#!/bin/sh
+# The admin API from a terminal: lists, acts, tail, export, revoke, backup, drain.
+. "$(dirname "$0")/lib.sh"
+
+# admin COMMAND ARGUMENT...
+admin() {
+    EBBGATE_ADMIN_URL=http://$ADMIN timeout 60 "$BIN" "$@" --data "$T/data"
+}
+
+# A gateway with an agent and two sessions.
+filled() {
+    gate
+    agent --id echo --exec cat
+    chat --agent echo --session one 'hello one' >/dev/null
+    chat --agent echo --session two 'hello two' >/dev/null
+}
+
+test_lists() {
+    filled
+    admin sessions >"$T/out"
+    [ "$(wc -l <"$T/out")" -eq 3 ] || die "$(cat "$T/out")"
+    head -n 1 "$T/out" | grep -q '^SESSION  *AGENT  *OWNER  *STATE'
+    grep -q "^one  *echo  *$(id -un)  *open  *3 " "$T/out" || die "$(cat "$T/out")"
+    admin sessions --json --limit 1 >"$T/out" 2>"$T/err"
+    [ "$(wc -l <"$T/out")" -eq 1 ]
+    grep -q '^{"id":"two",' "$T/out" || die "$(cat "$T/out")"
+    has "$T/err" 'there are more'
+    admin sessions --q wo --agent echo --state open --active 1h --json >"$T/out"
+    [ "$(wc -l <"$T/out")" -eq 1 ]
+    admin agents >"$T/out"
+    grep -q '^echo  *1  *0  *0  *0  *-$' "$T/out" || die "$(cat "$T/out")"
+    admin connections >"$T/out"
+    grep -q ' agent  *agent-echo  *127.0.0.1  *echo ' "$T/out" || die "$(cat "$T/out")"
+    admin turns >"$T/out"
+    [ "$(wc -l <"$T/out")" -eq 1 ]
+    admin stats >"$T/out"
+    has "$T/out" '"total":2,"open":2'
+}
+
+test_more_than_a_page() {
+    gate --agents echo
+    token=$("$BIN" token --sub many --data "$T/data")
+    i=0
+    while [ "$i" -lt 60 ]; do
+        i=$((i + 1))
+        for k in 1 2 3 4 5 6 7 8 9 10; do
+            echo 'url = "http://'"$PUBLIC"'/v1/sessions"'
+            echo 'header = "Authorization: Bearer '"$token"'"'
+            echo 'header = "Content-Type: application/json"'
+            echo 'data = "{\"agent_id\":\"echo\",\"session_id\":\"s-'"$i-$k"'\"}"'
+            echo next
+        done
+    done | sed '$d' >"$T/requests"
+    curl -s -K "$T/requests" >/dev/null
+    admin sessions --limit 10000 --json >"$T/out"
+    [ "$(sort -u "$T/out" | wc -l)" -eq 600 ] || die "$(wc -l "$T/out")"
+    admin sessions --limit 501 --json >"$T/out" 2>/dev/null
+    [ "$(wc -l <"$T/out")" -eq 501 ]
+}
+
+test_acts() {
+    filled
+    admin sessions show one >"$T/out"
+    grep -q '^state  *open$' "$T/out" || die "$(cat "$T/out")"
+    admin sessions fork one 2 >"$T/out"
+    grep -q '^forked_from  one$' "$T/out" || die "$(cat "$T/out")"
+    admin sessions say one 'from "above"' >/dev/null
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' export one --data $T/data |
+        grep -q 'operator:.*from ..above'"
+    admin sessions close two >/dev/null
+    code 1 chat --agent echo --session two more 2>"$T/err"
+    has "$T/err" session_closed
+    admin sessions delete two >/dev/null
+    code 1 admin sessions show two 2>"$T/err"
+    has "$T/err" 'session_not_found, status 404'
+    admin agents add later >/dev/null
+    admin agents show later >/dev/null
+    admin agents remove later
+    code 64 admin sessions frobnicate one 2>"$T/err"
+    has "$T/err" 'unknown verb'
+    code 64 admin sessions fork one here 2>"$T/err"
+    code 64 admin sessions say one 2>"$T/err"
+    has "$T/err" 'say wants: ID TEXT'
+}
+
+test_dead_turn_and_retry() {
+    gate --max-attempts 1
+    agent --id x --exec "[ -e $T/works ] && echo fine"
+    code 1 chat --agent x --session s hello 2>/dev/null
+    admin turns --state dead >"$T/out"
+    grep -q '^s  *1  *x  *dead  *1 .*exited with status 1' "$T/out" || die "$(cat "$T/out")"
+    touch "$T/works"
+    admin turns retry s 1 >"$T/out"
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' export s --data $T/data |
+        grep -q '\"content\":\"fine'"
+}
+
+test_export_and_tail() {
+    filled
+    admin export one >"$T/out"
+    [ "$(wc -l <"$T/out")" -eq 3 ]
+    admin tail --since 0 --json one >"$T/tail" &
+    follow=$!
+    started "$follow"
+    eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"
+    same "$T/out" "$T/tail"
+    kill -9 "$GATE"
+    old=$ADMIN
+    : >"$T/ready"
+    "$BIN" serve --data "$T/data" --listen "127.0.0.1:$PORT" --admin "$old" >"$T/ready" 2>>"$T/log" &
+    GATE=$!
+    started "$GATE"
+    eventually grep -q '^ebbgate ready ' "$T/ready"
+    chat --agent echo --session one again >/dev/null
+    eventually sh -c "[ \$(wc -l <$T/tail) -eq 6 ]"
+    admin export one >"$T/out"
+    same "$T/out" "$T/tail"
+    code 1 admin tail nowhere 2>"$T/err"
+    has "$T/err" session_not_found
+}
+
+test_revoke() {
+    filled
+    token=$("$BIN" token --sub eve --data "$T/data")
+    chat --agent echo --token "$token" hello >/dev/null
+    admin revoke --sub eve >/dev/null
+    code 1 chat --agent echo --token "$token" hello 2>"$T/err"
+    has "$T/err" auth_unauthorized
+    code 64 admin revoke 2>"$T/err"
+}
+
+test_rights() {
+    filled
+    token=$("$BIN" token --sub low --data "$T/data")
+    code 1 admin sessions --token "$token" 2>"$T/err"
+    has "$T/err" 'status 403'
+    code 1 admin sessions --token nonsense 2>"$T/err"
+    has "$T/err" 'status 401'
+    token=$("$BIN" token --sub eyes --scope admin:read --data "$T/data")
+    admin sessions --token "$token" >/dev/null
+    code 1 admin sessions close one --token "$token" 2>"$T/err"
+    has "$T/err" 'status 403'
+}
+
+test_backup_by_the_gateway() {
+    filled
+    timeout 60 "$BIN" backup --data "$T/data" --url "http://$ADMIN" "$T/copy.db" >"$T/out"
+    [ "$(cat "$T/out")" = "$T/copy.db" ]
+    code 1 "$BIN" backup --data "$T/data" --url "http://$ADMIN" "$T/copy.db" 2>"$T/err"
+    has "$T/err" 'to: '
+    "$BIN" restore --data "$T/new" "$T/copy.db" >/dev/null
+    "$BIN" verify --data "$T/new" >"$T/out"
+    has "$T/out" 'intact: 2 sessions, 6 events'
+}
+
+test_drain() {
+    filled
+    admin drain >/dev/null
+    gate_ends 0
+    code 1 admin sessions 2>"$T/err"
+    has "$T/err" 'is the gateway running?'
+}
+
+run_tests "$@"
