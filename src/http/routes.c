@@ -79,8 +79,10 @@ static bool matches(const char *pattern, const char *path, struct eg_slice raw[E
     int params = 0;
     memset(raw, 0, EG_PARAM_MAX * sizeof *raw);
     while (*pattern == '/' && *path == '/') {
-        const struct eg_slice want = {++pattern, strcspn(pattern, "/")};
-        const struct eg_slice got = {++path, strcspn(path, "/")};
+        pattern++;
+        path++;
+        const struct eg_slice want = {pattern, strcspn(pattern, "/")};
+        const struct eg_slice got = {path, strcspn(path, "/")};
         if (want.n && want.p[0] == '{' ? got.n == 0 : !eg_slice_eq(want, got))
             return false;
         if (want.n && want.p[0] == '{')
