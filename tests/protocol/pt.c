@@ -31,6 +31,19 @@ static char *keep_text(char *take)
     return take;
 }
 
+void pt_end(void)
+{
+    while (pool_ws_n)
+        tl_ws_free(pool_ws[--pool_ws_n]);
+    if (!pt_gate)
+        return;
+    int code = tl_gate_running(pt_gate) ? tl_gate_stop(pt_gate, 30000) : tl_gate_wait(pt_gate, 0);
+    char *reports = tl_gate_reports(pt_gate);
+    cr_expect(reports == NULL, "sanitizer reports:\n%s", reports);
+    cr_expect(code == 0, "the gateway ended with %d; %s", code, tl_gate_error(pt_gate));
+    free(reports);
+}
+
 void pt_fini(void)
 {
     while (pool_ws_n)
@@ -38,15 +51,6 @@ void pt_fini(void)
     while (pool_json_n)
         cJSON_Delete(pool_json[--pool_json_n]);
     free(pool_json);
-    if (pt_gate) {
-        bool was_running = tl_gate_running(pt_gate);
-        int code = was_running ? tl_gate_stop(pt_gate, 30000) : 0;
-        tl_gate_kill(pt_gate);
-        char *reports = tl_gate_reports(pt_gate);
-        cr_expect(code == 0, "the gateway ended with %d; %s", code, code < 0 ? "late" : "early");
-        cr_expect(reports == NULL, "sanitizer reports:\n%s", reports);
-        free(reports);
-    }
     tl_gate_free_all();
     while (pool_text_n)
         free(pool_text[--pool_text_n]);

@@ -4,8 +4,7 @@
  * Threads: the calls below assert with Criterion, so they belong to the test's main thread. Threads
  * of a test use tl_* directly and report through their own struct.
  * Owns: the gate, every connection from pt_open and its kin, every frame from pt_next and its kin;
- * all are released after the test by pt_fini, which also asks that the gateway stops with exit
- * code 0 and that no sanitizer has reported anything.
+ * all are released after the test by pt_fini.
  * Happy path: pt_start(NULL) -> pt_client(...) -> pt_send / pt_expect ...
  * Failure modes: each call fails the test with what came instead, and the end of the log.
  */
@@ -30,9 +29,25 @@
 #define PT_QUIET_MS 150
 
 /* A suite whose tests start their own gateway and are bounded in time. */
-#define PT_SUITE(name) TestSuite(name, .init = pt_init, .fini = pt_fini, .timeout = 120)
+#define PT_SUITE(name) PT_SUITE_FOR(name, 120)
+#define PT_SUITE_FOR(name, seconds)                                                                \
+    TestSuite(name, .init = pt_init, .fini = pt_fini, .timeout = seconds)
+
+/*
+ * A test whose last act is to stop the gateway, asking for exit code 0 and no sanitizer report.
+ * (What a suite's fini finds would be printed but not counted.)
+ */
+#define PT_TEST(suite, name)                                                                       \
+    static void suite##_##name##_body(void);                                                       \
+    Test(suite, name)                                                                              \
+    {                                                                                              \
+        suite##_##name##_body();                                                                   \
+        pt_end();                                                                                  \
+    }                                                                                              \
+    static void suite##_##name##_body(void)
 
 void pt_init(void);
+void pt_end(void);
 void pt_fini(void);
 
 /* Starts the gateway with the agents "echo" and "support" and these further settings (or NULL). */

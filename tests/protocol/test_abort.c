@@ -16,7 +16,7 @@ static const cJSON *ended(struct tl_ws *ws, int64_t turn, const char *status)
     }
 }
 
-Test(abort_turn, nothing_to_abort)
+PT_TEST(abort_turn, nothing_to_abort)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -31,7 +31,7 @@ Test(abort_turn, nothing_to_abort)
     pt_int(pt_expect(a, "pong"), "cursor", 0);
 }
 
-Test(abort_turn, a_queued_turn_ends_at_once)
+PT_TEST(abort_turn, a_queued_turn_ends_at_once)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -55,7 +55,7 @@ Test(abort_turn, a_queued_turn_ends_at_once)
     pt_int(pt_turn(w), "turn", 4);
 }
 
-Test(abort_turn, a_running_turn_ends_through_its_worker)
+PT_TEST(abort_turn, a_running_turn_ends_through_its_worker)
 {
     pt_start("abort_grace_ms = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -82,7 +82,7 @@ Test(abort_turn, a_running_turn_ends_through_its_worker)
     pt_wait(a, "no_active_turn");
 }
 
-Test(abort_turn, a_worker_that_does_not_listen_loses_the_turn_after_the_grace)
+PT_TEST(abort_turn, a_worker_that_does_not_listen_loses_the_turn_after_the_grace)
 {
     pt_start("abort_grace_ms = 300;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -108,7 +108,7 @@ Test(abort_turn, a_worker_that_does_not_listen_loses_the_turn_after_the_grace)
     ended(b, 2, "ok");
 }
 
-Test(abort_turn, one_of_several_turns)
+PT_TEST(abort_turn, one_of_several_turns)
 {
     pt_start("abort_grace_ms = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -129,7 +129,7 @@ Test(abort_turn, one_of_several_turns)
     ended(b, 3, "ok");
 }
 
-Test(abort_turn, twice_ends_once)
+PT_TEST(abort_turn, twice_ends_once)
 {
     pt_start("abort_grace_ms = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -155,7 +155,7 @@ Test(abort_turn, twice_ends_once)
     cr_assert_eq(finals, 1);
 }
 
-Test(abort_turn, while_it_waits_for_a_retry)
+PT_TEST(abort_turn, while_it_waits_for_a_retry)
 {
     pt_start("retry_backoff_ms = 60000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -168,7 +168,7 @@ Test(abort_turn, while_it_waits_for_a_retry)
     pt_quiet(w);
 }
 
-Test(abort_turn, an_aborted_turn_is_not_retried_when_its_worker_goes)
+PT_TEST(abort_turn, an_aborted_turn_is_not_retried_when_its_worker_goes)
 {
     pt_start("abort_grace_ms = 20000; retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -183,7 +183,7 @@ Test(abort_turn, an_aborted_turn_is_not_retried_when_its_worker_goes)
     pt_quiet(w);
 }
 
-Test(abort_turn, survives_kill)
+PT_TEST(abort_turn, survives_kill)
 {
     pt_start("abort_grace_ms = 400; turn_lease_ms = 400; retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -214,7 +214,7 @@ Test(abort_turn, survives_kill)
     pt_quiet(w);
 }
 
-Test(abort_turn, stop_as_a_message)
+PT_TEST(abort_turn, stop_as_a_message)
 {
     pt_start("abort_grace_ms = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -236,7 +236,7 @@ Test(abort_turn, stop_as_a_message)
     pt_final(w, t, "z");
 }
 
-Test(abort_turn, arguments_are_checked)
+PT_TEST(abort_turn, arguments_are_checked)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);

@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <sys/socket.h>
 
-TestSuite(churn, .init = pt_init, .fini = pt_fini, .timeout = 900);
+PT_SUITE_FOR(churn, 900);
 
 struct visitor {
     pthread_t thread;
@@ -136,7 +136,7 @@ static long settled_fds(long fds)
     return now;
 }
 
-Test(churn, identity_holds_through_resets_and_port_reuse)
+PT_TEST(churn, identity_holds_through_resets_and_port_reuse)
 {
     enum { VISITORS = 12 };
     struct visitor v[VISITORS];
@@ -200,7 +200,7 @@ static void open_and_close(const char *sid, int count)
     }
 }
 
-Test(churn, ten_thousand_connections_leave_nothing_behind)
+PT_TEST(churn, ten_thousand_connections_leave_nothing_behind)
 {
     int count = (int)pt_size("PT_CONNECTIONS", 3000);
 
@@ -219,7 +219,7 @@ Test(churn, ten_thousand_connections_leave_nothing_behind)
     cr_assert(tl_gate_sanitized() || grown < 4 * 1024 * 1024, "grew by %ld bytes", grown);
 }
 
-Test(churn, many_at_once)
+PT_TEST(churn, many_at_once)
 {
     int count = (int)pt_size("PT_CONNECTIONS", 3000);
     struct tl_ws **ws = calloc((size_t)count, sizeof *ws);

@@ -66,7 +66,7 @@ static int number_in(const char *text)
     return *text ? atoi(text) : -1;
 }
 
-Test(errors, invalid_json_names_the_byte)
+PT_TEST(errors, invalid_json_names_the_byte)
 {
     struct tl_ws *ws = NULL;
     size_t i;
@@ -86,7 +86,7 @@ Test(errors, invalid_json_names_the_byte)
     }
 }
 
-Test(errors, raw_nul_is_invalid_json)
+PT_TEST(errors, raw_nul_is_invalid_json)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -117,7 +117,7 @@ static const char *nested(int depth, char open, char close)
     return text;
 }
 
-Test(errors, nesting_is_at_most_32)
+PT_TEST(errors, nesting_is_at_most_32)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -134,7 +134,7 @@ Test(errors, nesting_is_at_most_32)
     pt_quiet(ws);
 }
 
-Test(errors, good_json_that_looks_odd_is_taken)
+PT_TEST(errors, good_json_that_looks_odd_is_taken)
 {
     static const char *const good[] = {
         " \t\r\n{ \"type\" : \"ping\" } \r\n",
@@ -159,7 +159,7 @@ Test(errors, good_json_that_looks_odd_is_taken)
     }
 }
 
-Test(errors, frames_that_are_no_requests)
+PT_TEST(errors, frames_that_are_no_requests)
 {
     static const struct {
         const char *text, *code;
@@ -198,7 +198,7 @@ Test(errors, frames_that_are_no_requests)
     pt_quiet(ws);
 }
 
-Test(errors, binary_frames)
+PT_TEST(errors, binary_frames)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -211,7 +211,7 @@ Test(errors, binary_frames)
     pt_quiet(ws);
 }
 
-Test(errors, methods_of_the_other_role)
+PT_TEST(errors, methods_of_the_other_role)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -229,7 +229,7 @@ Test(errors, methods_of_the_other_role)
     pt_quiet(w);
 }
 
-Test(errors, presence_without_the_capability)
+PT_TEST(errors, presence_without_the_capability)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -240,7 +240,7 @@ Test(errors, presence_without_the_capability)
     pt_quiet(ws);
 }
 
-Test(errors, ten_refused_frames_close_4028)
+PT_TEST(errors, ten_refused_frames_close_4028)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -260,7 +260,7 @@ Test(errors, ten_refused_frames_close_4028)
     pt_closed(r, 4028);
 }
 
-Test(errors, unknown_types_are_not_counted_as_refused)
+PT_TEST(errors, unknown_types_are_not_counted_as_refused)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -271,7 +271,7 @@ Test(errors, unknown_types_are_not_counted_as_refused)
     pt_quiet(ws);
 }
 
-Test(errors, before_hello_bad_frames_store_nothing_and_do_not_crash)
+PT_TEST(errors, before_hello_bad_frames_store_nothing_and_do_not_crash)
 {
     pt_start(NULL);
     for (size_t i = 0; i < sizeof bad_json / sizeof *bad_json; i++) {

@@ -31,7 +31,7 @@ static const cJSON *accepted(const char *rest)
     return o;
 }
 
-Test(handshake, hello_ok_has_every_field)
+PT_TEST(handshake, hello_ok_has_every_field)
 {
     pt_start(NULL);
     pt_client("echo", "\"protocol_min\":1,\"protocol_max\":1,\"capabilities\":[\"streaming\"],"
@@ -55,7 +55,7 @@ Test(handshake, hello_ok_has_every_field)
     cr_assert(*tl_str(pt_hello, "server.version"));
 }
 
-Test(handshake, policy_tells_the_limits_in_force)
+PT_TEST(handshake, policy_tells_the_limits_in_force)
 {
     pt_start("heartbeat_ms = 7000; max_payload = 70000; max_buffered_bytes = 300000; "
              "max_queued_frames = 77;");
@@ -66,7 +66,7 @@ Test(handshake, policy_tells_the_limits_in_force)
     pt_int(pt_hello, "policy.max_queued_frames", 77);
 }
 
-Test(handshake, both_spellings_and_the_newer_wins)
+PT_TEST(handshake, both_spellings_and_the_newer_wins)
 {
     pt_start(NULL);
     const cJSON *o = accepted("\"agent_id\":\"echo\",\"protocol\":{\"min\":1,\"max\":5},"
@@ -81,7 +81,7 @@ Test(handshake, both_spellings_and_the_newer_wins)
             "protocol_unsupported", "downgrade_client", NULL);
 }
 
-Test(handshake, absent_and_null_members)
+PT_TEST(handshake, absent_and_null_members)
 {
     pt_start(NULL);
     const cJSON *o = accepted("\"agent_id\":\"echo\"");
@@ -96,7 +96,7 @@ Test(handshake, absent_and_null_members)
     refused(hello("\"agent_id\":null"), "invalid_request", "do_not_retry", "agent_id");
 }
 
-Test(handshake, unknown_fields_and_capabilities_are_ignored)
+PT_TEST(handshake, unknown_fields_and_capabilities_are_ignored)
 {
     pt_start(NULL);
     const cJSON *o = accepted("\"agent_id\":\"echo\",\"x\":{\"y\":[1]},\"Since\":\"z\","
@@ -104,13 +104,13 @@ Test(handshake, unknown_fields_and_capabilities_are_ignored)
     cr_assert(tl_in(o, "features.events", "token_stream"));
 }
 
-Test(handshake, field_names_are_case_sensitive)
+PT_TEST(handshake, field_names_are_case_sensitive)
 {
     pt_start(NULL);
     refused(hello("\"Agent_id\":\"echo\""), "invalid_request", "do_not_retry", "agent_id");
 }
 
-Test(handshake, auth_required)
+PT_TEST(handshake, auth_required)
 {
     pt_start(NULL);
     refused("{\"type\":\"hello\",\"agent_id\":\"echo\"}", "auth_required", "reauthenticate", NULL);
@@ -118,7 +118,7 @@ Test(handshake, auth_required)
             "reauthenticate", NULL);
 }
 
-Test(handshake, auth_unauthorized_has_one_message)
+PT_TEST(handshake, auth_unauthorized_has_one_message)
 {
     pt_start(NULL);
     refused("{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"nonsense\"}",
@@ -136,7 +136,7 @@ Test(handshake, auth_unauthorized_has_one_message)
     pt_is(pt_hello, "message", first);
 }
 
-Test(handshake, protocol_unsupported)
+PT_TEST(handshake, protocol_unsupported)
 {
     pt_start(NULL);
     refused(hello("\"agent_id\":\"echo\",\"protocol_min\":2,\"protocol_max\":3"),
@@ -149,7 +149,7 @@ Test(handshake, protocol_unsupported)
     pt_int(accepted("\"agent_id\":\"echo\",\"protocol_min\":0,\"protocol_max\":99"), "protocol", 1);
 }
 
-Test(handshake, unknown_agent_and_session)
+PT_TEST(handshake, unknown_agent_and_session)
 {
     pt_start(NULL);
     refused(hello("\"agent_id\":\"nobody\""), "agent_not_found", "do_not_retry", NULL);
@@ -192,7 +192,7 @@ static const struct {
     {"\"agent_id\":\"echo\",\"protocol_min\":-1", "protocol_min"},
 };
 
-Test(handshake, a_wrong_field_is_named)
+PT_TEST(handshake, a_wrong_field_is_named)
 {
     pt_start(NULL);
     for (size_t i = 0; i < sizeof bad_fields / sizeof *bad_fields; i++)
@@ -209,7 +209,7 @@ Test(handshake, a_wrong_field_is_named)
     cr_assert(!strncmp(tl_str(pt_hello, "field"), "protocol", 8), "%s", pt_text(pt_hello));
 }
 
-Test(handshake, worker_concurrency_is_checked)
+PT_TEST(handshake, worker_concurrency_is_checked)
 {
     static const char *const bad[] = {"0", "1001", "-1", "1.5", "\"2\""};
 
@@ -222,7 +222,7 @@ Test(handshake, worker_concurrency_is_checked)
                 "invalid_request", "do_not_retry", "concurrency");
 }
 
-Test(handshake, checks_run_in_the_stated_order)
+PT_TEST(handshake, checks_run_in_the_stated_order)
 {
     pt_start(NULL);
     /* Shape before token. */
@@ -243,7 +243,7 @@ Test(handshake, checks_run_in_the_stated_order)
             "do_not_retry", NULL);
 }
 
-Test(handshake, the_first_frame_must_be_hello)
+PT_TEST(handshake, the_first_frame_must_be_hello)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_open();
@@ -252,7 +252,7 @@ Test(handshake, the_first_frame_must_be_hello)
     pt_is(o, "code", "not_joined");
 }
 
-Test(handshake, a_second_hello_is_refused_and_changes_nothing)
+PT_TEST(handshake, a_second_hello_is_refused_and_changes_nothing)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -261,7 +261,7 @@ Test(handshake, a_second_hello_is_refused_and_changes_nothing)
     cr_assert_eq(pt_say(ws, "still here"), 1);
 }
 
-Test(handshake, silence_ends_at_the_handshake_timeout)
+PT_TEST(handshake, silence_ends_at_the_handshake_timeout)
 {
     pt_start("handshake_timeout_ms = 400;");
     struct tl_ws *quiet = pt_open(), *nothing;
@@ -274,7 +274,7 @@ Test(handshake, silence_ends_at_the_handshake_timeout)
     pt_quiet(ws);
 }
 
-Test(handshake, pings_do_not_stretch_the_handshake_timeout)
+PT_TEST(handshake, pings_do_not_stretch_the_handshake_timeout)
 {
     pt_start("handshake_timeout_ms = 400;");
     struct tl_ws *ws = pt_open();
@@ -288,7 +288,7 @@ Test(handshake, pings_do_not_stretch_the_handshake_timeout)
     cr_assert(tl_now_ms() < end, "pings kept an unfinished handshake alive");
 }
 
-Test(handshake, before_hello_a_frame_is_at_most_16_kib)
+PT_TEST(handshake, before_hello_a_frame_is_at_most_16_kib)
 {
     pt_start(NULL);
     size_t base = strlen(hello("\"agent_id\":\"echo\",\"x\":\"\""));
@@ -304,7 +304,7 @@ Test(handshake, before_hello_a_frame_is_at_most_16_kib)
     free(fill);
 }
 
-Test(handshake, features_are_true_for_client_scopes_and_capabilities)
+PT_TEST(handshake, features_are_true_for_client_scopes_and_capabilities)
 {
     pt_start(NULL);
     pt_client("echo", NULL);
@@ -339,7 +339,7 @@ Test(handshake, features_are_true_for_client_scopes_and_capabilities)
     cr_assert(tl_in(pt_hello, "features.methods", "history"), "%s", pt_text(pt_hello));
 }
 
-Test(handshake, worker_hello)
+PT_TEST(handshake, worker_hello)
 {
     pt_start(NULL);
     pt_worker("echo", "\"concurrency\":3");
@@ -357,7 +357,7 @@ Test(handshake, worker_hello)
     cr_assert(tl_in(pt_hello, "features.events", "turn"));
 }
 
-Test(handshake, worker_needs_scope_and_agents)
+PT_TEST(handshake, worker_needs_scope_and_agents)
 {
     pt_start(NULL);
     struct tl_claims no_agents = {.sub = "w", .scope = "agent"};
@@ -373,7 +373,7 @@ Test(handshake, worker_needs_scope_and_agents)
     pt_client_as(pt_token_for(&star), "echo", "\"role\":\"agent\"");
 }
 
-Test(handshake, a_client_needs_read)
+PT_TEST(handshake, a_client_needs_read)
 {
     pt_start(NULL);
     refused(
@@ -381,7 +381,7 @@ Test(handshake, a_client_needs_read)
         "auth_unauthorized", "reauthenticate", NULL);
 }
 
-Test(handshake, an_agent_is_known_once_served_and_stays_known)
+PT_TEST(handshake, an_agent_is_known_once_served_and_stays_known)
 {
     pt_start(NULL);
     refused(hello("\"agent_id\":\"poet\""), "agent_not_found", "do_not_retry", NULL);
@@ -391,7 +391,7 @@ Test(handshake, an_agent_is_known_once_served_and_stays_known)
     pt_client("poet", NULL);
 }
 
-Test(handshake, sessions_belong_to_their_sub)
+PT_TEST(handshake, sessions_belong_to_their_sub)
 {
     pt_start(NULL);
     pt_client("echo", NULL);
@@ -413,7 +413,7 @@ Test(handshake, sessions_belong_to_their_sub)
     pt_true(pt_hello, "resumed");
 }
 
-Test(handshake, a_client_may_choose_the_id_of_a_new_session)
+PT_TEST(handshake, a_client_may_choose_the_id_of_a_new_session)
 {
     pt_start(NULL);
     pt_client("echo", "\"session_id\":\"A-z_0.9:x\",\"create\":true");
@@ -434,7 +434,7 @@ Test(handshake, a_client_may_choose_the_id_of_a_new_session)
             "auth_unauthorized", "reauthenticate", NULL);
 }
 
-Test(handshake, epoch_is_the_databases)
+PT_TEST(handshake, epoch_is_the_databases)
 {
     pt_start(NULL);
     pt_client("echo", NULL);

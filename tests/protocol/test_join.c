@@ -12,7 +12,7 @@ static const cJSON *join(struct tl_ws *ws, const char *token, const char *rest)
     return pt_next(ws);
 }
 
-Test(join, joined_has_every_field)
+PT_TEST(join, joined_has_every_field)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_open();
@@ -31,7 +31,7 @@ Test(join, joined_has_every_field)
     cr_assert_eq(pt_say(ws, "hi"), 1);
 }
 
-Test(join, replays_as_hello_does)
+PT_TEST(join, replays_as_hello_does)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -65,7 +65,7 @@ static void refused(const char *token, const char *rest, const char *code)
     pt_closed(ws, 4003);
 }
 
-Test(join, errors_have_the_same_codes)
+PT_TEST(join, errors_have_the_same_codes)
 {
     pt_start(NULL);
     refused(NULL, "", "auth_required");
@@ -80,7 +80,7 @@ Test(join, errors_have_the_same_codes)
     pt_closed(ws, 4003);
 }
 
-Test(join, publish_and_leave_work)
+PT_TEST(join, publish_and_leave_work)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_open();

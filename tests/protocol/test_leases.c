@@ -3,7 +3,7 @@
 
 PT_SUITE(leases);
 
-Test(leases, a_lost_worker_gives_its_turn_back)
+PT_TEST(leases, a_lost_worker_gives_its_turn_back)
 {
     pt_start("retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -25,7 +25,7 @@ Test(leases, a_lost_worker_gives_its_turn_back)
     pt_outcome(a, 2, "ok");
 }
 
-Test(leases, a_silent_worker_loses_its_turn_and_cannot_write_any_more)
+PT_TEST(leases, a_silent_worker_loses_its_turn_and_cannot_write_any_more)
 {
     pt_start("turn_lease_ms = 600; retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"streaming\"]");
@@ -57,7 +57,7 @@ Test(leases, a_silent_worker_loses_its_turn_and_cannot_write_any_more)
     pt_int(o, "cursor", 2);
 }
 
-Test(leases, extend_and_emit_keep_the_lease)
+PT_TEST(leases, extend_and_emit_keep_the_lease)
 {
     pt_start("turn_lease_ms = 1500;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -75,7 +75,7 @@ Test(leases, extend_and_emit_keep_the_lease)
     pt_is(pt_outcome(a, 1, "ok"), "content", "long");
 }
 
-Test(leases, fail_is_retried_then_dead)
+PT_TEST(leases, fail_is_retried_then_dead)
 {
     pt_start("max_attempts = 3; retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -99,7 +99,7 @@ Test(leases, fail_is_retried_then_dead)
     pt_outcome(a, 2, "ok");
 }
 
-Test(leases, fail_without_retry_is_dead_at_once)
+PT_TEST(leases, fail_without_retry_is_dead_at_once)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -113,7 +113,7 @@ Test(leases, fail_without_retry_is_dead_at_once)
     pt_error(w, "turn_closed");
 }
 
-Test(leases, retry_after_is_kept)
+PT_TEST(leases, retry_after_is_kept)
 {
     pt_start("retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -129,7 +129,7 @@ Test(leases, retry_after_is_kept)
     pt_outcome(a, 1, "ok");
 }
 
-Test(leases, an_old_turn_is_not_retried)
+PT_TEST(leases, an_old_turn_is_not_retried)
 {
     pt_start("max_attempts = 1000; max_turn_age_ms = 1000; retry_backoff_ms = 200;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -154,7 +154,7 @@ Test(leases, an_old_turn_is_not_retried)
     pt_quiet(w);
 }
 
-Test(leases, attempts_survive_kill)
+PT_TEST(leases, attempts_survive_kill)
 {
     pt_start("turn_lease_ms = 500; retry_backoff_ms = 20; max_attempts = 3;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -182,7 +182,7 @@ Test(leases, attempts_survive_kill)
     pt_quiet(w);
 }
 
-Test(leases, a_worker_may_not_use_a_turn_from_before_its_reconnect)
+PT_TEST(leases, a_worker_may_not_use_a_turn_from_before_its_reconnect)
 {
     pt_start("retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);

@@ -5,7 +5,7 @@
 
 PT_SUITE(limits);
 
-Test(limits, message_rate)
+PT_TEST(limits, message_rate)
 {
     enum { SENT = 40 };
     pt_start("message_rate = 5;");
@@ -35,7 +35,7 @@ Test(limits, message_rate)
         pt_expect(b, "replay");
 }
 
-Test(limits, queued_turns)
+PT_TEST(limits, queued_turns)
 {
     pt_start("max_queued_turns = 3;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -56,7 +56,7 @@ Test(limits, queued_turns)
     pt_false(o, "duplicate");
 }
 
-Test(limits, connections_in_total)
+PT_TEST(limits, connections_in_total)
 {
     pt_start("max_connections = 4;");
     struct tl_ws *a[4];
@@ -85,7 +85,7 @@ Test(limits, connections_in_total)
     cr_assert(h, "a freed place is not given again");
 }
 
-Test(limits, handshake_rate)
+PT_TEST(limits, handshake_rate)
 {
     pt_start("handshake_rate = 5;");
     bool limited = false;
@@ -105,7 +105,7 @@ Test(limits, handshake_rate)
     cr_assert(limited, "a hundred handshakes at once at five a second");
 }
 
-Test(limits, unfinished_handshakes_of_an_address)
+PT_TEST(limits, unfinished_handshakes_of_an_address)
 {
     pt_start("max_handshakes_per_address = 3;");
     struct tl_ws *silent[3];
@@ -126,7 +126,7 @@ Test(limits, unfinished_handshakes_of_an_address)
     pt_client("echo", NULL);
 }
 
-Test(limits, connections_of_an_address)
+PT_TEST(limits, connections_of_an_address)
 {
     pt_start("max_connections_per_address = 2;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -137,7 +137,7 @@ Test(limits, connections_of_an_address)
     pt_quiet(a);
 }
 
-Test(limits, sessions_of_a_sub)
+PT_TEST(limits, sessions_of_a_sub)
 {
     pt_start("max_sessions_per_sub = 2;");
     pt_client("echo", NULL);
@@ -150,7 +150,7 @@ Test(limits, sessions_of_a_sub)
     pt_client_as(pt_token("bob", "read write"), "echo", NULL);
 }
 
-Test(limits, messages_of_a_sub_over_all_its_connections)
+PT_TEST(limits, messages_of_a_sub_over_all_its_connections)
 {
     enum { SENT = 30 };
     pt_start("message_rate_per_sub = 5;");
@@ -169,7 +169,7 @@ Test(limits, messages_of_a_sub_over_all_its_connections)
     cr_assert_eq(pt_say(bob, "not me"), 1);
 }
 
-Test(limits, bytes_of_a_connection)
+PT_TEST(limits, bytes_of_a_connection)
 {
     enum { SENT = 20 };
     pt_start("byte_rate = 20000;");
@@ -186,7 +186,7 @@ Test(limits, bytes_of_a_connection)
               "%d accepted, %d limited", accepted, limited);
 }
 
-Test(limits, refused_frames)
+PT_TEST(limits, refused_frames)
 {
     pt_start("max_refused_frames = 3;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -197,7 +197,7 @@ Test(limits, refused_frames)
     pt_closed(a, 4028);
 }
 
-Test(limits, a_message_larger_than_an_event_may_be_is_refused_or_stored_whole)
+PT_TEST(limits, a_message_larger_than_an_event_may_be_is_refused_or_stored_whole)
 {
     /* The largest frame that fits: its event is larger than the frame by the envelope. */
     pt_start("max_payload = 20000;");
@@ -221,9 +221,9 @@ Test(limits, a_message_larger_than_an_event_may_be_is_refused_or_stored_whole)
     pt_expect(b, "replay_end");
 }
 
-TestSuite(liveness, .init = pt_init, .fini = pt_fini, .timeout = 120);
+PT_SUITE_FOR(liveness, 120);
 
-Test(liveness, a_silent_client_is_pinged_and_closed)
+PT_TEST(liveness, a_silent_client_is_pinged_and_closed)
 {
     pt_start("heartbeat_ms = 400;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -239,7 +239,7 @@ Test(liveness, a_silent_client_is_pinged_and_closed)
     cr_assert(pings >= 1 && json_pings >= 1, "%d pings, %d JSON pings", pings, json_pings);
 }
 
-Test(liveness, any_inbound_frame_is_life)
+PT_TEST(liveness, any_inbound_frame_is_life)
 {
     pt_start("heartbeat_ms = 400;");
     struct tl_ws *pongs = pt_client("echo", NULL), *json = pt_client("echo", NULL);
@@ -256,9 +256,9 @@ Test(liveness, any_inbound_frame_is_life)
     }
 }
 
-TestSuite(slow, .init = pt_init, .fini = pt_fini, .timeout = 120);
+PT_SUITE_FOR(slow, 120);
 
-Test(slow, a_slow_consumer_is_closed_and_resumes)
+PT_TEST(slow, a_slow_consumer_is_closed_and_resumes)
 {
     enum { COUNT = 1500, BATCH = 20 };
     pt_start("max_buffered_bytes = 200000; max_queued_frames = 1000;");
@@ -292,7 +292,7 @@ Test(slow, a_slow_consumer_is_closed_and_resumes)
     pt_int(pt_expect(slow, "replay_end"), "cursor", COUNT);
 }
 
-Test(slow, too_many_queued_frames)
+PT_TEST(slow, too_many_queued_frames)
 {
     enum { COUNT = 20000, BATCH = 100 };
     pt_start("max_queued_frames = 20;");
@@ -307,9 +307,9 @@ Test(slow, too_many_queued_frames)
     pt_closed(slow, 1013);
 }
 
-TestSuite(drain, .init = pt_init, .fini = pt_fini, .timeout = 120);
+PT_SUITE_FOR(drain, 120);
 
-Test(drain, clients_are_told_and_the_exit_is_clean)
+PT_TEST(drain, clients_are_told_and_the_exit_is_clean)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -323,7 +323,7 @@ Test(drain, clients_are_told_and_the_exit_is_clean)
     cr_assert_eq(tl_gate_wait(pt_gate, 20000), 0);
 }
 
-Test(drain, an_open_turn_may_finish)
+PT_TEST(drain, an_open_turn_may_finish)
 {
     struct tl_gate_opts o = {.config = "agents = [\"echo\"]; drain_timeout_ms = 20000;"};
     pt_start_with(&o);
@@ -355,7 +355,7 @@ Test(drain, an_open_turn_may_finish)
     pt_quiet(w);
 }
 
-Test(drain, the_timeout_ends_it_and_the_turn_comes_again)
+PT_TEST(drain, the_timeout_ends_it_and_the_turn_comes_again)
 {
     pt_start("retry_backoff_ms = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -370,7 +370,7 @@ Test(drain, the_timeout_ends_it_and_the_turn_comes_again)
     pt_int(t, "turn", 1);
 }
 
-Test(drain, a_second_signal_stops_at_once)
+PT_TEST(drain, a_second_signal_stops_at_once)
 {
     struct tl_gate_opts o = {.config = "agents = [\"echo\"]; drain_timeout_ms = 3600000;"};
     pt_start_with(&o);

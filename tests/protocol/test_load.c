@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-TestSuite(load, .init = pt_init, .fini = pt_fini, .timeout = 900);
+PT_SUITE_FOR(load, 900);
 
 enum { MAX_PUBLISHERS = 4, MAX_FOLLOWERS = 6 };
 
@@ -167,7 +167,7 @@ static void *follow(void *arg)
     return NULL;
 }
 
-Test(load, followers_that_drop_and_resume_see_each_event_once_in_order)
+PT_TEST(load, followers_that_drop_and_resume_see_each_event_once_in_order)
 {
     int total = (int)pt_size("PT_LOAD", 2000), publishers = 3, followers = 4;
     struct publisher p[MAX_PUBLISHERS] = {0};
@@ -240,7 +240,7 @@ static int64_t compare_log(struct shared *s, const int64_t *cursor, int count)
     return head;
 }
 
-Test(load, kill_under_load_loses_nothing_acknowledged)
+PT_TEST(load, kill_under_load_loses_nothing_acknowledged)
 {
     int rounds = (int)pt_size("PT_KILLS", 5), publishers = 4, each = 3000;
     int count = rounds * publishers * each;
@@ -353,7 +353,7 @@ static bool all_turns_ended(const char *sid, int count)
     return finals == count;
 }
 
-Test(load, turns_end_once_and_in_order_through_kills)
+PT_TEST(load, turns_end_once_and_in_order_through_kills)
 {
     enum { SESSIONS = 6, EACH = 25, WORKERS = 2 };
     int rounds = (int)pt_size("PT_KILLS", 5);

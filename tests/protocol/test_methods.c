@@ -21,7 +21,7 @@ static void page_is(const cJSON *page, int64_t first, int64_t last)
         pt_int(cJSON_GetArrayItem(events, i), "cursor", first + i);
 }
 
-Test(methods, history_pages)
+PT_TEST(methods, history_pages)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -47,7 +47,7 @@ Test(methods, history_pages)
     pt_quiet(a);
 }
 
-Test(methods, history_is_bounded)
+PT_TEST(methods, history_is_bounded)
 {
     pt_start("max_payload = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -60,7 +60,7 @@ Test(methods, history_is_bounded)
     page_is(o, 1, n);
 }
 
-Test(methods, history_has_at_most_500_events)
+PT_TEST(methods, history_has_at_most_500_events)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -75,7 +75,7 @@ Test(methods, history_has_at_most_500_events)
     cr_assert(cJSON_GetArraySize(tl_get(history(a, ",\"since\":0"), "events")) <= 500);
 }
 
-Test(methods, history_arguments_are_checked)
+PT_TEST(methods, history_arguments_are_checked)
 {
     static const struct {
         const char *members, *field;
@@ -93,7 +93,7 @@ Test(methods, history_arguments_are_checked)
     pt_quiet(a);
 }
 
-Test(methods, history_leaves_streams_out_for_a_client_without_streaming)
+PT_TEST(methods, history_leaves_streams_out_for_a_client_without_streaming)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -112,7 +112,7 @@ Test(methods, history_leaves_streams_out_for_a_client_without_streaming)
     page_is(history(s, ""), 1, 2);
 }
 
-Test(methods, leave)
+PT_TEST(methods, leave)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -127,7 +127,7 @@ Test(methods, leave)
     pt_int(pt_hello, "cursor", 1);
 }
 
-Test(methods, ping)
+PT_TEST(methods, ping)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -148,7 +148,7 @@ Test(methods, ping)
     pt_is(pt_expect(w, "pong"), "id", "w");
 }
 
-Test(methods, a_client_that_pongs_the_json_ping_is_welcome)
+PT_TEST(methods, a_client_that_pongs_the_json_ping_is_welcome)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);

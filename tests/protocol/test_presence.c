@@ -5,7 +5,7 @@ PT_SUITE(presence);
 
 #define CAP "\"capabilities\":[\"presence\"]"
 
-Test(presence, join_update_leave)
+PT_TEST(presence, join_update_leave)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", CAP);
@@ -30,7 +30,7 @@ Test(presence, join_update_leave)
     pt_int(pt_wait(a, "pong"), "cursor", 0);
 }
 
-Test(presence, not_to_oneself_and_not_to_other_sessions)
+PT_TEST(presence, not_to_oneself_and_not_to_other_sessions)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", CAP);
@@ -41,7 +41,7 @@ Test(presence, not_to_oneself_and_not_to_other_sessions)
     pt_quiet(elsewhere);
 }
 
-Test(presence, typing)
+PT_TEST(presence, typing)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", CAP);
@@ -58,7 +58,7 @@ Test(presence, typing)
     pt_int(pt_wait(c, "pong"), "cursor", 0);
 }
 
-Test(presence, a_vanished_client_leaves)
+PT_TEST(presence, a_vanished_client_leaves)
 {
     pt_start("heartbeat_ms = 300;");
     struct tl_ws *a = pt_client("echo", CAP);
@@ -70,7 +70,7 @@ Test(presence, a_vanished_client_leaves)
     pt_wait(a, "presence_leave");
 }
 
-Test(presence, arguments_are_checked)
+PT_TEST(presence, arguments_are_checked)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", CAP);

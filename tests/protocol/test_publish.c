@@ -3,7 +3,7 @@
 
 PT_SUITE(publish);
 
-Test(publish, accepted_and_seen_by_others)
+PT_TEST(publish, accepted_and_seen_by_others)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -43,7 +43,7 @@ Test(publish, accepted_and_seen_by_others)
     cr_assert(strlen(e) == 36 && e[14] == '7' && strchr("89ab", e[19]), "%s", e);
 }
 
-Test(publish, any_json_but_null_and_empty_string)
+PT_TEST(publish, any_json_but_null_and_empty_string)
 {
     static const char *const good[] = {"\"x\"",
                                        "0",
@@ -80,7 +80,7 @@ Test(publish, any_json_but_null_and_empty_string)
     cr_assert_eq(pt_say(a, "next"), (int64_t)(sizeof good / sizeof *good + 1));
 }
 
-Test(publish, numbers_and_text_survive_exactly)
+PT_TEST(publish, numbers_and_text_survive_exactly)
 {
     static const char *const raw = "{\"big\":9007199254740991,\"neg\":-9007199254740991,\"f\":0.1,"
                                    "\"e\":1e-7,\"t\":\"tab\\t \\\"q\\\" \\u2028 \xc3\xa9\"}";
@@ -95,7 +95,7 @@ Test(publish, numbers_and_text_survive_exactly)
               tl_ws_data(b));
 }
 
-Test(publish, message_ids_are_checked)
+PT_TEST(publish, message_ids_are_checked)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -127,7 +127,7 @@ static void publish_again(struct tl_ws *ws, const char *content, int64_t cursor,
     cr_assert(tl_bool(o, "duplicate") == duplicate, "%s", pt_text(o));
 }
 
-Test(publish, a_message_id_is_stored_once)
+PT_TEST(publish, a_message_id_is_stored_once)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -156,7 +156,7 @@ Test(publish, a_message_id_is_stored_once)
     publish_again(c, "\"elsewhere\"", 1, false);
 }
 
-Test(publish, answers_come_in_cursor_order)
+PT_TEST(publish, answers_come_in_cursor_order)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -178,7 +178,7 @@ Test(publish, answers_come_in_cursor_order)
     }
 }
 
-Test(publish, needs_the_scope_write)
+PT_TEST(publish, needs_the_scope_write)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client_as(pt_token("alice", "read"), "echo", NULL);
@@ -191,7 +191,7 @@ Test(publish, needs_the_scope_write)
     pt_quiet(a);
 }
 
-Test(publish, a_refused_publish_changed_nothing)
+PT_TEST(publish, a_refused_publish_changed_nothing)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client_as(pt_token("alice", "read"), "echo", NULL);
@@ -206,7 +206,7 @@ Test(publish, a_refused_publish_changed_nothing)
     pt_false(o, "duplicate");
 }
 
-Test(publish, traceparent_is_kept_with_the_event)
+PT_TEST(publish, traceparent_is_kept_with_the_event)
 {
     static const char *const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -221,7 +221,7 @@ Test(publish, traceparent_is_kept_with_the_event)
     cr_assert(strstr(tl_ws_data(w), trace), "%s", tl_ws_data(w));
 }
 
-Test(publish, the_same_id_twice_in_a_row_without_waiting)
+PT_TEST(publish, the_same_id_twice_in_a_row_without_waiting)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -237,7 +237,7 @@ Test(publish, the_same_id_twice_in_a_row_without_waiting)
     pt_quiet(b);
 }
 
-Test(publish, frames_sent_behind_hello_are_served)
+PT_TEST(publish, frames_sent_behind_hello_are_served)
 {
     pt_start(NULL);
     for (int i = 0; i < 10; i++) {
@@ -253,7 +253,7 @@ Test(publish, frames_sent_behind_hello_are_served)
 }
 
 /* Leaving does not swallow the answer to what was published before it. */
-Test(publish, answers_come_before_the_goodbye)
+PT_TEST(publish, answers_come_before_the_goodbye)
 {
     pt_start(NULL);
     for (int i = 0; i < 10; i++) {
@@ -266,7 +266,7 @@ Test(publish, answers_come_before_the_goodbye)
     }
 }
 
-Test(publish, a_publisher_that_vanishes_at_once_may_or_may_not_be_stored_but_never_twice)
+PT_TEST(publish, a_publisher_that_vanishes_at_once_may_or_may_not_be_stored_but_never_twice)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);

@@ -24,7 +24,7 @@ static void replayed(struct tl_ws *ws, int64_t first, int64_t last, int64_t end)
     pt_int(pt_expect(ws, "replay_end"), "cursor", end);
 }
 
-Test(resume, replay_repeats_the_live_bytes)
+PT_TEST(resume, replay_repeats_the_live_bytes)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -70,7 +70,7 @@ Test(resume, replay_repeats_the_live_bytes)
     pt_quiet(c);
 }
 
-Test(resume, from_any_cursor_then_live)
+PT_TEST(resume, from_any_cursor_then_live)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -89,7 +89,7 @@ Test(resume, from_any_cursor_then_live)
     }
 }
 
-Test(resume, without_since_only_live)
+PT_TEST(resume, without_since_only_live)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -104,7 +104,7 @@ Test(resume, without_since_only_live)
     pt_int(o, "cursor", 6);
 }
 
-Test(resume, long_replay_is_whole)
+PT_TEST(resume, long_replay_is_whole)
 {
     enum { COUNT = 1500 };
     pt_start("max_queued_frames = 50; max_buffered_bytes = 65536;");
@@ -121,7 +121,7 @@ Test(resume, long_replay_is_whole)
     pt_quiet(b);
 }
 
-Test(resume, survives_restart_and_kill)
+PT_TEST(resume, survives_restart_and_kill)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -172,7 +172,7 @@ static void gap(const char *sid, const char *members, const char *reason, int64_
     pt_drop(b);
 }
 
-Test(resume, gaps_get_a_snapshot)
+PT_TEST(resume, gaps_get_a_snapshot)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -188,7 +188,7 @@ Test(resume, gaps_get_a_snapshot)
     replayed(b, 7, 6, 6);
 }
 
-Test(resume, a_snapshot_fits_in_max_payload)
+PT_TEST(resume, a_snapshot_fits_in_max_payload)
 {
     pt_start("max_payload = 8192;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -203,7 +203,7 @@ Test(resume, a_snapshot_fits_in_max_payload)
     pt_int(cJSON_GetArrayItem(tl_get(o, "state.messages"), n - 1), "cursor", 40);
 }
 
-Test(resume, trimmed_history_is_a_gap)
+PT_TEST(resume, trimmed_history_is_a_gap)
 {
     pt_start("retention_events = 10;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -233,7 +233,7 @@ Test(resume, trimmed_history_is_a_gap)
     gap(sid, "\"since\":0", "trimmed", head);
 }
 
-Test(resume, acknowledged_cursor)
+PT_TEST(resume, acknowledged_cursor)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -266,7 +266,7 @@ Test(resume, acknowledged_cursor)
     }
 }
 
-Test(resume, without_streaming_the_cursor_still_advances)
+PT_TEST(resume, without_streaming_the_cursor_still_advances)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -304,7 +304,7 @@ Test(resume, without_streaming_the_cursor_still_advances)
     pt_int(pt_expect(s, "response"), "seq", 5);
 }
 
-Test(resume, an_event_larger_than_the_send_buffer_limit_can_be_replayed)
+PT_TEST(resume, an_event_larger_than_the_send_buffer_limit_can_be_replayed)
 {
     pt_start("max_buffered_bytes = 65536;");
     struct tl_ws *a = pt_client("echo", NULL);
@@ -320,7 +320,7 @@ Test(resume, an_event_larger_than_the_send_buffer_limit_can_be_replayed)
     }
 }
 
-Test(resume, many_followers_at_once)
+PT_TEST(resume, many_followers_at_once)
 {
     enum { FOLLOWERS = 30 };
     struct tl_ws *f[FOLLOWERS];
@@ -339,7 +339,7 @@ Test(resume, many_followers_at_once)
 }
 
 /* A client that shuts its sending side is gone. */
-Test(resume, half_closed_clients_are_closed)
+PT_TEST(resume, half_closed_clients_are_closed)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);

@@ -311,22 +311,22 @@ static void run_rows(const struct row *rows, size_t n)
     pt_client("echo", NULL);
 }
 
-Test(rfc6455, framing)
+PT_TEST(rfc6455, framing)
 {
     run_rows(framing, sizeof framing / sizeof *framing);
 }
 
-Test(rfc6455, control_frames)
+PT_TEST(rfc6455, control_frames)
 {
     run_rows(control, sizeof control / sizeof *control);
 }
 
-Test(rfc6455, utf8)
+PT_TEST(rfc6455, utf8)
 {
     run_rows(utf8, sizeof utf8 / sizeof *utf8);
 }
 
-Test(rfc6455, close_codes)
+PT_TEST(rfc6455, close_codes)
 {
     /* RFC 6455 7.4 and the registry: which codes a peer may send. */
     static const struct {
@@ -364,7 +364,7 @@ static char *padded(size_t n)
     return text;
 }
 
-Test(rfc6455, message_size_limit)
+PT_TEST(rfc6455, message_size_limit)
 {
     enum { MAX = 20000 };
     pt_start("max_payload = 20000;");
@@ -390,7 +390,7 @@ Test(rfc6455, message_size_limit)
     }
 }
 
-Test(rfc6455, length_is_judged_before_the_payload)
+PT_TEST(rfc6455, length_is_judged_before_the_payload)
 {
     /* Only headers are sent; the answer must not wait for the payload. */
     static const struct {
@@ -435,7 +435,7 @@ Test(rfc6455, length_is_judged_before_the_payload)
     pt_closed(ws, 1009);
 }
 
-Test(rfc6455, fragments_add_up_before_they_are_buffered)
+PT_TEST(rfc6455, fragments_add_up_before_they_are_buffered)
 {
     pt_start("max_payload = 20000;");
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -449,7 +449,7 @@ Test(rfc6455, fragments_add_up_before_they_are_buffered)
     pt_closed(ws, 1009);
 }
 
-Test(rfc6455, many_tiny_fragments_cost_little)
+PT_TEST(rfc6455, many_tiny_fragments_cost_little)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -475,7 +475,7 @@ Test(rfc6455, many_tiny_fragments_cost_little)
     tl_buf_free(&b);
 }
 
-Test(rfc6455, endless_empty_fragments_do_not_grow)
+PT_TEST(rfc6455, endless_empty_fragments_do_not_grow)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);
@@ -493,7 +493,7 @@ Test(rfc6455, endless_empty_fragments_do_not_grow)
     pt_client("echo", NULL);
 }
 
-Test(rfc6455, pings_answered_while_a_message_is_unfinished_and_many)
+PT_TEST(rfc6455, pings_answered_while_a_message_is_unfinished_and_many)
 {
     pt_start(NULL);
     struct tl_ws *ws = pt_client("echo", NULL);

@@ -21,7 +21,7 @@ static struct tl_ws *knock(struct tl_ws_opts *o, const char *hello_token, const 
     return ws;
 }
 
-Test(tokens, are_taken_from_four_places)
+PT_TEST(tokens, are_taken_from_four_places)
 {
     const cJSON *h;
 
@@ -54,7 +54,7 @@ Test(tokens, are_taken_from_four_places)
     pt_is(h, "type", "hello_ok");
 }
 
-Test(tokens, the_first_place_counts)
+PT_TEST(tokens, the_first_place_counts)
 {
     const cJSON *h;
     const char *good;
@@ -82,7 +82,7 @@ Test(tokens, the_first_place_counts)
     pt_is(h, "type", "hello_ok");
 }
 
-Test(tokens, one_clients_subprotocol_does_not_reach_the_next)
+PT_TEST(tokens, one_clients_subprotocol_does_not_reach_the_next)
 {
     const cJSON *h;
     char value[64];
@@ -98,7 +98,7 @@ Test(tokens, one_clients_subprotocol_does_not_reach_the_next)
     }
 }
 
-Test(tokens, are_never_logged)
+PT_TEST(tokens, are_never_logged)
 {
     const cJSON *h;
 
@@ -148,7 +148,7 @@ static void rejected(const char *token)
     pt_drop(ws);
 }
 
-Test(tokens, bent_tokens_are_refused)
+PT_TEST(tokens, bent_tokens_are_refused)
 {
     pt_start(NULL);
     const char *good = pt_alice();
@@ -199,7 +199,7 @@ Test(tokens, bent_tokens_are_refused)
     pt_client("echo", NULL);
 }
 
-Test(tokens, a_token_without_needed_audience)
+PT_TEST(tokens, a_token_without_needed_audience)
 {
     pt_start("audience = \"gate-7\";");
     /* The gateway's own tokens carry its audience only when minted with its configuration. */
@@ -209,7 +209,7 @@ Test(tokens, a_token_without_needed_audience)
     pt_is(h, "code", "auth_unauthorized");
 }
 
-Test(tokens, refresh)
+PT_TEST(tokens, refresh)
 {
     pt_start(NULL);
     struct tl_claims longer = {.ttl = 7200}, fewer = {.scope = "read"}, bob = {.sub = "bob"};
@@ -236,7 +236,7 @@ Test(tokens, refresh)
     cr_assert_eq(pt_say(ws, "hi"), 1);
 }
 
-Test(tokens, expiring_is_told_and_expiry_closes)
+PT_TEST(tokens, expiring_is_told_and_expiry_closes)
 {
     pt_start(NULL);
     struct tl_claims brief = {.ttl = 31};

@@ -3,7 +3,7 @@
 
 PT_SUITE(turns);
 
-Test(turns, message_to_final)
+PT_TEST(turns, message_to_final)
 {
     pt_start(NULL);
     struct tl_ws *w = pt_worker("echo", NULL);
@@ -44,7 +44,7 @@ Test(turns, message_to_final)
     pt_quiet(w);
 }
 
-Test(turns, strictly_one_after_the_other)
+PT_TEST(turns, strictly_one_after_the_other)
 {
     pt_start(NULL);
     struct tl_ws *w = pt_worker("echo", "\"concurrency\":10");
@@ -64,7 +64,7 @@ Test(turns, strictly_one_after_the_other)
         pt_outcome(a, i + 1, "ok");
 }
 
-Test(turns, messages_wait_for_an_absent_worker)
+PT_TEST(turns, messages_wait_for_an_absent_worker)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -87,7 +87,7 @@ Test(turns, messages_wait_for_an_absent_worker)
     }
 }
 
-Test(turns, a_worker_only_gets_its_own_agents_turns)
+PT_TEST(turns, a_worker_only_gets_its_own_agents_turns)
 {
     pt_start(NULL);
     struct tl_ws *we = pt_worker("echo", NULL), *ws = pt_worker("support", NULL);
@@ -102,7 +102,7 @@ Test(turns, a_worker_only_gets_its_own_agents_turns)
     pt_outcome(a, 1, "ok");
 }
 
-Test(turns, the_answer_survives_an_absent_client)
+PT_TEST(turns, the_answer_survives_an_absent_client)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -121,7 +121,7 @@ Test(turns, the_answer_survives_an_absent_client)
     pt_is(o, "event.data.outcome.status", "ok");
 }
 
-Test(turns, emit_takes_known_events_and_own_names)
+PT_TEST(turns, emit_takes_known_events_and_own_names)
 {
     static const char *const good[] = {
         "token_stream",     "tool_call_stream", "tool_result_stream",
@@ -154,7 +154,7 @@ Test(turns, emit_takes_known_events_and_own_names)
     pt_quiet(a);
 }
 
-Test(turns, worker_arguments_are_checked)
+PT_TEST(turns, worker_arguments_are_checked)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -189,7 +189,7 @@ Test(turns, worker_arguments_are_checked)
     pt_outcome(a, 1, "ok");
 }
 
-Test(turns, frames_for_turns_that_are_not_open)
+PT_TEST(turns, frames_for_turns_that_are_not_open)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -215,7 +215,7 @@ Test(turns, frames_for_turns_that_are_not_open)
     pt_int(pt_expect(a, "pong"), "cursor", 2);
 }
 
-Test(turns, event_ids_make_worker_frames_idempotent)
+PT_TEST(turns, event_ids_make_worker_frames_idempotent)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"streaming\"]");
@@ -262,7 +262,7 @@ Test(turns, event_ids_make_worker_frames_idempotent)
     }
 }
 
-Test(turns, ephemeral_emits_are_live_only)
+PT_TEST(turns, ephemeral_emits_are_live_only)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"streaming\"]");
@@ -289,7 +289,7 @@ Test(turns, ephemeral_emits_are_live_only)
     pt_int(pt_expect(b, "replay_end"), "cursor", 2);
 }
 
-Test(turns, publish_outside_a_turn)
+PT_TEST(turns, publish_outside_a_turn)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"streaming\"]");
@@ -317,7 +317,7 @@ Test(turns, publish_outside_a_turn)
     pt_quiet(a);
 }
 
-Test(turns, worker_history)
+PT_TEST(turns, worker_history)
 {
     pt_start(NULL);
     struct tl_ws *a = pt_client("echo", NULL);
@@ -336,7 +336,7 @@ Test(turns, worker_history)
     pt_final(w, t, "x");
 }
 
-Test(turns, clients_with_ack_hear_about_delivery)
+PT_TEST(turns, clients_with_ack_hear_about_delivery)
 {
     pt_start("retry_backoff_ms = 20; max_attempts = 3;");
     struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"ack\"]");

@@ -90,7 +90,7 @@ static const struct {
     {"the root", "GET / HTTP/1.1\r\n" HOST UPGRADE KEY VERSION "\r\n", 404, 404},
 };
 
-Test(upgrade, each_request_gets_its_answer)
+PT_TEST(upgrade, each_request_gets_its_answer)
 {
     pt_start(NULL);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -126,7 +126,7 @@ Test(upgrade, each_request_gets_its_answer)
     pt_client("echo", NULL);
 }
 
-Test(upgrade, origins)
+PT_TEST(upgrade, origins)
 {
     static const struct {
         const char *origin;
@@ -172,7 +172,7 @@ Test(upgrade, origins)
 }
 
 /* The origin is judged before the shape of the frame and before the token. */
-Test(upgrade, the_origin_is_judged_first)
+PT_TEST(upgrade, the_origin_is_judged_first)
 {
     pt_start(NULL);
     struct tl_ws_opts o = {.port = tl_gate_port(pt_gate), .origin = "https://evil.example"};
@@ -181,7 +181,7 @@ Test(upgrade, the_origin_is_judged_first)
     pt_refused(ws, "origin_not_allowed", "do_not_retry", 4003);
 }
 
-Test(upgrade, refused_sockets_are_closed)
+PT_TEST(upgrade, refused_sockets_are_closed)
 {
     pt_start(NULL);
     static const char request[] = "GET /ws HTTP/1.1\r\n" HOST UPGRADE VERSION "\r\n";
@@ -191,7 +191,7 @@ Test(upgrade, refused_sockets_are_closed)
     cr_assert(tl_ws_wait_eof(ws, PT_WAIT_MS), "the socket of a refused upgrade stays open");
 }
 
-Test(upgrade, garbage_does_no_harm)
+PT_TEST(upgrade, garbage_does_no_harm)
 {
     static const char *const garbage[] = {
         "\r\n\r\n",
@@ -217,7 +217,7 @@ Test(upgrade, garbage_does_no_harm)
     pt_client("echo", NULL);
 }
 
-Test(upgrade, a_header_block_without_end_is_bounded)
+PT_TEST(upgrade, a_header_block_without_end_is_bounded)
 {
     pt_start("handshake_timeout_ms = 500;");
     struct tl_ws *ws = pt_keep(tl_ws_tcp(NULL, tl_gate_port(pt_gate), 0, 5000));
@@ -231,7 +231,7 @@ Test(upgrade, a_header_block_without_end_is_bounded)
     pt_client("echo", NULL);
 }
 
-Test(upgrade, a_dripped_request_still_works)
+PT_TEST(upgrade, a_dripped_request_still_works)
 {
     pt_start(NULL);
     static const char request[] = "GET /ws HTTP/1.1\r\n" HOST UPGRADE KEY VERSION "\r\n";
@@ -243,7 +243,7 @@ Test(upgrade, a_dripped_request_still_works)
     pt_is(h, "type", "hello_ok");
 }
 
-Test(upgrade, a_frame_before_the_answer_is_refused)
+PT_TEST(upgrade, a_frame_before_the_answer_is_refused)
 {
     /* RFC 6455 4.1: a client must wait for the 101. What comes with the request is not taken. */
     pt_start(NULL);

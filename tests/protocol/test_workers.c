@@ -5,7 +5,7 @@
 
 PT_SUITE(workers);
 
-Test(workers, concurrency_is_how_many_turns_at_once)
+PT_TEST(workers, concurrency_is_how_many_turns_at_once)
 {
     pt_start(NULL);
     struct tl_ws *w = pt_worker("echo", "\"concurrency\":2");
@@ -26,7 +26,7 @@ Test(workers, concurrency_is_how_many_turns_at_once)
         pt_outcome(a[i], 1, "ok");
 }
 
-Test(workers, the_default_is_one)
+PT_TEST(workers, the_default_is_one)
 {
     pt_start(NULL);
     struct tl_ws *w = pt_worker("echo", NULL);
@@ -38,7 +38,7 @@ Test(workers, the_default_is_one)
     pt_turn(w);
 }
 
-Test(workers, sessions_are_spread)
+PT_TEST(workers, sessions_are_spread)
 {
     pt_start(NULL);
     struct tl_ws *w[4];
@@ -50,7 +50,7 @@ Test(workers, sessions_are_spread)
         pt_turn(w[i]);
 }
 
-Test(workers, a_session_prefers_the_worker_that_served_it_last)
+PT_TEST(workers, a_session_prefers_the_worker_that_served_it_last)
 {
     pt_start(NULL);
     struct tl_ws *w[3];
@@ -73,7 +73,7 @@ Test(workers, a_session_prefers_the_worker_that_served_it_last)
     }
 }
 
-Test(workers, a_long_queue_does_not_starve_other_sessions)
+PT_TEST(workers, a_long_queue_does_not_starve_other_sessions)
 {
     pt_start(NULL);
     struct tl_ws *busy = pt_client("echo", NULL);
@@ -92,7 +92,7 @@ Test(workers, a_long_queue_does_not_starve_other_sessions)
 }
 
 /* Many sessions, several workers that come and go: order kept, every turn ended exactly once. */
-Test(workers, order_holds_while_workers_come_and_go)
+PT_TEST(workers, order_holds_while_workers_come_and_go)
 {
     enum { SESSIONS = 12, EACH = 8, WORKERS = 4 };
     struct tl_ws *c[SESSIONS], *w[WORKERS];
