@@ -235,7 +235,7 @@ static int on_request(struct mg_connection *conn)
     if (eg_request_check(&r, &why) != EG_OK) {
         status = answer(conn, &why);
     } else if (!ready && !selftest) {
-        status = answer_code(conn, EG_CODE_draining, "the lobbyway is starting", RETRY_FIELD);
+        status = answer_code(conn, EG_CODE_draining, "the gateway is starting", RETRY_FIELD);
     } else if (l->config.reactors == NULL && l->address.loopback && host != NULL &&
                !eg_host_is_local(host, l->bound)) {
         status = answer_code(conn, EG_CODE_origin_not_allowed,
