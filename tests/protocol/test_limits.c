@@ -258,6 +258,15 @@ PT_TEST(liveness, any_inbound_frame_is_life)
 
 PT_SUITE_FOR(slow, 120);
 
+/* Whether the gateway has given a slow one up: then there is no need to publish more. */
+static bool given_up(void)
+{
+    char *log = tl_gate_log(pt_gate);
+    bool found = strstr(log, "conn.slow") != NULL;
+    free(log);
+    return found;
+}
+
 PT_TEST(slow, a_slow_consumer_is_closed_and_resumes)
 {
     enum { COUNT = 1500, BATCH = 20 };
@@ -267,7 +276,7 @@ PT_TEST(slow, a_slow_consumer_is_closed_and_resumes)
     struct tl_ws *slow = pt_client("echo", sid);
     struct tl_ws *quick = pt_client("echo", sid);
     int64_t seen = 0;
-    for (int i = 0; i < COUNT; i += BATCH) {
+    for (int i = 0; i < COUNT && !given_up(); i += BATCH) {
         for (int k = 0; k < BATCH; k++)
             pt_send(a, "{\"type\":\"message\",\"content\":\"%020000d\"}", i + k);
         for (int k = 0; k < BATCH; k++) {
@@ -285,11 +294,11 @@ PT_TEST(slow, a_slow_consumer_is_closed_and_resumes)
     cr_assert(kind == TL_CLOSE, "%s after %d", tl_json_why(kind), (int)last);
     cr_assert_eq(tl_ws_close_code(slow), 1013);
     cr_assert_str_eq(tl_ws_close_reason(slow), "slow_consumer");
-    cr_assert(last < COUNT);
+    cr_assert(last < seen);
     slow = pt_client("echo", pt_f("%s,\"since\":%d", sid, (int)last));
-    while (last < COUNT)
+    while (last < seen)
         pt_int(pt_expect(slow, "replay"), "seq", ++last);
-    pt_int(pt_expect(slow, "replay_end"), "cursor", COUNT);
+    pt_int(pt_expect(slow, "replay_end"), "cursor", seen);
 }
 
 PT_TEST(slow, too_many_queued_frames)
@@ -298,7 +307,7 @@ PT_TEST(slow, too_many_queued_frames)
     pt_start("max_queued_frames = 20;");
     struct tl_ws *a = pt_client("echo", NULL);
     struct tl_ws *slow = pt_client("echo", pt_sid());
-    for (int i = 0; i < COUNT; i += BATCH) {
+    for (int i = 0; i < COUNT && !given_up(); i += BATCH) {
         for (int k = 0; k < BATCH; k++)
             pt_send(a, "{\"type\":\"message\",\"content\":\"%02000d\"}", i + k);
         for (int k = 0; k < BATCH; k++)
