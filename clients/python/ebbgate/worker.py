@@ -270,6 +270,7 @@ class AgentServer:
         self._requests: List[Tuple[Frame, "asyncio.Future[Frame]"]] = []
         self._publishing: Dict[str, Tuple[Frame, "asyncio.Future[int]"]] = {}
         self._draining = False
+        self._connections = 0
         self._timers: List["asyncio.Task[None]"] = []
         loop = asyncio.get_running_loop()
         self._ready: "asyncio.Future[None]" = loop.create_future()
@@ -359,19 +360,23 @@ class AgentServer:
 
     def on_ready(self, hello: Frame) -> None:
         self.worker_id = hello.get("worker_id")
+        self._connections += 1
         for frame, _ in self._publishing.values():
             self.link.send(frame)
         for request, _ in self._requests:
             self.link.send(request)
         detached = [run for run in self.runs.values() if not run.attached]
         if detached:
-            self.later(self._reattach, lambda: self._give_up(detached))
+            self.link.spawn(self._give_up_later(detached, self._connections))
         if not self._ready.done():
             self._ready.set_result(None)
 
-    def _give_up(self, runs: List[Run]) -> None:
+    async def _give_up_later(self, runs: List[Run], connection: int) -> None:
+        await asyncio.sleep(self._reattach)
+        if not self.link.ready or self._connections != connection:
+            return  # that connection is gone too; the next one gives them the whole time again
         for run in runs:
-            if not run.attached and self.runs.get(run.key) is run and self.link.ready:
+            if not run.attached and self.runs.get(run.key) is run:
                 self._lose(run, EbbgateError("turn_closed", "the turn went to another worker"))
 
     def on_frame(self, frame: Frame) -> None:

@@ -23,9 +23,11 @@ let WebSocketClass;
 if (process.env.EBBGATE_WS) WebSocketClass = createRequire(import.meta.url)(process.env.EBBGATE_WS);
 
 const memory = new MemoryStore();
+let slowStore = false;
 const loggedStore = {
   load: (key) => memory.load(key),
-  save: (key, state) => {
+  async save(key, state) {
+    if (slowStore) await new Promise((resolve) => setTimeout(resolve, 50));
     note('saved', { state });
     memory.save(key, state);
   },
@@ -86,6 +88,7 @@ async function open(options) {
   if (options.since !== undefined) made.from = options.since;
   if (options.max_queued !== undefined) made.maxQueued = options.max_queued;
   if (options.send_window !== undefined) made.sendWindow = options.send_window;
+  slowStore = options.slow_store === true;
   made.store = options.store_directory ? new FileStore(options.store_directory) : loggedStore;
   made.onGap = (gap) => note('gap', gap);
   made.onResync = (resync) => note('resync', { reason: resync.reason, from: resync.from, oldest_cursor: resync.oldestCursor, cursor: resync.cursor });

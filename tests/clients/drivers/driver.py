@@ -27,7 +27,11 @@ def told(error):
 
 
 class LoggedStore(MemoryStore):
-    def save(self, key, state):
+    slow = False
+
+    async def save(self, key, state):
+        if self.slow:
+            await asyncio.sleep(0.05)
         note("saved", state=state)
         super().save(key, state)
 
@@ -88,6 +92,7 @@ class Driver:
         for name in ("session", "create", "key", "capabilities", "since", "max_queued", "send_window"):
             if name in options:
                 made[name] = options[name]
+        self.memory.slow = options.get("slow_store", False)
         directory = options.get("store_directory")
         made["store"] = FileStore(directory) if directory else self.memory
         made["on_gap"] = lambda gap: note("gap", **gap)
