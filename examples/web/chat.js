@@ -56,7 +56,7 @@ function tell({ state, delayMs, error }) {
 async function start() {
   const { url, agent, token } = Object.fromEntries(new FormData(enter));
   const key = `${url} ${agent}`;
-  sessionStorage.setItem('token', token);
+  for (const [name, value] of Object.entries({ url, agent, token })) sessionStorage.setItem(name, value);
   turns = new Turns();
   redraw();
   try {
@@ -94,7 +94,10 @@ $('fresh').addEventListener('click', async () => {
   start();
 });
 
-for (const [name, value] of new URLSearchParams(location.hash.slice(1))) if (enter.elements[name]) enter.elements[name].value = value;
-enter.elements.token.value ||= sessionStorage.getItem('token') ?? '';
+const given = new URLSearchParams(location.hash.slice(1));
+for (const name of ['url', 'agent', 'token']) {
+  const value = given.get(name) ?? sessionStorage.getItem(name);
+  if (value) enter.elements[name].value = value;
+}
 history.replaceState(null, '', location.pathname); // a token does not stay in the address
 if (enter.elements.token.value) start();
