@@ -56,7 +56,7 @@ $(BUILD)/gen/files.c: $(shell find admin -type f 2>/dev/null) scripts/embed.sh
 	sh scripts/embed.sh eg_files $(sort $(shell find admin -type f)) > $@.tmp && mv $@.tmp $@
 
 -include $(OBJ:.o=.d)
-include $(wildcard tests/*/*.mk clients/*.mk packaging/*.mk)
+include $(wildcard tests/*/*.mk packaging/*.mk)
 
 deps: ## install what is missing to build, test and lint
 	@sh scripts/deps.sh
@@ -69,7 +69,7 @@ run: ## set up, build, start a gateway with a demo agent
 # The suites that are there, in the order of how fast they tell.
 SUITES := test-unit $(if $(wildcard tests/protocol/*.mk),test-protocol) \
 	$(if $(wildcard tests/cli/*.mk),test-cli) $(if $(wildcard tests/fault/*.mk),test-fault) \
-	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard clients/*.mk),test-clients)
+	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard tests/clients/*.mk),test-clients)
 
 test: ## set up, build, run every suite
 	@sh scripts/deps.sh build test

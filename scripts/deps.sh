@@ -6,7 +6,8 @@
 # is missing.
 set -eu
 
-# group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER.
+# group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER,
+# p:PYTHON_MODULE, n:NODE_PACKAGE (not needed where Node has a WebSocket of its own).
 table='
 build c:gcc            gcc                      gcc
 build c:make           make                     make
@@ -22,6 +23,9 @@ build h:uthash.h       uthash-dev               uthash-devel
 build h:curl/curl.h    libcurl4-openssl-dev     libcurl-devel
 test  h:criterion/criterion.h libcriterion-dev  criterion-devel
 test  c:curl           curl                     curl
+test  p:websockets     python3-websockets       python3-websockets
+test  c:node           nodejs                   nodejs
+test  n:ws             node-ws                  nodejs
 lint  c:clang-format   clang-format             clang-tools-extra
 lint  c:clang-tidy     clang-tidy               clang-tools-extra
 lint  c:cppcheck       cppcheck                 cppcheck
@@ -33,6 +37,8 @@ compiler=${CC:-cc}
 present() {
     case $1 in
     c:*) command -v "${1#c:}" >/dev/null 2>&1 ;;
+    p:*) "$(command -v /usr/bin/python3 || echo python3)" -c "import ${1#p:}" >/dev/null 2>&1 ;;
+    n:*) node --experimental-websocket -e 0 >/dev/null 2>&1 || [ -d "/usr/share/nodejs/${1#n:}" ] ;;
     h:*) printf '#include <%s>\n' "${1#h:}" | "$compiler" -E -o /dev/null - 2>/dev/null ;;
     esac
 }
