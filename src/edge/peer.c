@@ -362,7 +362,8 @@ void eg_peer_refused(struct eg_peer *p, enum eg_code code)
 {
     const uint32_t now_s = (uint32_t)(p->r->now.mono_ms / 1000);
     if (code != EG_CODE_insufficient_scope && code != EG_CODE_invalid_json &&
-        code != EG_CODE_invalid_frame && code != EG_CODE_invalid_request) {
+        code != EG_CODE_invalid_frame && code != EG_CODE_invalid_request &&
+        code != EG_CODE_auth_unauthorized) { /* a signature costs as much as fifty frames */
         return;
     }
     if (p->refused == 0 || now_s - p->refused_s >= 60) {

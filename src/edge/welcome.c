@@ -166,7 +166,7 @@ static enum eg_err enter(struct eg_peer *p, const struct eg_welcome *w)
         p->sid = 0;
         return EG_ENOMEM;
     }
-    if (w->resync != EG_RESYNC_NONE) {
+    if (w->resync != EG_RESYNC_NONE && p->mode == EG_CONN_WS) {
         return eg_catchup_snapshot(p, w);
     }
     return w->replay ? eg_catchup_begin(p, true, w->cursor) : EG_OK;
