@@ -1,0 +1,260 @@
+/*
+ * test_machine.c - sessions and clients in the state machine: attach, resume, publish, abort,
+ * presence, and what happens when the storage fails.
+ */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "machine_rig.h"
+
+static struct machine_rig *r;
+
+static void up(void)
+{
+    r = mr_new();
+}
+
+static void down(void)
+{
+    mr_free(r);
+}
+
+TestSuite(machine, .init = up, .fini = down);
+
+static enum eg_code refused(eg_conn_id conn)
+{
+    const struct eg_out *o = mr_out(r, EG_OUT_REFUSE, conn, 0);
+    return o ? o->code : EG_CODE_NONE;
+}
+
+Test(machine, a_new_session_starts_at_nothing)
+{
+    const struct eg_welcome *w = mr_welcome(r, mr_client(r, "u", ""));
+    cr_assert(!w->resumed);
+    cr_assert_eq(w->cursor, 0);
+    cr_assert_eq(w->sequence, 0);
+    cr_assert_eq(w->oldest, 1);
+    cr_assert_eq(w->resync, EG_RESYNC_NONE);
+    cr_assert(!w->replay);
+}
+
+Test(machine, who_may_enter)
+{
+    mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    cr_assert_eq(refused(mr_client(r, "v", ",\"session_id\":\"s\"")), EG_CODE_auth_unauthorized);
+    cr_assert_eq(refused(mr_client(r, "u", ",\"session_id\":\"t\"")), EG_CODE_session_not_found);
+    cr_assert(mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\""))->resumed);
+    struct eg_call other = {.kind = EG_CALL_AGENT_PUT, .agent = EG_LIT("b")};
+    mr_call(r, &other);
+    cr_assert(other.created);
+    /* Another agent's session, with the right owner. */
+    struct eg_identity u = {.sub = (char[]){"u"}};
+    struct eg_call create = {
+        .kind = EG_CALL_CREATE, .agent = EG_LIT("b"), .session_id = EG_LIT("s"), .identity = &u};
+    cr_assert_eq(mr_call(r, &create), EG_CODE_auth_unauthorized);
+    create.agent = EG_LIT("c");
+    cr_assert_eq(mr_call(r, &create), EG_CODE_agent_not_found);
+}
+
+Test(machine, positions_of_a_resume)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    for (int i = 0; i < 5; i++) {
+        mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    }
+    const struct eg_welcome *w =
+        mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":2"));
+    cr_assert(w->replay);
+    cr_assert_eq(w->sequence, 2);
+    cr_assert_eq(w->cursor, 5);
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\""));
+    cr_assert(!w->replay);
+    cr_assert_eq(w->sequence, 5);
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":6"));
+    cr_assert_eq(w->resync, EG_RESYNC_AHEAD);
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":5"));
+    cr_assert_eq(w->resync, EG_RESYNC_NONE);
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":5,\"epoch\":\"other\""));
+    cr_assert_eq(w->resync, EG_RESYNC_EPOCH);
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":5,\"epoch\":\"epoch-1\""));
+    cr_assert_eq(w->resync, EG_RESYNC_NONE);
+}
+
+Test(machine, acknowledged_cursors_are_remembered_and_only_rise)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    for (int i = 0; i < 3; i++) {
+        mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    }
+    mr_frame(r, c, "{\"type\":\"ack\",\"cursor\":2}");
+    mr_frame(r, c, "{\"type\":\"ack\",\"cursor\":1}");
+    mr_frame(r, c, "{\"type\":\"ack\",\"cursor\":4}");
+    cr_assert(mr_text(r, c, "\"field\":\"cursor\""));
+    mr_restart(r);
+    const struct eg_welcome *w =
+        mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":\"acked\""));
+    cr_assert_eq(w->acked, 2);
+    cr_assert_eq(w->sequence, 2);
+    cr_assert(w->replay);
+}
+
+Test(machine, a_repeat_is_answered_with_the_first_cursor)
+{
+    const eg_conn_id c = mr_client(r, "u", "");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":{\"a\":[1,2]},\"message_id\":\"m\"}");
+    cr_assert(mr_text(r, c, "\"duplicate\":false"));
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":{\"a\": [1, 2.0]},\"message_id\":\"m\"}");
+    cr_assert_eq(mr_int(mr_text(r, c, "\"duplicate\":true"), "\"cursor\":"), 1);
+    cr_assert_null(mr_event(r, ""));
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":3,\"message_id\":\"m\"}");
+    cr_assert(mr_text(r, c, "id_conflict"));
+    cr_assert(mr_text(r, c, "\"ref\":\"m\""));
+}
+
+Test(machine, an_id_is_of_one_sub)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"m\"}");
+    struct eg_identity v = {.sub = (char[]){"v"}, .sessions = (char *[]){(char[]){"*"}, NULL}};
+    struct eg_call say = {.kind = EG_CALL_MESSAGE,
+                          .session_id = EG_LIT("s"),
+                          .content = EG_LIT("2"),
+                          .message_id = EG_LIT("m"),
+                          .identity = &v};
+    cr_assert_eq(mr_call(r, &say), EG_CODE_NONE);
+    cr_assert_eq(say.out_cursor, 2);
+    cr_assert(!say.duplicate);
+}
+
+Test(machine, others_see_the_event_the_sender_its_answer)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"hi\"}");
+    const struct eg_out *o = mr_out(r, EG_OUT_EVENT, 0, 0);
+    cr_assert(o);
+    cr_assert_eq(o->except, c);
+    cr_assert_eq(o->cursor, 1);
+    cr_assert(mr_text(r, c, "\"accepted\""));
+    cr_assert_null(mr_text(r, d, "\"accepted\""));
+    cr_assert_eq(mr_out(r, EG_OUT_FRAME, c, 0)->cursor, 1);
+}
+
+Test(machine, limits_have_their_answers)
+{
+    r->settings->max_queued_turns = 2;
+    r->settings->max_sessions_per_sub = 1;
+    r->settings->message_rate_per_sub = 3;
+    const eg_conn_id c = mr_client(r, "u", "");
+    cr_assert_eq(refused(mr_client(r, "u", "")), EG_CODE_rate_limited);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    cr_assert(mr_text(r, c, "queue_full"));
+    r->settings->max_queued_turns = 10;
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    cr_assert(mr_text(r, c, "rate_limited"));
+    mr_tick(r, 1000);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    cr_assert_eq(mr_int(mr_text(r, c, "accepted"), "\"cursor\":"), 4);
+}
+
+Test(machine, time_never_goes_back_in_a_session)
+{
+    const eg_conn_id c = mr_client(r, "u", "");
+    const eg_conn_id w = mr_worker(r, "a", "");
+    (void)w;
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    const eg_conn_id d = mr_client(r, "u", "");
+    (void)d;
+    r->now.wall_ms -= 3600000;
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2}");
+    cr_assert(mr_event(r, "\"timestamp\":1700000000.000"), "%s", mr_event(r, ""));
+}
+
+/* --- storage that fails --- */
+
+Test(machine, a_full_disk_is_said_and_passes)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"m1\"}");
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2,\"message_id\":\"m2\"}");
+    cr_assert(mr_text(r, c, "storage_unavailable"));
+    cr_assert_null(mr_text(r, c, "accepted"));
+    cr_assert_null(mr_event(r, ""));
+    /* What needs no writing goes on: resume, and a repeat of what is stored. */
+    cr_assert(mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":0"))->replay);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1,\"message_id\":\"m1\"}");
+    cr_assert(mr_text(r, c, "\"duplicate\":true"));
+    cr_assert_eq(refused(mr_client(r, "u", "")), EG_CODE_storage_unavailable);
+    eg_machine_resume(r->m);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2,\"message_id\":\"m2\"}");
+    cr_assert_eq(mr_int(mr_text(r, c, "\"duplicate\":false"), "\"cursor\":"), 2);
+}
+
+Test(machine, a_session_of_a_failed_batch_never_was)
+{
+    memstore_fail_commits(r->storage, MEMSTORE_IO, 0, 1);
+    cr_assert_eq(refused(mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true")),
+                 EG_CODE_storage_unavailable);
+    eg_machine_resume(r->m);
+    cr_assert_eq(refused(mr_client(r, "u", ",\"session_id\":\"s\"")), EG_CODE_session_not_found);
+    cr_assert(!mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true"))->resumed);
+}
+
+Test(machine, an_agent_of_a_failed_batch_is_not_known)
+{
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    const eg_conn_id w = mr_worker(r, "new", "");
+    cr_assert_eq(refused(w), EG_CODE_storage_unavailable);
+    cr_assert(!eg_agent_find(r->m, EG_LIT("new")) ||
+              !eg_agent_find(r->m, EG_LIT("new"))->registered);
+    eg_machine_resume(r->m);
+    cr_assert(mr_welcome(r, mr_worker(r, "new", ""))->worker);
+    mr_restart(r);
+    cr_assert(eg_agent_find(r->m, EG_LIT("new"))->registered);
+}
+
+Test(machine, memory_of_idle_sessions_is_bounded)
+{
+    char hello[80];
+    r->settings->session_cache = 3;
+    for (int i = 0; i < 10; i++) {
+        snprintf(hello, sizeof hello, ",\"session_id\":\"s%d\",\"create\":true", i);
+        const eg_conn_id c = mr_client(r, "u", hello);
+        mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+        mr_detach(r, c);
+    }
+    cr_assert_eq(HASH_COUNT(r->m->sessions), 3);
+    cr_assert_eq(mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s0\""))->cursor, 1);
+    /* Its turn still waits: a worker gets all ten. */
+    mr_worker(r, "a", ",\"concurrency\":100");
+    int turns = 0;
+    for (int i = 0; i < r->outs; i++) {
+        turns +=
+            r->out[i].kind == EG_OUT_FRAME && strstr(r->out[i].bytes->data, "\"turn\",") != NULL;
+    }
+    cr_assert_eq(turns, 10);
+}
+
+/* --- presence --- */
+
+Test(machine, presence_is_told_to_others)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    mr_frame(r, c, "{\"type\":\"presence\",\"status\":\"here\",\"data\":{\"x\":1}}");
+    const struct eg_out *o = mr_out(r, EG_OUT_NOTICE, 0, 0);
+    cr_assert(o && strstr(o->bytes->data, "presence_join") && o->except == c);
+    cr_assert_eq(o->caps, EG_CAP_PRESENCE);
+    mr_frame(r, c, "{\"type\":\"presence\",\"status\":\"away\"}");
+    cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "presence_update"));
+    mr_frame(r, d, "{\"type\":\"presence\",\"status\":\"here\"}");
+    cr_assert(mr_text(r, d, "presence_join"), "a newcomer learns who is there");
+    mr_frame(r, d, "{\"type\":\"typing\"}");
+    cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "\"typing\""));
+    mr_detach(r, c);
+    cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "presence_leave"));
+}

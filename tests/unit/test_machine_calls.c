@@ -1,0 +1,197 @@
+/*
+ * test_machine_calls.c - what operators ask of the state machine: close, delete, trim, fork,
+ * agents, revocation, audit.
+ */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "machine_rig.h"
+
+static struct machine_rig *r;
+static eg_conn_id c;
+
+static void up(void)
+{
+    r = mr_new();
+    c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    for (int i = 0; i < 4; i++) {
+        mr_frame(r, c, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"m\"}");
+        mr_frame(r, c, "{\"type\":\"message\",\"content\":\"y\"}");
+    }
+}
+
+static void down(void)
+{
+    mr_free(r);
+}
+
+TestSuite(calls, .init = up, .fini = down);
+
+static enum eg_code call(enum eg_call_kind kind, uint64_t cursor)
+{
+    struct eg_call k = {.kind = kind,
+                        .session_id = EG_LIT("s"),
+                        .cursor = cursor,
+                        .turn = -1,
+                        .audit_who = EG_LIT("op"),
+                        .audit_action = EG_LIT("act")};
+    const enum eg_code code = mr_call(r, &k);
+    eg_buf_free(&k.json);
+    return code;
+}
+
+static void settle(void)
+{
+    for (int i = 0; i < 100 && r->m->chores; i++) {
+        mr_tick(r, 1);
+    }
+    cr_assert_null(r->m->chores);
+}
+
+Test(calls, close_ends_turns_and_connections)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert_eq(call(EG_CALL_CLOSE, 0), EG_CODE_NONE);
+    cr_assert(mr_event(r, "session_end"));
+    cr_assert(mr_text(r, w, "\"type\":\"abort\""));
+    cr_assert_eq(mr_out(r, EG_OUT_CLOSE, c, 0)->close_code, 1000);
+    int aborted = 0;
+    for (int i = 0; i < r->outs; i++) {
+        aborted +=
+            r->out[i].kind == EG_OUT_EVENT && strstr(r->out[i].bytes->data, "aborted") != NULL;
+    }
+    cr_assert_eq(aborted, 5);
+    cr_assert_eq(call(EG_CALL_CLOSE, 0), EG_CODE_session_closed);
+    cr_assert_eq(call(EG_CALL_ABORT, 0), EG_CODE_conflict);
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    cr_assert_eq(mr_out(r, EG_OUT_REFUSE, d, 0)->code, EG_CODE_session_closed);
+    const char *last;
+    cr_assert_eq(memstore_audits(r->storage, &last), 1);
+    cr_assert_str_eq(last, "act");
+}
+
+Test(calls, delete_leaves_nothing)
+{
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_session_not_found);
+    settle();
+    struct eg_session_row row;
+    cr_assert_eq(r->storage->ops->session_by_id(r->storage, EG_LIT("s"), &row), EG_ENOTFOUND);
+    cr_assert_eq(HASH_COUNT(r->m->sessions), 0);
+    /* The id is free again, and a new log begins. */
+    cr_assert_eq(mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true"))->cursor,
+                 0);
+}
+
+Test(calls, a_deletion_goes_on_after_a_restart)
+{
+    struct eg_session_row row;
+    cr_assert_eq(r->storage->ops->session_by_id(r->storage, EG_LIT("s"), &row), EG_OK);
+    r->m->draining = true;
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    mr_restart(r);
+    if (r->storage->ops->session_by_sid(r->storage, row.sid, &row) == EG_OK) {
+        cr_assert_eq(call(EG_CALL_REAP, (uint64_t)row.sid), EG_CODE_NONE);
+        settle();
+    }
+    cr_assert_eq(r->storage->ops->session_by_sid(r->storage, row.sid, &row), EG_ENOTFOUND);
+}
+
+Test(calls, trim_moves_the_floor_but_not_past_an_open_turn)
+{
+    cr_assert_eq(call(EG_CALL_TRIM, 4), EG_CODE_NONE);
+    settle();
+    cr_assert_eq(r->m->sessions->oldest, 1, "turn 1 is open");
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, w, "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":1}");
+    mr_frame(r, w, "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":2,\"content\":1}");
+    const int64_t bytes = r->m->sessions->bytes;
+    cr_assert_eq(call(EG_CALL_TRIM, 1000), EG_CODE_NONE);
+    settle();
+    cr_assert_eq(r->m->sessions->oldest, 3);
+    cr_assert_lt(r->m->sessions->bytes, bytes);
+    const struct eg_welcome *w2 =
+        mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":1"));
+    cr_assert_eq(w2->resync, EG_RESYNC_TRIMMED);
+    cr_assert_eq(w2->oldest, 3);
+    w2 = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":2"));
+    cr_assert_eq(w2->resync, EG_RESYNC_NONE);
+    /* The id of a trimmed message is forgotten with it: it may be used again. */
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"z\",\"message_id\":\"m\"}");
+    cr_assert(mr_text(r, c, "\"duplicate\":false"));
+}
+
+Test(calls, fork_copies_up_to_a_cursor)
+{
+    struct eg_call k = {.kind = EG_CALL_FORK, .session_id = EG_LIT("s"), .cursor = 3};
+    mr_call(r, &k);
+    settle();
+    cr_assert_eq(k.code, EG_CODE_NONE);
+    char hello[120];
+    snprintf(hello, sizeof hello, ",\"session_id\":\"%s\",\"since\":0", k.out_session_id);
+    const struct eg_welcome *w = mr_welcome(r, mr_client(r, "u", hello));
+    cr_assert_eq(w->cursor, 3);
+    struct eg_bytes *body = NULL;
+    cr_assert_eq(r->storage->ops->event_get(r->storage, w->sid, 2, &body), EG_OK);
+    cr_assert(strstr(body->data, k.out_session_id) && strstr(body->data, "client:u"));
+    eg_bytes_unref(body);
+    k.cursor = 99;
+    cr_assert_eq(mr_call(r, &k), EG_CODE_invalid_request);
+    /* Empty copies are sessions too. */
+    k.cursor = 0;
+    mr_call(r, &k);
+    settle();
+    cr_assert_eq(k.code, EG_CODE_NONE);
+}
+
+Test(calls, agents_come_and_go)
+{
+    struct eg_call k = {.kind = EG_CALL_AGENT_DELETE, .agent = EG_LIT("a")};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_conflict, "turns wait for it");
+    k.agent = EG_LIT("b");
+    cr_assert_eq(mr_call(r, &k), EG_CODE_agent_not_found);
+    k.kind = EG_CALL_AGENT_PUT;
+    mr_call(r, &k);
+    cr_assert(k.created);
+    mr_call(r, &k);
+    cr_assert(!k.created);
+    k.kind = EG_CALL_AGENT_DELETE;
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    k = (struct eg_call){.kind = EG_CALL_AGENTS_INFO};
+    mr_worker(r, "a", ",\"concurrency\":2,\"client\":{\"name\":\"w\\\"1\"}");
+    mr_call(r, &k);
+    cr_assert(k.json.n && memmem(k.json.p, k.json.n, "\"running\":1", 11));
+    cr_assert_null(memmem(k.json.p, k.json.n, "\"b\"", 3));
+    eg_buf_free(&k.json);
+}
+
+Test(calls, live_information_is_json)
+{
+    struct eg_call k = {.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s")};
+    mr_call(r, &k);
+    cr_assert(memmem(k.json.p, k.json.n, "\"queue\":5", 9));
+    eg_buf_free(&k.json);
+    k = (struct eg_call){.kind = EG_CALL_STATS};
+    mr_call(r, &k);
+    cr_assert(memmem(k.json.p, k.json.n, "\"attached\":1", 12));
+    eg_buf_free(&k.json);
+    k = (struct eg_call){.kind = EG_CALL_KICK, .conn = c};
+    mr_call(r, &k);
+    cr_assert(mr_out(r, EG_OUT_CLOSE, c, 0));
+}
+
+Test(calls, nothing_changes_while_the_storage_fails)
+{
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    cr_assert_eq(call(EG_CALL_CLOSE, 0), EG_CODE_storage_unavailable);
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_storage_unavailable);
+    cr_assert_eq(call(EG_CALL_FORK, 2), EG_CODE_storage_unavailable);
+    struct eg_call k = {.kind = EG_CALL_REVOKE, .text = EG_LIT("sub:u"), .until_ms = 1};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    k = (struct eg_call){.kind = EG_CALL_AGENT_PUT, .agent = EG_LIT("n")};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    cr_assert_eq(r->m->sessions->state, EG_SESSION_OPEN);
+    eg_machine_resume(r->m);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"still here\"}");
+    cr_assert(mr_text(r, c, "accepted"));
+}

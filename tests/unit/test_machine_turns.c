@@ -1,0 +1,326 @@
+/*
+ * test_machine_turns.c - turns in the state machine: handing out, leases, retries, dead letters,
+ * abort, one writer.
+ */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "machine_rig.h"
+
+static struct machine_rig *r;
+static eg_conn_id c; /* a client in session "s" */
+
+static void up(void)
+{
+    r = mr_new();
+    r->settings->max_attempts = 3;
+    r->settings->retry_backoff_ms = 1000;
+    c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+}
+
+static void down(void)
+{
+    mr_free(r);
+}
+
+TestSuite(turns_of_machine, .init = up, .fini = down);
+
+#define SAY "{\"type\":\"message\",\"content\":\"hi\"}"
+#define FINAL(t) "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":" #t ",\"content\":\"yes\"}"
+#define EMIT(t, id)                                                                                \
+    "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":" #t                                         \
+    ",\"event\":\"token_stream\",\"data\":{\"t\":1},\"event_id\":\"" id "\"}"
+#define FAIL(t) "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":" #t ",\"error\":\"broken\"}"
+
+Test(turns_of_machine, one_after_the_other_and_in_order)
+{
+    const eg_conn_id w = mr_worker(r, "a", ",\"concurrency\":9");
+    mr_frame(r, c, SAY);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"turn\""), "\"attempt\":"), 1);
+    mr_frame(r, c, SAY);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""), "the second waits for the first");
+    mr_frame(r, w, FINAL(1));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 2);
+    cr_assert_eq(mr_int(mr_event(r, "\"final\""), "\"turn\":"), 1);
+}
+
+Test(turns_of_machine, messages_wait_for_a_worker_across_a_restart)
+{
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, SAY);
+    mr_restart(r);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 1);
+    mr_frame(r, w, FINAL(1));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 2);
+}
+
+Test(turns_of_machine, a_crash_gives_a_turn_back_with_its_attempts)
+{
+    mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_restart(r);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    const char *turn = mr_text(r, w, "\"type\":\"turn\"");
+    if (!turn) {
+        mr_tick(r, 0);
+        turn = mr_text(r, w, "\"type\":\"turn\"");
+    }
+    cr_assert_eq(mr_int(turn, "\"attempt\":"), 2);
+}
+
+Test(turns_of_machine, a_worker_that_leaves_gives_back)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    const eg_conn_id v = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    const eg_conn_id first = mr_text(r, w, "\"type\":\"turn\"") ? w : v;
+    const eg_conn_id other = first == w ? v : w;
+    mr_detach(r, first);
+    cr_assert_eq(mr_int(mr_text(r, other, "\"type\":\"turn\""), "\"attempt\":"), 2);
+    cr_assert(mr_out(r, EG_OUT_NOTICE, 0, 0)); /* message_nack */
+}
+
+Test(turns_of_machine, a_silent_worker_loses_its_lease_and_is_late)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_tick(r, r->settings->turn_lease_ms - 10);
+    mr_frame(r, w, "{\"type\":\"extend\",\"session_id\":\"s\",\"turn\":1}");
+    mr_tick(r, r->settings->turn_lease_ms - 10);
+    cr_assert_eq(r->outs, 0, "extended");
+    const eg_conn_id v = mr_worker(r, "a", "");
+    mr_tick(r, 20);
+    const bool mine = mr_text(r, w, "\"attempt\":2") != NULL;
+    cr_assert(mine || mr_text(r, v, "\"attempt\":2"));
+    mr_frame(r, mine ? v : w, EMIT(1, "e"));
+    cr_assert(mr_text(r, mine ? v : w, "turn_closed"));
+    cr_assert_null(mr_event(r, ""));
+}
+
+Test(turns_of_machine, retries_wait_longer_each_time_and_end_dead)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, FAIL(1));
+    cr_assert(mr_out(r, EG_OUT_NOTICE, 0, 1));
+    mr_tick(r, 999);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+    mr_tick(r, 1);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 2);
+    mr_frame(r, w, FAIL(1));
+    mr_tick(r, 1999);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+    mr_tick(r, 1);
+    mr_frame(r, w, FAIL(1));
+    const char *end = mr_event(r, "dead_letter");
+    cr_assert(end && strstr(end, "\"source\":\"gateway\"") && strstr(end, "broken"));
+    cr_assert_eq(mr_int(end, "\"attempts\":"), 3);
+    struct eg_turn_row row;
+    const struct eg_session *s = r->m->sessions;
+    cr_assert_eq(r->storage->ops->turn_get(r->storage, s->sid, 1, &row), EG_OK);
+    cr_assert_eq(row.state, EG_TURN_DEAD);
+    cr_assert_str_eq(row.error, "broken");
+    /* The operator's second chance is a turn of its own. */
+    struct eg_call retry = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 1};
+    cr_assert_eq(mr_call(r, &retry), EG_CODE_NONE);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), (int64_t)retry.out_turn);
+    cr_assert(strstr(mr_text(r, w, "\"type\":\"turn\""), "client:u"));
+    cr_assert_eq(mr_call(r, &retry), EG_CODE_not_found);
+}
+
+Test(turns_of_machine, fail_without_retry_is_dead_at_once)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(
+        r, w,
+        "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":1,\"error\":{\"x\":1},\"retry\":false}");
+    cr_assert(mr_event(r, "dead_letter"));
+}
+
+Test(turns_of_machine, an_old_turn_is_not_retried)
+{
+    r->settings->max_turn_age_ms = 5000;
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_tick(r, 5001);
+    mr_frame(r, w, FAIL(1));
+    cr_assert(mr_event(r, "dead_letter"));
+}
+
+Test(turns_of_machine, repeats_are_answered_even_after_the_end)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, EMIT(1, "e1"));
+    cr_assert_eq(mr_int(mr_text(r, w, "emitted"), "\"cursor\":"), 2);
+    mr_frame(r, w, EMIT(1, "e1"));
+    cr_assert(strstr(mr_text(r, w, "emitted"), "\"duplicate\":true"));
+    mr_frame(
+        r, w,
+        "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":1,\"event_id\":\"f\"}");
+    mr_frame(
+        r, w,
+        "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":1,\"event_id\":\"f\"}");
+    cr_assert_eq(mr_int(mr_text(r, w, "\"duplicate\":true"), "\"cursor\":"), 3);
+    mr_frame(
+        r, w,
+        "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":2,\"event_id\":\"f\"}");
+    cr_assert(mr_text(r, w, "id_conflict"));
+    mr_frame(r, w, EMIT(1, "e2"));
+    cr_assert(mr_text(r, w, "turn_closed"));
+}
+
+Test(turns_of_machine, ephemeral_is_seen_and_not_stored)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w,
+             "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":\"token_stream\","
+             "\"data\":1,\"ephemeral\":true}");
+    const struct eg_out *o = mr_out(r, EG_OUT_NOTICE, 0, 0);
+    cr_assert(o && strstr(o->bytes->data, "\"ephemeral\":true") &&
+              !strstr(o->bytes->data, "cursor"));
+    cr_assert_null(mr_event(r, ""));
+    cr_assert_eq(r->m->sessions->cursor, 1);
+}
+
+/* --- abort --- */
+
+Test(turns_of_machine, a_queued_turn_aborts_at_once)
+{
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\",\"reason\":\"enough\"}");
+    cr_assert(mr_event(r, "\"reason\":\"enough\""));
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
+    cr_assert(mr_text(r, c, "\"aborted\""));
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    cr_assert(mr_text(r, c, "no_active_turn"));
+    cr_assert_null(mr_event(r, ""));
+}
+
+Test(turns_of_machine, a_turn_in_the_middle_of_the_queue_aborts_alone)
+{
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\",\"turn\":2}");
+    cr_assert_eq(mr_int(mr_text(r, c, "\"aborted\""), "\"turn\":"), 2);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, w, FINAL(1));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 3);
+}
+
+Test(turns_of_machine, a_running_turn_ends_through_its_worker)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    cr_assert(mr_text(r, w, "\"type\":\"abort\""));
+    cr_assert_null(mr_event(r, "\"final\""));
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    cr_assert(mr_text(r, c, "\"aborted\""), "told again, nothing stored again");
+    cr_assert_null(mr_event(r, ""));
+    mr_frame(r, w, FINAL(1));
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"), "whatever the worker says");
+    mr_tick(r, 60000);
+    cr_assert_null(mr_event(r, ""), "once");
+}
+
+Test(turns_of_machine, a_worker_that_ignores_an_abort_is_cut_off)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    mr_tick(r, r->settings->abort_grace_ms);
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 5 - 3);
+    mr_frame(r, w, FINAL(1));
+    cr_assert(mr_text(r, w, "turn_closed"));
+}
+
+Test(turns_of_machine, an_abort_survives_a_crash)
+{
+    mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    mr_restart(r);
+    const struct eg_welcome *w =
+        mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":0"));
+    cr_assert_eq(w->cursor, 3, "message, message_abort, response");
+}
+
+Test(turns_of_machine, fail_and_leaving_end_an_aborted_turn)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    mr_frame(r, w, FAIL(1));
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    mr_detach(r, w);
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
+}
+
+/* --- several workers --- */
+
+Test(turns_of_machine, a_session_prefers_the_worker_that_had_it)
+{
+    mr_worker(r, "a", ",\"concurrency\":5");
+    mr_worker(r, "a", ",\"concurrency\":5");
+    mr_frame(r, c, SAY);
+    eg_conn_id had = 0;
+    for (int i = 1; i <= 6; i++) {
+        eg_conn_id now = 0;
+        for (int k = 0; k < r->outs; k++) {
+            if (r->out[k].kind == EG_OUT_FRAME &&
+                strstr(r->out[k].bytes->data, "\"type\":\"turn\"")) {
+                now = r->out[k].conn;
+            }
+        }
+        cr_assert(now && (!had || now == had));
+        had = now;
+        char final[100];
+        snprintf(final, sizeof final,
+                 "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":%d,\"content\":1}", 2 * i - 1);
+        mr_frame(r, now, final);
+        mr_frame(r, c, SAY);
+    }
+}
+
+Test(turns_of_machine, no_session_starves_another)
+{
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"t\",\"create\":true");
+    for (int i = 0; i < 5; i++) {
+        mr_frame(r, c, SAY);
+    }
+    mr_frame(r, d, SAY);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert(strstr(mr_text(r, w, "\"type\":\"turn\""), "\"session_id\":\"s\""));
+    mr_frame(r, w, FINAL(1));
+    cr_assert(strstr(mr_text(r, w, "\"type\":\"turn\""), "\"session_id\":\"t\""));
+}
+
+Test(turns_of_machine, draining_hands_nothing_out)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    r->m->draining = true;
+    mr_frame(r, c, SAY);
+    cr_assert(mr_text(r, c, "accepted"));
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+}
+
+Test(turns_of_machine, a_hand_out_that_was_rolled_back_is_made_again)
+{
+    mr_frame(r, c, SAY);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert(mr_welcome(r, w)->worker, "attaching needs no writing");
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+    eg_machine_resume(r->m);
+    mr_tick(r, 0);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 1);
+}
