@@ -34,6 +34,8 @@ done
 public=$(sed -n 's/^ebbgate ready public=\([^ ]*\) .*/\1/p' "$work/ready")
 admin=$(sed -n 's/^ebbgate ready .* admin=\([^ ]*\).*/\1/p' "$work/ready")
 url=ws://$public/ws
+where=" --url $url"
+[ "$public" != 127.0.0.1:7070 ] || where=
 
 "$bin" agent --id echo --url "$url" --exec cat &
 agent=$!
@@ -43,7 +45,7 @@ cat <<EOF
 
 Ebbgate is running; an agent named "echo" is attached. In a second terminal:
 
-    $bin chat --agent echo --url $url
+    $bin chat --agent echo$where
 
 Console (this link works for an hour):
 

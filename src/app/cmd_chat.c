@@ -145,7 +145,7 @@ static int chat(struct eg_chat *c)
     }
     talk(c, signals);
     close(signals);
-    if (c->view.tty && !c->view.at_start)
+    if (c->view.tty && (!c->view.at_start || c->view.prompt))
         putchar('\n');
     if (c->session && c->view.tty && c->ever)
         fprintf(stderr, "Come back with: ebbgate chat --agent %s --session %s\n", c->agent,
