@@ -24,6 +24,7 @@ struct eg_held {
     struct eg_held *next;
     uint64_t cursor; /* in_place: of the event; else: not before this one */
     bool in_place;
+    bool loose; /* may be dropped: it is stored nowhere and answers nothing */
     struct eg_bytes *bytes;
 };
 
@@ -106,11 +107,11 @@ static struct eg_held *unhold(struct eg_catchup *c)
     return h;
 }
 
-/* Drops the oldest frame that stands for no event; false when there is none. */
+/* Drops the oldest loose frame; false when there is none. */
 static bool drop_one(struct eg_catchup *c)
 {
     struct eg_held **at = &c->first, *before = NULL;
-    while (*at && (*at)->in_place) {
+    while (*at && !(*at)->loose) {
         before = *at;
         at = &(*at)->next;
     }
@@ -129,7 +130,7 @@ static bool drop_one(struct eg_catchup *c)
     return true;
 }
 
-void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, struct eg_bytes *bytes)
+void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, bool loose, struct eg_bytes *bytes)
 {
     struct eg_catchup *const c = p->catchup;
     const struct eg_settings *const s = p->r->settings;
@@ -139,8 +140,10 @@ void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, struct eg_bytes *bytes)
         eg_peer_end(p);
         return;
     }
-    *h = (struct eg_held){
-        .cursor = cursor ? cursor : p->head, .in_place = cursor != 0, .bytes = bytes};
+    *h = (struct eg_held){.cursor = cursor ? cursor : p->head,
+                          .in_place = cursor != 0,
+                          .loose = loose,
+                          .bytes = bytes};
     if (cursor > p->head) {
         p->head = cursor;
     }
@@ -160,6 +163,13 @@ void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, struct eg_bytes *bytes)
             return;
         }
     }
+}
+
+bool eg_catchup_crowded(const struct eg_peer *p)
+{
+    const struct eg_settings *const s = p->r->settings;
+    return p->catchup && (p->catchup->held_count >= (size_t)s->max_queued_frames / 2 ||
+                          p->catchup->held_bytes >= (size_t)s->max_buffered_bytes / 2);
 }
 
 /* Sends the kept frames whose place has come. */

@@ -72,7 +72,7 @@ static void notice(struct eg_reactor *r, const struct eg_out *o)
             (!o->except || eg_peer_id(p) != o->except)) {
             eg_bytes_ref(o->bytes);
             if (p->catchup) {
-                eg_catchup_hold(p, 0, o->bytes);
+                eg_catchup_hold(p, 0, true, o->bytes);
             } else {
                 eg_peer_take(p, &ent);
             }
@@ -97,7 +97,7 @@ static void frame(struct eg_peer *p, const struct eg_out *o)
     }
     eg_bytes_ref(o->bytes);
     if (p->catchup) {
-        eg_catchup_hold(p, in_place ? o->cursor : 0, o->bytes);
+        eg_catchup_hold(p, in_place ? o->cursor : 0, false, o->bytes);
         return;
     }
     if (in_place) {

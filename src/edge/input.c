@@ -18,7 +18,7 @@
 static bool blocked(const struct eg_peer *p)
 {
     return p->state == EG_PEER_ATTACHING || p->syncs >= EG_SYNCS_MAX || p->history || p->leaving ||
-           (p->mode == EG_CONN_ECHO && p->out.bytes > ECHO_WAITING_MAX);
+           eg_catchup_crowded(p) || (p->mode == EG_CONN_ECHO && p->out.bytes > ECHO_WAITING_MAX);
 }
 
 static uint64_t longest(const struct eg_peer *p)

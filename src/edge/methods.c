@@ -100,12 +100,15 @@ static bool ask_sync(struct eg_peer *p)
     return sync != NULL;
 }
 
-/* Counts what is on its way to the core, and asks it now and then how far it is. */
+/* Counts what is on its way to the core, and asks it now and then how far it is: often enough that
+ * the answers to all that is on its way fill at most half of the peer's queue. */
 static void owe(struct eg_peer *p, size_t n)
 {
+    const int64_t share = p->r->settings->max_queued_frames / (2 * EG_SYNCS_MAX);
+    const uint32_t most = share < EG_OWED_SYNC ? (uint32_t)share : EG_OWED_SYNC;
     p->owed++;
     p->owed_bytes += (uint32_t)n;
-    if (p->owed >= EG_OWED_SYNC || p->owed_bytes >= EG_OWED_SYNC_BYTES) {
+    if (p->owed >= most || p->owed_bytes >= EG_OWED_SYNC_BYTES) {
         (void)ask_sync(p); /* asked again with the next frame */
     }
 }

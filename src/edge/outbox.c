@@ -72,6 +72,15 @@ enum eg_err eg_outbox_take(struct eg_outbox *o, const struct eg_outent *ent)
     return EG_OK;
 }
 
+size_t eg_outbox_behind(const struct eg_outbox *o)
+{
+    if (o->count == 0) {
+        return 0;
+    }
+    const struct eg_outent *const first = o->q ? &o->q[o->first] : &o->one;
+    return o->bytes - (first->paged ? 0 : entry_size(first) - o->sent);
+}
+
 /* Takes the first entry off. */
 static void drop_first(struct eg_outbox *o)
 {

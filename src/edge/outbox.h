@@ -51,6 +51,9 @@ struct eg_outbuf {
  */
 enum eg_err eg_outbox_write(struct eg_outbox *o, int fd, struct eg_outbuf *buf,
                             size_t *written) EG_MUST;
+/* Bytes of counted entries behind the first one: an event that is larger than all limits must not
+ * make its receiver a slow one. */
+size_t eg_outbox_behind(const struct eg_outbox *o);
 /* Drops all that is not begun: what remains is at most the rest of one frame. WebSocket only. */
 void eg_outbox_cut(struct eg_outbox *o);
 void eg_outbox_free(struct eg_outbox *o);

@@ -283,7 +283,8 @@ static bool too_much(const struct eg_peer *p)
 {
     const struct eg_settings *const s = p->r->settings;
     return p->out.frames > (uint64_t)s->max_queued_frames ||
-           p->out.bytes > (uint64_t)s->max_buffered_bytes;
+           (p->out.bytes > (uint64_t)s->max_buffered_bytes &&
+            eg_outbox_behind(&p->out) > (uint64_t)s->max_buffered_bytes);
 }
 
 /* Writes what the socket takes. EG_EIO: the connection is gone, or broken. */

@@ -278,8 +278,11 @@ void eg_deliver(struct eg_reactor *r, struct eg_release *release);
 enum eg_err eg_catchup_begin(struct eg_peer *p, bool replay, uint64_t replay_to) EG_MUST;
 /* Begins with a snapshot in place of replay. */
 enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w) EG_MUST;
-/* Keeps a frame until its place has come. cursor 0: after what is known now. Takes bytes. */
-void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, struct eg_bytes *bytes);
+/* Keeps a frame until its place has come. cursor 0: after what is known now. loose: may be dropped
+ * for want of room. Takes bytes. */
+void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, bool loose, struct eg_bytes *bytes);
+/* Whether half of the room for kept frames is taken. */
+bool eg_catchup_crowded(const struct eg_peer *p);
 /* Goes on as far as it can without waiting. */
 void eg_catchup_step(struct eg_peer *p);
 void eg_catchup_free(struct eg_peer *p);

@@ -294,6 +294,7 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
     struct eg_farewell *const f = calloc(1, sizeof *f);
     struct timespec until;
     pthread_condattr_t attr;
+    unsigned untold = 0;
     if (!f) {
         return;
     }
@@ -312,12 +313,13 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
             m->farewell = f;
             post_mail(&rs->reactor[i], &m->mail);
         } else {
-            pthread_mutex_lock(&f->lock);
-            f->open--;
-            pthread_mutex_unlock(&f->lock);
-            farewell_unref(f);
+            untold++;
         }
     }
+    pthread_mutex_lock(&f->lock);
+    f->open -= untold;
+    pthread_mutex_unlock(&f->lock);
+    __atomic_sub_fetch(&f->refs, (int)untold, __ATOMIC_ACQ_REL);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += timeout_ms / 1000;
     until.tv_nsec += timeout_ms % 1000 * 1000000;

@@ -404,6 +404,57 @@ Test(replay, a_slow_reader_is_not_a_slow_consumer)
     rig_free(rig);
 }
 
+/* A client that publishes much while it is replayed to is slowed down, not cut off. */
+Test(replay, many_own_messages_during_a_replay)
+{
+    enum { OLD = 3000, OWN = 400 };
+    struct rig *const rig = rig_new();
+    rig->settings->max_queued_frames = 20;
+    rig_run(rig, 1);
+    for (int i = 0; i < OLD; i++) {
+        rig_append(rig, 1, "response", "{\"fill\":\"0123456789012345678901234567890123456789\"}");
+    }
+    struct client *const c = resume(
+        rig, "\"since\":0,", (struct eg_welcome){.cursor = OLD, .oldest = 1, .replay = true});
+    int sent = 0, answered = 0;
+    uint64_t seen = 0;
+    while (answered < OWN) {
+        struct eg_cmd *cmd;
+        const char *text;
+        if (sent < OWN) {
+            client_text(c, "{\"type\":\"message\",\"content\":1}");
+            sent++;
+        }
+        while ((cmd = rig_try_cmd(rig))) {
+            struct eg_out out = {.kind = EG_OUT_SYNC, .conn = cmd->conn};
+            if (cmd->kind == EG_CMD_FRAME) {
+                char answer[64];
+                rig_append(rig, 1, "message", "{}");
+                out = (struct eg_out){
+                    .kind = EG_OUT_FRAME, .conn = cmd->conn, .sid = 1, .cursor = rig->log[0].count};
+                snprintf(answer, sizeof answer, "{\"accepted\":%llu}",
+                         (unsigned long long)out.cursor);
+                out.bytes = eg_bytes_copy(answer, strlen(answer));
+            }
+            rig_out(rig, out);
+            eg_cmd_free(cmd);
+        }
+        if (sent == OWN && seen < OLD) {
+            client_next(c, NULL);
+            seen++;
+        }
+        while (seen >= OLD && (text = client_try(c, NULL))) {
+            if (strstr(text, "accepted")) {
+                cr_assert_eq(number_after(text, "\"accepted\":"), OLD + 1 + (uint64_t)answered++);
+            } else {
+                cr_assert_not_null(strstr(text, "replay_end"), "%s", text);
+            }
+        }
+    }
+    client_free(c);
+    rig_free(rig);
+}
+
 Test(replay, snapshot_holds_the_newest_that_fit)
 {
     struct rig *const rig = rig_new();
