@@ -69,7 +69,9 @@ run: ## set up, build, start a gateway with a demo agent
 # The suites that are there, in the order of how fast they tell.
 SUITES := test-unit $(if $(wildcard tests/protocol/*.mk),test-protocol) \
 	$(if $(wildcard tests/cli/*.mk),test-cli) $(if $(wildcard tests/fault/*.mk),test-fault) \
-	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard tests/clients/*.mk),test-clients)
+	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard tests/console/*.mk),test-console) \
+	$(if $(wildcard tests/unit/jose.mk),test-jose) \
+	$(if $(wildcard tests/clients/*.mk),test-clients) $(if $(wildcard tests/sim/*.mk),simulate)
 
 test: ## set up, build, run every suite
 	@sh scripts/deps.sh build test
@@ -87,7 +89,8 @@ asan: ## every suite under AddressSanitizer and UndefinedBehaviorSanitizer
 
 # The unit tests' framework does not run under ThreadSanitizer; the daemon does.
 tsan: ## the black-box suites against a daemon under ThreadSanitizer
-	+@$(MAKE) --no-print-directory VARIANT=tsan $(filter test-protocol test-fault,$(SUITES))
+	+@$(MAKE) --no-print-directory VARIANT=tsan \
+	    SUITES="$(filter test-protocol test-cli test-fault test-http,$(SUITES))" check
 
 cover: ## test coverage of src/ into build/cover/coverage.txt
 	+@$(MAKE) --no-print-directory VARIANT=cover check

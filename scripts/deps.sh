@@ -23,6 +23,9 @@ build h:uthash.h       uthash-dev               uthash-devel
 build h:curl/curl.h    libcurl4-openssl-dev     libcurl-devel
 test  h:criterion/criterion.h libcriterion-dev  criterion-devel
 test  c:curl           curl                     curl
+test  c:python3        python3                  python3
+test  c:node           nodejs                   nodejs
+test  c:npm            npm                      nodejs-npm
 test  p:websockets     python3-websockets       python3-websockets
 test  c:node           nodejs                   nodejs
 test  n:ws             node-ws                  nodejs

@@ -14,6 +14,7 @@ for program in "$@"; do
     rm -f "$san/$name".*
     printf '== %s\n' "$name"
     ASAN_OPTIONS="log_path=$san/$name:detect_leaks=1:abort_on_error=0:${ASAN_OPTIONS:-}" \
+    TSAN_OPTIONS="log_path=$san/$name:${TSAN_OPTIONS:-}" \
     UBSAN_OPTIONS="log_path=$san/$name:print_stacktrace=1:${UBSAN_OPTIONS:-}" \
         timeout -k 5 "$timeout_s" "$program" || failed="$failed $name"
     for report in "$san/$name".*; do

@@ -24,7 +24,7 @@
 #define EG_AGENT_KILL_MS 3000     /* from TERM to KILL */
 #define EG_AGENT_ABORT_MS 4000    /* how long a jsonl command may take to end an aborted turn */
 #define EG_AGENT_ORPHAN_MS 120000 /* a task that nobody asks for any more is dropped */
-#define EG_AGENT_EXTEND_MS 5000   /* silence after which extend is sent */
+#define EG_AGENT_EXTEND_MS 10000  /* silence after which extend is sent, unless leases are short */
 #define EG_AGENT_STDERR_KEPT 2000 /* last bytes of stderr that a failure tells */
 
 /* A child process in its own group. Descriptors are -1 when closed. */
@@ -84,9 +84,9 @@ struct eg_agent {
     char **argv; /* of the command */
     bool jsonl, quiet;
     int64_t concurrency, timeout_ms;
-    int64_t max_payload;
-    bool welcome;                  /* hello_ok came on this connection */
-    int64_t welcome_ms, resend_ms; /* resend_ms: when refused frames are sent again; 0 never */
+    int64_t max_payload, extend_ms; /* extend_ms: silence after which extend is sent */
+    bool welcome;                   /* hello_ok came on this connection */
+    int64_t welcome_ms, resend_ms;  /* resend_ms: when refused frames are sent again; 0 never */
     struct eg_task *tasks;
     struct eg_said *first, **last; /* jsonl: publish frames, of no task */
     struct eg_proc proc;           /* jsonl */

@@ -288,7 +288,7 @@ void eg_tasks_tick(struct eg_agent *a, int64_t now_ms)
     for (struct eg_task *j = a->tasks; j; j = j->next) {
         if (j->state == EG_TASK_DROPPED)
             continue;
-        if (j->attached && may_speak(a, j) && now_ms - j->spoke_ms >= EG_AGENT_EXTEND_MS)
+        if (j->attached && may_speak(a, j) && now_ms - j->spoke_ms >= a->extend_ms)
             extend(a, j, now_ms);
         if (!j->attached && a->welcome && now_ms - a->welcome_ms >= EG_AGENT_ORPHAN_MS &&
             now_ms - j->unwanted_ms >= EG_AGENT_ORPHAN_MS)

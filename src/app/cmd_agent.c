@@ -36,11 +36,13 @@ static void on_open(void *arg)
 static void take_welcome(struct eg_agent *a, const struct eg_json_doc *doc)
 {
     struct eg_json_doc policy;
-    int64_t heartbeat_ms = 15000;
+    int64_t heartbeat_ms = 15000, lease_ms = 3 * EG_AGENT_EXTEND_MS;
     if (eg_field_object(doc, "policy", &policy)) {
         heartbeat_ms = eg_field_int_or(&policy, "heartbeat_ms", heartbeat_ms);
         a->max_payload = eg_field_int_or(&policy, "max_payload", a->max_payload);
+        lease_ms = eg_field_int_or(&policy, "turn_lease_ms", lease_ms);
     }
+    a->extend_ms = lease_ms / 3 < EG_AGENT_EXTEND_MS ? lease_ms / 3 : EG_AGENT_EXTEND_MS;
     eg_wsc_settled(a->wsc, heartbeat_ms);
     a->welcome = true;
     a->resend_ms = 0;
@@ -295,7 +297,8 @@ static void round_trip(struct eg_agent *a, int signals)
     for (struct eg_task *j = a->tasks; j; j = j->next)
         watch_proc(&w, &j->proc, j->state == EG_TASK_DROPPED || has_room(j));
     watch_proc(&w, &a->proc, has_room_all(a));
-    eg_wsc_run(a->wsc, w.fd, w.n, a->tasks || a->proc.pid != 0 ? 200 : 5000);
+    int64_t tick_ms = a->extend_ms / 2 < 200 ? a->extend_ms / 2 : 200;
+    eg_wsc_run(a->wsc, w.fd, w.n, a->tasks || a->proc.pid != 0 ? tick_ms : 5000);
 
     struct signalfd_siginfo info;
     while (read(signals, &info, sizeof info) == (ssize_t)sizeof info) {
@@ -388,7 +391,8 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     char sub[EG_ID_MAX + 16], why[256] = "";
     static char sh[] = "/bin/sh", dash_c[] = "-c";
     static char *shell[4] = {sh, dash_c, NULL, NULL};
-    a = (struct eg_agent){.cmd = cmd, .concurrency = 1, .max_payload = 1048576};
+    a = (struct eg_agent){
+        .cmd = cmd, .concurrency = 1, .max_payload = 1048576, .extend_ms = EG_AGENT_EXTEND_MS};
     a.last = &a.first;
     a.proc.in = a.proc.out = a.proc.err = -1;
     const struct eg_opt opts[] = {

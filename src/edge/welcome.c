@@ -90,13 +90,17 @@ static void features(const struct eg_peer *p, struct eg_buf *out)
     eg_buf_str(out, "]}");
 }
 
-static void policy(const struct eg_settings *s, struct eg_buf *out)
+/* The limits in force; a worker is told its lease too, so that it knows when to extend. */
+static void policy(const struct eg_settings *s, bool worker, struct eg_buf *out)
 {
     eg_buf_str(out, ",\"policy\":{");
     eg_json_kint(out, "max_payload", s->max_payload);
     eg_json_kint(out, "max_buffered_bytes", s->max_buffered_bytes);
     eg_json_kint(out, "max_queued_frames", s->max_queued_frames);
     eg_json_kint(out, "heartbeat_ms", s->heartbeat_ms);
+    if (worker) {
+        eg_json_kint(out, "turn_lease_ms", s->turn_lease_ms);
+    }
     eg_buf_char(out, '}');
 }
 
@@ -132,7 +136,7 @@ static void hello_ok(const struct eg_peer *p, const struct eg_welcome *w, struct
     eg_buf_str(out, "{\"type\":\"hello_ok\"");
     eg_json_kint(out, "protocol", EG_PROTOCOL_MAX);
     features(p, out);
-    policy(p->r->settings, out);
+    policy(p->r->settings, w->worker, out);
     if (w->worker) {
         eg_json_kcstr(out, "worker_id", w->worker_id);
     } else {

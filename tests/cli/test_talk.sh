@@ -110,6 +110,12 @@ test_timeout() {
     eventually sh -c "! kill -0 $(cat "$T/child")"
 }
 
+test_quiet_command_keeps_its_lease() {
+    gate --turn-lease 300ms --max-attempts 1
+    agent --id quiet --exec 'sleep 1.5; echo still here'
+    [ "$(chat --agent quiet hello)" = 'still here' ]
+}
+
 test_output_that_is_no_text() {
     gate
     agent --id raw --exec "printf 'a\\000b\\377c\\303'"
