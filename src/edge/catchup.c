@@ -89,7 +89,7 @@ enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w)
         job->from = w->cursor + 1;
     }
     c->waiting = true;
-    p->sent = w->cursor;
+    p->sent = 0; /* complete up to nothing before the snapshot is on its way */
     eg_pool_give(p->r->set->pool, job);
     return EG_OK;
 }
@@ -288,9 +288,7 @@ void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
         eg_peer_close(p, EG_CLOSE_TRY_LATER, "storage_unavailable");
         return;
     }
-    if (job->kind == EG_JOB_PAGE) {
-        p->sent = job->last;
-    }
+    p->sent = job->kind == EG_JOB_PAGE ? job->last : job->to;
     add_page(p, job);
     if (job->gap) { /* trimmed while it was replayed: the peer comes back and is told so */
         eg_peer_close(p, EG_CLOSE_TRY_LATER, "replay_gap");
