@@ -190,6 +190,9 @@ static const struct {
     {"\"agent_id\":\"echo\",\"protocol_max\":true", "protocol_max"},
     {"\"agent_id\":\"echo\",\"protocol_max\":1.5", "protocol_max"},
     {"\"agent_id\":\"echo\",\"protocol_min\":-1", "protocol_min"},
+    {"\"agent_id\":\"echo\",\"protocol\":7", "protocol"},
+    {"\"agent_id\":\"echo\",\"caps\":7", "caps"},
+    {"\"agent_id\":\"echo\",\"client\":\"x\"", "client"},
 };
 
 PT_TEST(handshake, a_wrong_field_is_named)
@@ -248,8 +251,31 @@ PT_TEST(handshake, the_first_frame_must_be_hello)
     pt_start(NULL);
     struct tl_ws *ws = pt_open();
     pt_send(ws, "{\"type\":\"message\",\"content\":\"hi\"}");
-    const cJSON *o = pt_next(ws);
-    pt_is(o, "code", "not_joined");
+    pt_error(ws, "not_joined");
+    pt_send(ws, "{\"type\":\"ping\"}");
+    pt_error(ws, "not_joined");
+    pt_send(ws, "{\"type\":\"message\",");
+    pt_error(ws, "invalid_json");
+    cr_assert(tl_ws_frame(ws, 0x82, "x", 1));
+    pt_error(ws, "invalid_frame");
+    /* None of these ends the handshake. */
+    pt_send(ws, "%s", hello("\"agent_id\":\"echo\""));
+    pt_int(pt_expect(ws, "hello_ok"), "cursor", 0);
+}
+
+PT_TEST(handshake, write_without_read)
+{
+    pt_start(NULL);
+    struct tl_ws *ws = pt_client_as(pt_token("alice", "write"), "echo", NULL);
+    const char *sid = pt_sid();
+    cr_assert(tl_in(pt_hello, "features.methods", "message"));
+    cr_assert(!tl_in(pt_hello, "features.methods", "history"));
+    cr_assert(!tl_in(pt_hello, "features.events", "message"));
+    cr_assert_eq(pt_say(ws, "x"), 1);
+    struct tl_ws *a = pt_client("echo", sid);
+    cr_assert_eq(pt_say(a, "not for the other"), 2);
+    pt_send(ws, "{\"type\":\"history\"}");
+    pt_is(pt_error(ws, "insufficient_scope"), "required_scope", "read");
 }
 
 PT_TEST(handshake, a_second_hello_is_refused_and_changes_nothing)

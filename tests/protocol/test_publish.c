@@ -217,8 +217,13 @@ PT_TEST(publish, traceparent_is_kept_with_the_event)
     pt_expect(b, "message");
     cr_assert(strstr(tl_ws_data(b), trace), "%s", tl_ws_data(b));
     struct tl_ws *w = pt_worker("echo", NULL);
-    pt_expect(w, "turn");
-    cr_assert(strstr(tl_ws_data(w), trace), "%s", tl_ws_data(w));
+    pt_is(pt_expect(w, "turn"), "traceparent", trace);
+    static const char *const bad[] = {
+        "7", "\"zz\"", "\"00-00000000000000000000000000000000-00f067aa0ba902b7-01\""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        pt_send(a, "{\"type\":\"message\",\"content\":\"x\",\"traceparent\":%s}", bad[i]);
+        pt_is(pt_wait(a, "error"), "field", "traceparent");
+    }
 }
 
 PT_TEST(publish, the_same_id_twice_in_a_row_without_waiting)

@@ -338,6 +338,37 @@ PT_TEST(resume, many_followers_at_once)
     }
 }
 
+/* What a pong says is complete has been sent before it. */
+PT_TEST(resume, a_pong_does_not_run_ahead_of_a_snapshot_or_replay)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    fill(a, 30);
+    for (int i = 0; i < 40; i++) {
+        struct tl_ws *b = pt_open();
+        pt_send(b, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\",%s,\"since\":%d}",
+                pt_alice(), sid, i % 2 ? 99 : 0);
+        pt_send(b, "{\"type\":\"ping\"}");
+        pt_expect(b, "hello_ok");
+        int64_t complete = 0;
+        const cJSON *o;
+        do {
+            o = pt_next(b);
+            if (tl_is(o, "type", "replay"))
+                complete = tl_int(o, "seq");
+            else if (tl_is(o, "type", "snapshot"))
+                complete = tl_int(o, "state.event_cursor");
+        } while (!tl_is(o, "type", "pong"));
+        cr_assert(tl_int(o, "cursor") <= complete, "complete up to %d, but %s", (int)complete,
+                  pt_text(o));
+        pt_send(b, "{\"type\":\"ping\",\"id\":\"later\"}");
+        if (complete < 30)
+            pt_wait(b, i % 2 ? "snapshot" : "replay_end");
+        pt_drop(b);
+    }
+}
+
 /* A client that shuts its sending side is gone. */
 PT_TEST(resume, half_closed_clients_are_closed)
 {
