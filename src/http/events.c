@@ -16,7 +16,7 @@
 
 #define SCAN_MAX 20000          /* events looked at for one page */
 #define SCAN_STEP 256           /* in one read transaction */
-#define EXPORT_BYTES (1u << 20) /* of one chunk of an export */
+#define EXPORT_BYTES (1u << 18) /* of one chunk of an export */
 
 /* What to give: cursors in low..high, of the types named. */
 struct range {

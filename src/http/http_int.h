@@ -22,11 +22,12 @@
 #define EG_PARAM_MAX 2
 #define EG_PAGE_MAX 500 /* entries of a page */
 #define EG_PAGE_DEFAULT 100
-#define EG_READERS 4        /* connections to the database; requests wait for one */
-#define EG_READER_WAIT_S 5  /* how long */
-#define EG_EXPORTS_MAX 3    /* at the same time */
-#define EG_BODY_MS 10000    /* time for a body, */
-#define EG_BODY_BYTES_MS 64 /* and a millisecond more for as many bytes */
+#define EG_READERS 4       /* connections to the database; requests wait for one */
+#define EG_READER_WAIT_S 5 /* how long */
+#define EG_EXPORTS_MAX 3   /* at the same time */
+#define EG_BODY_MS 10000   /* time for a body, */
+#define EG_WRITE_MS 5000   /* and for an answer, or a chunk of one, to be taken, */
+#define EG_BYTES_A_MS 64   /* and a millisecond more for as many bytes */
 
 enum eg_backup_state { EG_BACKUP_NONE, EG_BACKUP_RUNNING, EG_BACKUP_DONE, EG_BACKUP_FAILED };
 

@@ -6,7 +6,7 @@
  * worker's stack is small.
  * Happy path: request hook -> eg_x_serve (routes.c) -> handler -> answer -> hook returns its
  * status. Failure modes: a client that sends its body too slowly is answered 408 and closed; one
- * that does not read is given up by civetweb's own write timeout; without memory: a fixed 500.
+ * that takes its answer too slowly is closed; without memory: a fixed 500.
  */
 #include <civetweb.h>
 #include <errno.h>
@@ -14,29 +14,42 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "edge/adopt.h"
 #include "http/http_int.h"
 
-/* Reads of a body when its descriptor is not known. */
+/* At once, when the descriptor is not known. */
 #define BLIND_READ 512
+#define BLIND_WRITE 65536
 
 const char *eg_x_header(const struct eg_exchange *x, const char *name)
 {
     return mg_get_header(x->conn, name);
 }
 
+/*
+ * The library, which writes without buffers of its own here, would wait anew for each byte that a
+ * slow client takes. So the socket is written to directly, where it is known, until a deadline.
+ */
 bool eg_x_write(struct eg_exchange *x, const void *p, size_t n)
 {
     const char *at = p;
+    const int fd = eg_adopt_fd();
+    const int64_t until = eg_clock_mono_ms() + EG_WRITE_MS + (int64_t)n / EG_BYTES_A_MS;
     while (n > 0) {
-        const size_t part = n < (1 << 20) ? n : 1 << 20;
-        const int sent = mg_write(x->conn, at, part);
-        if (sent <= 0 || (size_t)sent > part)
+        const ssize_t sent = fd >= 0 ? send(fd, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                     : mg_write(x->conn, at, n < BLIND_WRITE ? n : BLIND_WRITE);
+        const int64_t left = until - eg_clock_mono_ms();
+        struct pollfd wait = {.fd = fd, .events = POLLOUT};
+        if (sent > 0) {
+            at += sent;
+            n -= (size_t)sent;
+        } else if (fd < 0 || left <= 0 || (errno != EAGAIN && errno != EINTR) ||
+                   (poll(&wait, 1, (int)left) < 0 && errno != EINTR)) {
             return false;
-        at += sent;
-        n -= (size_t)sent;
+        }
     }
     return true;
 }
@@ -95,7 +108,7 @@ enum eg_err eg_x_read_body(struct eg_exchange *x)
     size_t there = eg_adopt_beyond_head();
     if (length > x->settings->max_payload)
         return EG_EFULL;
-    const int64_t until = eg_clock_mono_ms() + EG_BODY_MS + (int64_t)total / EG_BODY_BYTES_MS;
+    const int64_t until = eg_clock_mono_ms() + EG_BODY_MS + (int64_t)total / EG_BYTES_A_MS;
     if (total > there && eg_x_header(x, "Expect") != NULL &&
         !eg_x_write(x, "HTTP/1.1 100 Continue\r\n\r\n", 25))
         return EG_EIO;

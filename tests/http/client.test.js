@@ -262,6 +262,28 @@ describe('client', () => {
     await Promise.all(streams.map((s) => s.close()));
   });
 
+  it('limits of a sub', async () => {
+    const l = await new Gate(['--message_rate_per_sub', '3', '--max_sessions_per_sub', '2', '--max_queued_turns', '4']).start();
+    const token = l.alice();
+    const id = await l.session();
+    await l.session();
+    const third = await l.ppost('/v1/sessions', { agent_id: 'support' }, { token });
+    assert.deepEqual([third.status, third.json.code, third.json.next_step], [429, 'rate_limited', 'wait_then_retry']);
+    assert.ok(third.json.retry_after_seconds >= 0 && third.headers['retry-after'] !== undefined);
+    const said = await Promise.all(Array.from({ length: 20 }, (_, i) => l.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token, headers: { 'Idempotency-Key': `k${i}` } })));
+    const refused = said.filter((r) => r.status === 429);
+    assert.ok(refused.length > 0);
+    for (const r of refused) assert.ok(['rate_limited', 'queue_full'].includes(r.json.code), r.text);
+    assert.equal((await l.get(`/sessions/${id}`)).json.cursor, said.length - refused.length, 'what was refused is not stored');
+    // the operator has no rate, but the queue of a session is bounded for everybody
+    let last;
+    for (let i = 0; i < 5; i++) last = await l.post(`/sessions/${id}/messages`, { content: 'x' });
+    assert.deepEqual([last.status, last.json.code], [429, 'queue_full']);
+    assert.equal((await l.get(`/sessions/${id}`)).json.queue, 4);
+    assert.equal(await l.stop(), 0);
+    l.kill();
+  });
+
   it('jwks', async () => {
     const r = await g.pget('/.well-known/jwks.json', { token: null });
     assert.equal(r.json.keys.length, 1);

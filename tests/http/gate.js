@@ -195,8 +195,8 @@ class Peer {
 }
 
 // Asks again until want accepts the answer; the last answer when it never does.
-async function eventually(ask, want) {
-  const until = Date.now() + 10000;
+async function eventually(ask, want, ms = 10000) {
+  const until = Date.now() + ms;
   for (;;) {
     const got = await ask();
     if (want(got) || Date.now() > until) return got;

@@ -3,7 +3,7 @@
 const { describe, it, before, after } = require('node:test');
 const assert = require('node:assert/strict');
 const net = require('node:net');
-const { Gate } = require('./gate.js');
+const { Gate, eventually } = require('./gate.js');
 
 // Sends text as it is; resolves with all that comes until the other side closes.
 function raw(address, parts, pause = 0) {
@@ -159,6 +159,26 @@ describe('security', () => {
       assert.equal(r.status, 408, r.text);
       assert.ok(r.ms >= 9000 && r.ms < 20000, String(r.ms));
     }
+  });
+
+  it('an answer is bounded in time: who does not read is let go', async () => {
+    const id = await g.session();
+    for (let i = 0; i < 150; i++) await g.post(`/sessions/${id}/messages`, { content: 'z'.repeat(60000) });
+    const [host, port] = g.admin.split(':');
+    const stalled = Array.from({ length: 3 }, () => {
+      const s = net.connect({ port, host });
+      s.pause();
+      s.write(`GET /api/v1/sessions/${id}/events HTTP/1.1\r\nHost: ${g.admin}\r\nAuthorization: Bearer ${g.token()}\r\nAccept: application/x-ndjson\r\n\r\n`);
+      return s;
+    });
+    // Three exports at a time; the others still get an answer, and a place when one was let go.
+    const more = () => g.get(`/sessions/${id}/events`, { headers: { Accept: 'application/x-ndjson' } });
+    const refused = await eventually(more, (r) => r.status === 429);
+    assert.equal(refused.json.code, 'rate_limited');
+    assert.equal((await g.get('/stats')).status, 200);
+    const served = await eventually(more, (r) => r.status === 200, 40000);
+    assert.equal(served.text.trimEnd().split('\n').length, 150);
+    for (const s of stalled) s.destroy();
   });
 
   it('a secret never reaches the log', async () => {
