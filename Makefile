@@ -20,6 +20,9 @@ CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I$(BUILD)/gen
 LDFLAGS += -pthread $(filter -fsanitize% --coverage,$(OPT_$(VARIANT))) -rdynamic
 LIBS := -lcivetweb -lcjson -lsodium -lsqlite3 -lwslay -lconfig -lcurl -lm
 
+# A word and a name for each step; make V=1 shows the commands.
+say = $(if $(V),,@echo '  $(1) $@';)
+
 SRC := $(wildcard src/*/*.c)
 GEN := $(BUILD)/gen/sql.c $(BUILD)/gen/files.c
 OBJ := $(SRC:%.c=$(BUILD)/%.o) $(GEN:%.c=%.o)
@@ -34,18 +37,18 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | expand -t 20
 
 $(DAEMON): $(BUILD)/src/app/main.o $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
 
 $(LIB): $(LIBOBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR)$(AR) rcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 # Files embedded in the binary: name, bytes, length (scripts/embed.sh).
 $(BUILD)/gen/sql.c: $(wildcard sql/*.sql) scripts/embed.sh
