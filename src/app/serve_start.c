@@ -234,6 +234,7 @@ int eg_serve_start(struct eg_serve *s)
 
 void eg_serve_stop(struct eg_serve *s)
 {
+    eg_http_stop(s->http);
     if (s->public_listener)
         eg_listener_stop(s->public_listener);
     if (s->admin_listener)

@@ -269,6 +269,10 @@ static void write_stream(struct eg_exchange *x, const struct eg_session_row *row
         eg_x_problem(x, 0, EG_CODE_draining, NULL, NULL);
         return;
     }
+    if (row->state == EG_SESSION_CLOSED && (since < 0 || (uint64_t)since == row->cursor)) {
+        eg_x_nothing(x); /* which tells an EventSource not to come again */
+        return;
+    }
     eg_buf_str(&x->fields, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
     eg_x_head(x, &head, 200, "text/event-stream", -2);
     if (x->head) {

@@ -29,6 +29,12 @@ enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **ou
     return EG_OK;
 }
 
+void eg_http_stop(struct eg_http *h)
+{
+    if (h)
+        __atomic_store_n(&h->stopping, 1, __ATOMIC_RELEASE);
+}
+
 void eg_http_free(struct eg_http *h)
 {
     if (!h)

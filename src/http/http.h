@@ -29,6 +29,8 @@ struct eg_http_config {
 };
 
 enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **out) EG_MUST;
+/* Requests under way no longer wait for slow clients. Before the listeners are stopped. */
+void eg_http_stop(struct eg_http *h);
 /* Waits for a backup that is under way. NULL is fine. */
 void eg_http_free(struct eg_http *h);
 /* A new snapshot; refs it. Any thread. */

@@ -36,6 +36,7 @@ struct eg_http {
     char *dir;
     struct eg_listener *listener[2]; /* [admin]; atomic */
     int started;                     /* atomic */
+    int stopping;                    /* atomic */
     int exports;                     /* atomic */
     int drained;                     /* atomic: POST /drain was taken */
     int64_t started_ms;              /* wall */
@@ -104,6 +105,7 @@ struct eg_exchange {
     int queries;
     struct eg_claims claims; /* verified; all zeros without a token */
     bool token_from_query;
+    char who[EG_ID_MAX + 1]; /* sub of the token; "" without one */
     char addr[64];
     const char *origin; /* header, or NULL */
     bool origin_listed; /* in allowed_origins: CORS headers are given */

@@ -23,10 +23,24 @@
 /* At once, when the descriptor is not known. */
 #define BLIND_READ 512
 #define BLIND_WRITE 65536
+#define WAIT_SLICE_MS 200
 
 const char *eg_x_header(const struct eg_exchange *x, const char *name)
 {
     return mg_get_header(x->conn, name);
+}
+
+/* Waits for events on fd, in slices so that a stop of the gateway is seen. False: time is over. */
+static bool wait_for(struct eg_exchange *x, int fd, short events, int64_t until_ms)
+{
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = events};
+        const int64_t left = until_ms - eg_clock_mono_ms();
+        if (left <= 0 || __atomic_load_n(&x->http->stopping, __ATOMIC_ACQUIRE))
+            return false;
+        if (poll(&p, 1, left < WAIT_SLICE_MS ? (int)left : WAIT_SLICE_MS) > 0)
+            return true;
+    }
 }
 
 /*
@@ -41,13 +55,11 @@ bool eg_x_write(struct eg_exchange *x, const void *p, size_t n)
     while (n > 0) {
         const ssize_t sent = fd >= 0 ? send(fd, at, n, MSG_DONTWAIT | MSG_NOSIGNAL)
                                      : mg_write(x->conn, at, n < BLIND_WRITE ? n : BLIND_WRITE);
-        const int64_t left = until - eg_clock_mono_ms();
-        struct pollfd wait = {.fd = fd, .events = POLLOUT};
         if (sent > 0) {
             at += sent;
             n -= (size_t)sent;
-        } else if (fd < 0 || left <= 0 || (errno != EAGAIN && errno != EINTR) ||
-                   (poll(&wait, 1, (int)left) < 0 && errno != EINTR)) {
+        } else if (fd < 0 || (errno != EAGAIN && errno != EINTR) ||
+                   !wait_for(x, fd, POLLOUT, until)) {
             return false;
         }
     }
@@ -65,24 +77,15 @@ bool eg_x_chunk(struct eg_exchange *x, const void *p, size_t n)
 }
 
 /* How many bytes can be read at once without waiting; waits for the first until the deadline. */
-static enum eg_err wait_bytes(int fd, int64_t until_ms, size_t *out)
+static enum eg_err wait_bytes(struct eg_exchange *x, int fd, int64_t until_ms, size_t *out)
 {
-    for (;;) {
-        struct pollfd p = {.fd = fd, .events = POLLIN};
-        const int64_t left = until_ms - eg_clock_mono_ms();
-        int ready = 0;
-        if (left <= 0)
-            return EG_EAGAIN;
-        const int got = poll(&p, 1, (int)left);
-        if (got < 0 && errno != EINTR)
-            return EG_EIO;
-        if (got <= 0)
-            continue;
-        if (ioctl(fd, FIONREAD, &ready) != 0 || ready <= 0)
-            return EG_EIO;
-        *out = (size_t)ready;
-        return EG_OK;
-    }
+    int ready = 0;
+    if (!wait_for(x, fd, POLLIN, until_ms))
+        return EG_EAGAIN;
+    if (ioctl(fd, FIONREAD, &ready) != 0 || ready <= 0)
+        return EG_EIO;
+    *out = (size_t)ready;
+    return EG_OK;
 }
 
 static bool read_some(struct eg_exchange *x, size_t n)
@@ -115,7 +118,7 @@ enum eg_err eg_x_read_body(struct eg_exchange *x)
     while (x->body.n < total) {
         const size_t left = total - x->body.n;
         if (there == 0 && fd >= 0) {
-            const enum eg_err err = wait_bytes(fd, until, &there);
+            const enum eg_err err = wait_bytes(x, fd, until, &there);
             if (err != EG_OK)
                 return err;
         }

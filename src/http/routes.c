@@ -238,6 +238,7 @@ static bool authorise(struct eg_exchange *x)
         eg_x_problem(x, 0, EG_CODE_internal, NULL, NULL);
         return false;
     }
+    snprintf(x->who, sizeof x->who, "%s", x->claims.sub);
     return has_scope(x);
 }
 
@@ -316,6 +317,6 @@ void eg_x_serve(struct eg_exchange *x, const char *path, const char *query)
         eg_log(EG_LOG_INFO, "admin.request",
                "method=%s" EG_F "path=%s" EG_F "status=%d" EG_F "sub=%s" EG_F "addr=%s" EG_F
                "us=%lld",
-               x->method, x->path, x->status, x->claims.sub ? x->claims.sub : "-", x->addr,
+               x->method, x->path, x->status, *x->who ? x->who : "-", x->addr,
                (long long)(eg_clock_mono_us() - start));
 }

@@ -212,6 +212,45 @@ describe('client', () => {
     await t.ended;
   });
 
+  it('a closed session: what is left, the end, and then nothing more', async () => {
+    const id = await g.session(2);
+    await g.post(`/sessions/${id}/close`);
+    const s = new Stream(url(id, '?since=1'), { token: alice });
+    await s.ended;
+    const head = (await g.get(`/sessions/${id}`)).json.cursor;
+    assert.deepEqual(s.events.map((e) => Number(e.id)), Array.from({ length: head - 1 }, (_, i) => i + 2));
+    assert.equal(s.events.at(-1).event, 'session_end');
+    for (const headers of [{ 'Last-Event-ID': String(head) }, {}]) {
+      const Accept = 'text/event-stream';
+      assert.equal((await g.pget(`/v1/sessions/${id}/events`, { token: alice, headers: { Accept, ...headers } })).status, 204);
+      assert.equal((await g.get(`/sessions/${id}/events`, { headers: { Accept, ...headers } })).status, 204);
+    }
+  });
+
+  it('an operator ends a stream', async () => {
+    const id = await g.session();
+    const s = new Stream(url(id), { token: alice });
+    await s.until(() => s.body.includes(':'));
+    const [c] = (await g.get(`/connections?session=${id}`)).json.connections;
+    assert.equal((await g.delete(`/connections/${c.id}`)).status, 204);
+    await s.ended;
+  });
+
+  it('the end of the gateway does not wait for slow clients', async () => {
+    const net = require('node:net');
+    const l = await new Gate().start();
+    const id = await l.session();
+    const [host, port] = l.public.split(':');
+    const slow = net.connect({ host, port });
+    slow.on('error', () => {});
+    slow.write(`POST /v1/sessions/${id}/messages HTTP/1.1\r\nHost: ${l.public}\r\nAuthorization: Bearer ${l.alice()}\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n`);
+    await new Promise((done) => slow.once('data', done));
+    const at = Date.now();
+    assert.equal(await l.stop(), 0);
+    assert.ok(Date.now() - at < 8000, `took ${Date.now() - at} ms`);
+    l.kill();
+  });
+
   it('refuses a stream as it refuses a page', async () => {
     const id = await g.session();
     for (const [target, token, status] of [[id, bob, 401], ['nothing', alice, 404], [id, null, 401]]) {
