@@ -56,7 +56,7 @@ static void look_at_turn(void *arg, const struct eg_turn_row *row, const char *s
 static enum eg_err first_open_turn(struct eg_reader *r, int64_t sid, uint64_t *out)
 {
     struct first_turn f = {0};
-    enum eg_err err;
+    enum eg_err err = EG_OK;
     do {
         f.n = 0;
         err = eg_reader_turns(r, sid, -1, sid, f.last, TURNS_AT_ONCE, look_at_turn, &f);

@@ -27,7 +27,7 @@ class Gate {
 
   start() {
     gates.add(this);
-    this.process = spawn(BIN, ['serve', '--data', path.join(this.dir, 'data'), '--listen', '127.0.0.1:0',
+    this.process = spawn(BIN, ['serve', '--data', path.join(this.dir, 'data'), '--listen', this.public || '127.0.0.1:0',
       '--admin', '127.0.0.1:0', '--agents', 'support,other', ...this.args], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.exited = new Promise((done) => this.process.once('exit', (code, signal) => {
       this.process = null;
