@@ -87,7 +87,7 @@ struct eg_out {
     bool stream;            /* EVENT: only for clients with the capability streaming */
     struct eg_bytes *bytes; /* one reference */
     struct eg_welcome *welcome;
-    enum eg_code code;
+    enum eg_code code;   /* REFUSE: why; FRAME: the error it is, NONE else */
     const char *message; /* REFUSE: static text or NULL */
     const char *field;   /* REFUSE: static or NULL */
     int retry_after_s;   /* REFUSE: -1 none */

@@ -164,7 +164,18 @@ void eg_out_error(struct eg_machine *m, eg_conn_id conn, enum eg_code code, cons
 {
     struct eg_buf b = {0};
     eg_error_frame(&b, code, message, field, ref, NULL, retry_after_s);
-    eg_out_buf(m, conn, &b);
+    struct eg_bytes *bytes = eg_buf_bytes(&b);
+    eg_buf_free(&b);
+    struct eg_out *o = bytes ? add(m, EG_CONN_REACTOR(conn)) : NULL;
+    if (!o) {
+        m->failed = true;
+        eg_bytes_unref(bytes);
+        return;
+    }
+    o->kind = EG_OUT_FRAME;
+    o->conn = conn;
+    o->code = code;
+    o->bytes = bytes;
 }
 
 void eg_out_done(struct eg_machine *m, struct eg_call *call, enum eg_code code)

@@ -105,6 +105,8 @@ static void frame(struct eg_peer *p, const struct eg_out *o)
     }
     eg_peer_send(p, o->bytes);
     if (o->code != EG_CODE_NONE) {
+        eg_metric_add(EG_M_frames_refused_total, 1);
+        eg_metric_error(o->code);
         eg_peer_refused(p, o->code);
     }
 }
