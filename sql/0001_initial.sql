@@ -1,7 +1,7 @@
 -- Schema version 1. Run in one transaction with PRAGMA user_version; never edited after a release.
 
--- Facts about the database itself: 'epoch' is the random id of this log; 'ids_upto' is the seq up
--- to which the table ids is complete.
+-- Facts about the database itself: 'epoch' is the random id of this log; 'indexed' is the seq up
+-- to which places and ids are complete.
 CREATE TABLE meta(
     key TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -43,14 +43,20 @@ CREATE TABLE events(
     idkey BLOB,                      -- 16 bytes, of the id the sender chose; NULL: none
     body BLOB NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX events_cursor ON events(sid, cursor);
 
--- Which event an id stands for; key is the first eight bytes of its idkey, big-endian. Filled from
--- the log some time after the event (see src/store/ids.h).
+-- The index of the log, filled from it some time after the event (see src/store/tail.h): where each
+-- event of a session is, and which one an id stands for. key is the first eight bytes of the idkey,
+-- big-endian, 0 taken as 1.
+CREATE TABLE places(
+    sid INTEGER NOT NULL,
+    cursor INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY(sid, cursor)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE ids(
     sid INTEGER NOT NULL,
     key INTEGER NOT NULL,
-    cursor INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
     PRIMARY KEY(sid, key)
 ) STRICT, WITHOUT ROWID;
 

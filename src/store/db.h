@@ -82,8 +82,11 @@ struct eg_verify {
 };
 enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *how,
                          struct eg_check_result *out, char *why, size_t why_size) EG_MUST;
-/* verify_ids.c: the part of it that compares the table of ids with the log; adds to out. */
-enum eg_err eg_db_verify_ids(sqlite3 *db, const char *path, const struct eg_verify *how,
-                             struct eg_check_result *out, char *why, size_t why_size) EG_MUST;
+/*
+ * verify_index.c, part of it: every event belongs to a session and is found by cursor and id, and
+ * the index names nothing else; adds to out. Not deep: events of no session only.
+ */
+enum eg_err eg_db_verify_index(sqlite3 *db, const char *path, const struct eg_verify *how,
+                               struct eg_check_result *out, char *why, size_t why_size) EG_MUST;
 
 #endif

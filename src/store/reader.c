@@ -42,6 +42,7 @@ enum eg_err eg_reader_open(const char *dir, struct eg_reader **out, char *why, s
         eg_reader_close(r);
         return e;
     }
+    eg_walk_open(&r->walk, r->db);
     *out = r;
     return EG_OK;
 }
@@ -54,6 +55,7 @@ void eg_reader_close(struct eg_reader *r)
     for (int i = 0; i < EG_RS_COUNT; i++) {
         (void)sqlite3_finalize(r->st[i]);
     }
+    eg_walk_close(&r->walk);
     (void)sqlite3_close(r->db);
     free(r);
 }
@@ -63,7 +65,7 @@ const char *eg_reader_why(const struct eg_reader *r)
     return r->why;
 }
 
-static enum eg_err failed(struct eg_reader *r, int rc)
+enum eg_err eg_reader_failed(struct eg_reader *r, int rc)
 {
     eg_db_explain(r->why, sizeof(r->why), r->path, "read", r->db, rc);
     return eg_db_map(rc);
@@ -75,7 +77,7 @@ sqlite3_stmt *eg_reader_statement(struct eg_reader *r, enum eg_reader_statement 
     if (r->st[which] == NULL) {
         int rc = sqlite3_prepare_v3(r->db, reader_sql[which], -1, SQLITE_PREPARE_PERSISTENT,
                                     &r->st[which], NULL);
-        *e = rc == SQLITE_OK ? EG_OK : failed(r, rc);
+        *e = rc == SQLITE_OK ? EG_OK : eg_reader_failed(r, rc);
     }
     return r->st[which];
 }
@@ -104,7 +106,7 @@ bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e)
     if (rc == SQLITE_ROW) {
         return true;
     }
-    *e = rc == SQLITE_DONE ? EG_OK : failed(r, rc);
+    *e = rc == SQLITE_DONE ? EG_OK : eg_reader_failed(r, rc);
     return false;
 }
 
@@ -144,31 +146,56 @@ enum eg_err eg_reader_session_sid(struct eg_reader *r, int64_t sid, struct eg_se
     return one_session(r, st, out);
 }
 
+struct page {
+    eg_event_fn *fn;
+    void *arg;
+    size_t bytes, max_bytes;
+    bool any;
+};
+
+static bool page_event(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct page *p = arg;
+    struct eg_slice body = eg_db_blob(st, 1);
+    if (p->any && (p->bytes >= p->max_bytes || body.n > p->max_bytes - p->bytes)) {
+        return false;
+    }
+    p->any = true;
+    p->bytes += body.n;
+    p->fn(p->arg, cursor, body);
+    return true;
+}
+
+/* Runs a statement without rows. */
+static enum eg_err once(struct eg_reader *r, enum eg_reader_statement which)
+{
+    enum eg_err e = EG_OK;
+    sqlite3_stmt *st = eg_reader_statement(r, which, &e);
+    if (st != NULL) {
+        (void)eg_reader_step(r, st, &e);
+        (void)sqlite3_reset(st);
+    }
+    return e;
+}
+
 enum eg_err eg_reader_events(struct eg_reader *r, const struct eg_page *page, eg_event_fn *fn,
                              void *arg)
 {
-    enum eg_err e;
-    size_t total = 0;
-    bool any = false;
-    sqlite3_stmt *st =
-        eg_reader_begin(r, page->descending ? EG_RS_EVENTS_DOWN : EG_RS_EVENTS_UP, &e);
-    if (st == NULL) {
-        return e;
+    struct page p = {fn, arg, 0, page->max_bytes, false};
+    const struct eg_span span = {page->sid, page->from, page->to, page->max > 0 ? page->max : 0,
+                                 page->descending};
+    eg_gate_enter();
+    int rc = eg_walk_look(&r->walk, r->path, &span); /* before the transaction: see tail.h */
+    enum eg_err e = rc == SQLITE_OK ? once(r, EG_RS_BEGIN) : eg_reader_failed(r, rc);
+    if (e == EG_OK) {
+        rc = eg_walk_run(&r->walk, &span, page_event, &p);
+        e = rc == SQLITE_OK ? EG_OK : eg_reader_failed(r, rc);
     }
-    (void)sqlite3_bind_int64(st, 1, page->sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)(page->from < INT64_MAX ? page->from : INT64_MAX));
-    (void)sqlite3_bind_int64(st, 3, (int64_t)(page->to < INT64_MAX ? page->to : INT64_MAX));
-    (void)sqlite3_bind_int(st, 4, page->max > 0 ? page->max : 0);
-    while (eg_reader_step(r, st, &e)) {
-        struct eg_slice body = eg_db_blob(st, 1);
-        if (any && (total >= page->max_bytes || body.n > page->max_bytes - total)) {
-            break;
-        }
-        any = true;
-        total += body.n;
-        fn(arg, (uint64_t)sqlite3_column_int64(st, 0), body);
+    if (!sqlite3_get_autocommit(r->db)) {
+        enum eg_err end = once(r, EG_RS_COMMIT);
+        e = e == EG_OK ? end : e;
     }
-    eg_reader_end(r, st);
+    eg_gate_leave();
     return e;
 }
 

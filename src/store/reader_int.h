@@ -6,14 +6,13 @@
 
 #include "store/db.h"
 #include "store/reader.h"
+#include "store/walk.h"
 
 #define EG_READER_STATEMENTS(X)                                                                    \
+    X(BEGIN, "BEGIN")                                                                              \
+    X(COMMIT, "COMMIT")                                                                            \
     X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.id=?1")             \
     X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1")           \
-    X(EVENTS_UP, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"       \
-                 " ORDER BY cursor LIMIT ?4")                                                      \
-    X(EVENTS_DOWN, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"     \
-                   " ORDER BY cursor DESC LIMIT ?4")                                               \
     X(TURNS, "SELECT " EG_DB_TURN_COLUMNS ", s.id, s.agent FROM turns t"                           \
              " CROSS JOIN sessions s ON s.sid=t.sid"                                               \
              " WHERE (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2)"                              \
@@ -35,10 +34,7 @@
              "(SELECT page_count FROM pragma_page_count)*"                                         \
              "(SELECT page_size FROM pragma_page_size)")                                           \
     X(FROM_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid>?1"                  \
-                " ORDER BY s.sid LIMIT ?2")                                                        \
-    X(BODY_AT, "SELECT body FROM events WHERE sid=?1 AND cursor=?2")                               \
-    X(SIZES, "SELECT cursor, length(body) FROM events WHERE sid=?1 AND cursor>=?2"                 \
-             " ORDER BY cursor LIMIT ?3")
+                " ORDER BY s.sid LIMIT ?2")
 
 enum eg_reader_statement {
 #define EG_RS_ENUM(name, sql) EG_RS_##name,
@@ -50,6 +46,7 @@ enum eg_reader_statement {
 struct eg_reader {
     sqlite3 *db;
     sqlite3_stmt *st[EG_RS_COUNT];
+    struct eg_walk walk;
     char path[PATH_MAX];
     char why[EG_DB_WHY];
 };
@@ -63,5 +60,8 @@ bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e);
 void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st);
 /* Enters the gate and gives the statement. On NULL the gate has been left. */
 sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement which, enum eg_err *e);
+
+/* Notes why and translates. */
+enum eg_err eg_reader_failed(struct eg_reader *r, int rc);
 
 #endif

@@ -18,7 +18,7 @@
 #include "wire/event.h"
 
 #define SCAN_SESSIONS 2000 /* looked at in one call */
-#define SCAN_EVENTS 10000  /* sizes added up in one call and session */
+#define SCAN_EVENTS 5000   /* sizes added up in one call and session */
 
 /* ---- listing ---- */
 
@@ -128,25 +128,39 @@ enum eg_err eg_reader_stats(struct eg_reader *r, struct eg_store_stats *out)
 
 /* ---- retention ---- */
 
+struct when {
+    enum eg_err err;
+    int64_t at_ms;
+};
+
+static bool read_time(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct when *w = arg;
+    struct eg_event_head head;
+    (void)cursor;
+    w->err = eg_event_read(eg_db_blob(st, 1), &head);
+    w->at_ms = w->err == EG_OK ? head.timestamp_ms : 0;
+    return false;
+}
+
+/* Walks inside the read transaction that the caller's statement holds open. What is merged between
+ * the two may be missed: such a session has its turn the next time. */
+static enum eg_err walk(struct eg_reader *r, const struct eg_span *span, eg_walk_fn *fn, void *arg)
+{
+    int rc = eg_walk_look(&r->walk, r->path, span);
+    if (rc == SQLITE_OK) {
+        rc = eg_walk_run(&r->walk, span, fn, arg);
+    }
+    return rc == SQLITE_OK ? EG_OK : eg_reader_failed(r, rc);
+}
+
 /* The time of the event at cursor. EG_ENOTFOUND when there is none. */
 static enum eg_err event_time(struct eg_reader *r, int64_t sid, uint64_t cursor, int64_t *out)
 {
-    enum eg_err e = EG_OK;
-    struct eg_event_head head;
-    sqlite3_stmt *st = eg_reader_statement(r, EG_RS_BODY_AT, &e);
-    if (st == NULL) {
-        return e;
-    }
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
-    if (eg_reader_step(r, st, &e)) {
-        e = eg_event_read(eg_db_blob(st, 0), &head);
-        *out = e == EG_OK ? head.timestamp_ms : 0;
-    } else if (e == EG_OK) {
-        e = EG_ENOTFOUND;
-    }
-    (void)sqlite3_reset(st);
-    return e;
+    struct when w = {EG_ENOTFOUND, 0};
+    enum eg_err e = walk(r, &(struct eg_span){sid, cursor, cursor, 1, false}, read_time, &w);
+    *out = w.at_ms;
+    return e == EG_OK ? w.err : e;
 }
 
 /* The first cursor whose event is not older than before_ms; cursor + 1 when all are. */
@@ -181,25 +195,28 @@ static enum eg_err keep_by_age(struct eg_reader *r, const struct eg_session_row 
     return e;
 }
 
+struct excess {
+    int64_t bytes;
+    uint64_t keep;
+};
+
+static bool take_off(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct excess *x = arg;
+    x->bytes -= sqlite3_column_bytes(st, 1);
+    x->keep = cursor + 1;
+    return x->bytes > 0;
+}
+
 /* The first cursor to keep so that about max_bytes remain; looks at no more than SCAN_EVENTS. */
 static enum eg_err keep_by_bytes(struct eg_reader *r, const struct eg_session_row *row,
                                  int64_t max_bytes, uint64_t *keep)
 {
-    enum eg_err e = EG_OK;
-    int64_t excess = row->bytes - max_bytes;
-    sqlite3_stmt *st = eg_reader_statement(r, EG_RS_SIZES, &e);
-    if (st == NULL) {
-        return e;
-    }
-    *keep = row->oldest;
-    (void)sqlite3_bind_int64(st, 1, row->sid);
-    (void)sqlite3_bind_int64(st, 2, 0); /* a trim under way has events below the floor: counted */
-    (void)sqlite3_bind_int(st, 3, SCAN_EVENTS);
-    while (excess > 0 && eg_reader_step(r, st, &e)) {
-        excess -= sqlite3_column_int64(st, 1);
-        *keep = (uint64_t)sqlite3_column_int64(st, 0) + 1;
-    }
-    (void)sqlite3_reset(st);
+    struct excess x = {row->bytes - max_bytes, row->oldest};
+    /* From 0: a trim under way has events below the floor, and they are counted. */
+    enum eg_err e =
+        walk(r, &(struct eg_span){row->sid, 0, row->cursor, SCAN_EVENTS, false}, take_off, &x);
+    *keep = x.keep;
     return e;
 }
 

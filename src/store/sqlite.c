@@ -187,7 +187,7 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
             return eg_db_map(rc);
         }
     }
-    e = eg_sq_ids_load(s);
+    e = eg_sq_index_load(s);
     if (e != EG_OK) {
         (void)snprintf(why, why_size, "%s", s->why);
     }
@@ -246,6 +246,11 @@ void eg_sqlite_close(struct eg_storage *base)
     if (s->in_tx) {
         s->base.ops->rollback(base);
     }
+    if (s->tail != NULL) {
+        eg_tail_withdraw(s->tail);
+        eg_tail_unref(s->tail);
+        eg_walk_close(&s->walk);
+    }
     for (int i = 0; i < EG_ST_COUNT; i++) {
         (void)sqlite3_finalize(s->st[i]);
     }
@@ -257,7 +262,6 @@ void eg_sqlite_close(struct eg_storage *base)
     if (s->lock_fd >= 0) {
         (void)close(s->lock_fd);
     }
-    eg_ids_free(&s->ids);
     free(s->seen);
     free(s);
 }

@@ -5,8 +5,8 @@
 #define EG_STORE_SQLITE_INT_H
 
 #include "store/db.h"
-#include "store/ids.h"
 #include "store/sqlite.h"
+#include "store/walk.h"
 
 /* X(name, SQL): prepared once at opening. */
 #define EG_STATEMENTS(X)                                                                           \
@@ -22,12 +22,9 @@
                   "h.state<>?1 ORDER BY h.turn LIMIT 1)"                                           \
                   " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
                   " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
-    X(EVENT_OF_ID, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2 AND idkey=?3")      \
-    X(ID_GET, "SELECT cursor FROM ids WHERE sid=?1 AND key=?2")                                    \
-    X(EVENT_GET, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor=?2")                     \
-    X(EVENT_HASH, "SELECT hash FROM events WHERE sid=?1 AND cursor=?2")                            \
-    X(EVENTS, "SELECT cursor, body FROM events WHERE sid=?1 AND cursor>=?2"                        \
-              " ORDER BY cursor LIMIT ?3")                                                         \
+    X(PLACE_GET, "SELECT seq FROM places WHERE sid=?1 AND cursor=?2")                              \
+    X(ID_GET, "SELECT seq FROM ids WHERE sid=?1 AND key=?2")                                       \
+    X(EVENT_AT, "SELECT cursor, body, hash, sid, idkey FROM events WHERE seq=?1")                  \
     X(ACK_GET, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                  \
     X(COUNT_OPEN, "SELECT count(*) FROM sessions WHERE owner=?1 AND state=?2")                     \
     X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \
@@ -44,10 +41,12 @@
                     " WHERE sid=?1 AND (state<>?2 OR active_hour<>?3)")                            \
     X(EVENT_APPEND,                                                                                \
       "INSERT INTO events(seq,sid,cursor,hash,idkey,body) VALUES(?6,?1,?2,?3,?4,?5)")              \
-    X(ID_PUT, "INSERT OR REPLACE INTO ids(sid,key,cursor) VALUES(?1,?2,?3)")                       \
+    X(PLACE_PUT, "INSERT OR REPLACE INTO places(sid,cursor,seq) VALUES(?1,?2,?3)")                 \
+    X(ID_PUT, "INSERT OR REPLACE INTO ids(sid,key,seq) VALUES(?1,?2,?3)")                          \
+    X(INDEXED, "INSERT OR REPLACE INTO meta(key,value) VALUES('indexed',?1)")                      \
+    X(EVENT_DELETE, "DELETE FROM events WHERE seq=?1")                                             \
+    X(PLACE_DELETE, "DELETE FROM places WHERE sid=?1 AND cursor=?2")                               \
     X(ID_DELETE, "DELETE FROM ids WHERE sid=?1 AND key=?2")                                        \
-    X(IDS_UPTO, "INSERT OR REPLACE INTO meta(key,value) VALUES('ids_upto',?1)")                    \
-    X(TRIM_IDS, "SELECT idkey FROM events WHERE sid=?1 AND cursor<=?2 AND idkey IS NOT NULL")      \
     X(TURN_PUT, "INSERT OR REPLACE INTO turns(sid,turn,state,attempt,created_ms,until_ms,worker,"  \
                 "error) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")                                          \
     X(TURN_DELETE, "DELETE FROM turns WHERE sid=?1 AND turn=?2")                                   \
@@ -57,9 +56,6 @@
     X(REVOKE, "INSERT INTO revoked(what,until_ms) VALUES(?1,?2)"                                   \
               " ON CONFLICT(what) DO UPDATE SET until_ms=max(until_ms,excluded.until_ms)")         \
     X(AUDIT, "INSERT INTO audit(at_ms,who,origin,action,detail) VALUES(?1,?2,?3,?4,?5)")           \
-    X(TRIM_COUNT, "SELECT count(*), total(n), max(cursor) FROM (SELECT cursor, length(body) AS n"  \
-                  " FROM events WHERE sid=?1 AND cursor<?2 ORDER BY cursor LIMIT ?3)")             \
-    X(TRIM, "DELETE FROM events WHERE sid=?1 AND cursor<=?2")                                      \
     X(SESSION_DELETE, "DELETE FROM sessions WHERE sid=?1")                                         \
     X(TURNS_DELETE, "DELETE FROM turns WHERE sid=?1")                                              \
     X(ACKS_DELETE, "DELETE FROM acks WHERE sid=?1")                                                \
@@ -90,10 +86,11 @@ struct eg_sqlite {
     int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
     int wal_base;
     struct eg_seen *seen;
-    struct eg_ids ids;
+    struct eg_tail *tail;
+    struct eg_walk walk;
     int64_t next_seq, next_seq_kept; /* of the next event; as of the last commit */
     int appended;                    /* events of this transaction */
-    bool ids_merged;                 /* it merges the last of the frozen ids */
+    bool merged;                     /* it merges the last of what is frozen */
     /* The id last looked for in this transaction and not found: appending it needs no second look.
      */
     bool absent;
@@ -118,6 +115,8 @@ enum eg_err eg_sqlite_maintain(struct eg_storage *base);
 struct eg_sqlite *eg_sq_self(struct eg_storage *base);
 /* A statement ready to be bound; NULL when this transaction has failed already. */
 sqlite3_stmt *eg_sq_writing(struct eg_sqlite *s, enum eg_statement which);
+/* Notes a failed step, and returns the error. */
+enum eg_err eg_sq_latch(struct eg_sqlite *s, const char *what, int rc);
 /* Runs a bound statement that gives no rows; a failure is latched. */
 void eg_sq_run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what);
 /* The first row: EG_OK (then read columns and reset), EG_ENOTFOUND, or a failure. */
@@ -149,26 +148,29 @@ enum eg_err eg_sq_agents(struct eg_storage *base, eg_text_fn *fn, void *arg);
 enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg);
 enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37]);
 
-/* ---- sqlite_ids.c: the ids of senders (ids.h), in memory and in their table ---- */
+/* ---- sqlite_index.c: the log's index, its newest part in memory (tail.h) ---- */
 
-/* How many gather before they are merged into the table. Tests lower it. */
-extern uint32_t eg_sq_ids_gather;
+/* How many events gather before they are merged into the tables. Tests lower it. */
+extern uint32_t eg_sq_gather;
 
-/* The idkey as the table's key. */
-int64_t eg_sq_ids_key(const uint8_t *idkey);
-/* At opening: reads from the log what the table lacks, and where the log ends. */
-enum eg_err eg_sq_ids_load(struct eg_sqlite *s) EG_MUST;
-/* Finds the event that idkey stands for: on EG_OK st[EVENT_OF_ID] stands on its row (cursor, body)
- * and has to be reset. */
-enum eg_err eg_sq_ids_find(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey) EG_MUST;
-/* The event with this id was appended. */
-void eg_sq_ids_appended(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey, uint64_t cursor);
-/* The events of sid up to cursor `last` are about to be removed. */
-void eg_sq_ids_trim(struct eg_sqlite *s, int64_t sid, int64_t last);
+/* At opening: reads from the log what the tables lack, and where the log ends. */
+enum eg_err eg_sq_index_load(struct eg_sqlite *s) EG_MUST;
+/* Finds an event, or the one that idkey stands for: on EG_OK st[EVENT_AT] stands on its row and has
+ * to be reset. */
+enum eg_err eg_sq_index_find(struct eg_sqlite *s, int64_t sid, uint64_t cursor) EG_MUST;
+enum eg_err eg_sq_index_find_id(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey) EG_MUST;
+/* Latches EG_EEXISTS when the session has this cursor or id already. */
+void eg_sq_index_check(struct eg_sqlite *s, const struct eg_event_row *row);
+/* The event was appended as number seq. */
+void eg_sq_index_add(struct eg_sqlite *s, const struct eg_event_row *row, int64_t seq);
+/* storage.h, events_trim. */
+void eg_sq_trim(struct eg_storage *base, int64_t sid, uint64_t before, int max, int *removed,
+                int64_t *removed_bytes);
 /* Before COMMIT: merges a few. */
-void eg_sq_ids_merge(struct eg_sqlite *s);
+void eg_sq_index_merge(struct eg_sqlite *s);
 /* After it. */
-void eg_sq_ids_committed(struct eg_sqlite *s);
+void eg_sq_index_committed(struct eg_sqlite *s);
+void eg_sq_index_undo(struct eg_sqlite *s);
 
 /*
  * sqlite_open.c. Makes the folder (0700) with the parents it lacks; takes DIR/lock; looks at the

@@ -105,60 +105,58 @@ enum eg_err eg_sq_event_by_idkey(struct eg_storage *base, int64_t sid, const uin
                                  uint64_t *cursor, struct eg_bytes **body)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_OF_ID];
-    enum eg_err e = eg_sq_ids_find(s, sid, idkey);
-    return e == EG_OK ? take_event(st, cursor, body) : e;
+    enum eg_err e = eg_sq_index_find_id(s, sid, idkey);
+    return e == EG_OK ? take_event(s->st[EG_ST_EVENT_AT], cursor, body) : e;
 }
 
 enum eg_err eg_sq_event_get(struct eg_storage *base, int64_t sid, uint64_t cursor,
                             struct eg_bytes **body)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_GET];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
-    enum eg_err e = eg_sq_first(s, st, "read event");
-    return e == EG_OK ? take_event(st, NULL, body) : e;
+    enum eg_err e = eg_sq_index_find(s, sid, cursor);
+    return e == EG_OK ? take_event(s->st[EG_ST_EVENT_AT], NULL, body) : e;
 }
 
 enum eg_err eg_sq_event_hash(struct eg_storage *base, int64_t sid, uint64_t cursor,
                              uint8_t hash[EG_CHAIN_BYTES])
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENT_HASH];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)cursor);
-    enum eg_err e = eg_sq_first(s, st, "read hash");
+    enum eg_err e = eg_sq_index_find(s, sid, cursor);
     if (e == EG_OK) {
-        struct eg_slice h = eg_db_blob(st, 0);
+        struct eg_slice h = eg_db_blob(s->st[EG_ST_EVENT_AT], 2);
         if (h.n == EG_CHAIN_BYTES) {
             memcpy(hash, h.p, EG_CHAIN_BYTES);
         } else {
             e = EG_ECORRUPT;
         }
-        (void)sqlite3_reset(st);
+        (void)sqlite3_reset(s->st[EG_ST_EVENT_AT]);
     }
     return e;
+}
+
+struct give {
+    eg_event_fn *fn;
+    void *arg;
+};
+
+static bool give_event(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    const struct give *g = arg;
+    g->fn(g->arg, cursor, eg_db_blob(st, 1));
+    return true;
 }
 
 enum eg_err eg_sq_events(struct eg_storage *base, int64_t sid, uint64_t from, int max,
                          eg_event_fn *fn, void *arg)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_EVENTS];
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)from);
-    (void)sqlite3_bind_int(st, 3, max > 0 ? max : 0);
-    enum eg_err e = eg_sq_first(s, st, "read events");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
+    struct give g = {fn, arg};
+    const struct eg_span span = {sid, from, UINT64_MAX, max > 0 ? max : 0, false};
+    if (s->in_tx && s->err != EG_OK) {
+        return s->err;
     }
-    if (e == EG_OK) {
-        do {
-            fn(arg, (uint64_t)sqlite3_column_int64(st, 0), eg_db_blob(st, 1));
-        } while (eg_sq_next(s, st, "read events", &e));
-    }
-    return e;
+    int rc = eg_walk_write(&s->walk, s->tail, &span, give_event, &g);
+    return rc == SQLITE_OK ? EG_OK : eg_sq_latch(s, "read events", rc);
 }
 
 enum eg_err eg_sq_ack_get(struct eg_storage *base, int64_t sid, struct eg_slice sub,

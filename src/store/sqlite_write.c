@@ -13,7 +13,6 @@
  * the second.
  */
 #include <assert.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "store/sqlite_int.h"
@@ -53,9 +52,7 @@ static void op_rollback(struct eg_storage *base)
     s->in_tx = false;
     s->err = EG_OK;
     memset(s->seen, 0, EG_SEEN_SLOTS * sizeof(*s->seen));
-    eg_ids_undo(&s->ids);
-    s->ids_merged = false;
-    s->next_seq = s->next_seq_kept;
+    eg_sq_index_undo(s);
     if (!sqlite3_get_autocommit(s->db)) { /* some failures have rolled back already */
         (void)sqlite3_step(s->st[EG_ST_ROLLBACK]);
         (void)sqlite3_reset(s->st[EG_ST_ROLLBACK]);
@@ -75,14 +72,14 @@ static enum eg_err op_commit(struct eg_storage *base)
 {
     struct eg_sqlite *s = eg_sq_self(base);
     assert(s->in_tx);
-    eg_sq_ids_merge(s);
+    eg_sq_index_merge(s);
     enum eg_err e = s->err;
     if (e == EG_OK) {
         int rc = sqlite3_step(s->st[EG_ST_COMMIT]);
         (void)sqlite3_reset(s->st[EG_ST_COMMIT]);
         if (rc == SQLITE_DONE) {
             s->in_tx = false;
-            eg_sq_ids_committed(s);
+            eg_sq_index_committed(s);
             return EG_OK;
         }
         (void)eg_sqlite_failed(s, "commit", rc);
@@ -101,8 +98,8 @@ sqlite3_stmt *eg_sq_writing(struct eg_sqlite *s, enum eg_statement which)
     return s->err == EG_OK ? s->st[which] : NULL;
 }
 
-/* Notes a failed step. A flush can fail here too, when a large transaction spills into the log. */
-static enum eg_err latch(struct eg_sqlite *s, const char *what, int rc)
+/* A flush can fail here too, when a large transaction spills into the log. */
+enum eg_err eg_sq_latch(struct eg_sqlite *s, const char *what, int rc)
 {
     enum eg_err e = eg_sqlite_failed(s, what, rc);
     if (rc == SQLITE_IOERR_FSYNC || rc == SQLITE_IOERR_DIR_FSYNC) {
@@ -119,7 +116,7 @@ void eg_sq_run(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
 {
     int rc = sqlite3_step(st);
     if (rc != SQLITE_DONE) {
-        (void)latch(s, what, rc);
+        (void)eg_sq_latch(s, what, rc);
     }
     (void)sqlite3_reset(st);
 }
@@ -133,7 +130,7 @@ enum eg_err eg_sq_first(struct eg_sqlite *s, sqlite3_stmt *st, const char *what)
     if (rc == SQLITE_ROW) {
         return EG_OK;
     }
-    enum eg_err e = rc == SQLITE_DONE ? EG_ENOTFOUND : latch(s, what, rc);
+    enum eg_err e = rc == SQLITE_DONE ? EG_ENOTFOUND : eg_sq_latch(s, what, rc);
     (void)sqlite3_reset(st);
     return e;
 }
@@ -144,7 +141,7 @@ bool eg_sq_next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum eg
     if (rc == SQLITE_ROW) {
         return true;
     }
-    *e = rc == SQLITE_DONE ? EG_OK : latch(s, what, rc);
+    *e = rc == SQLITE_DONE ? EG_OK : eg_sq_latch(s, what, rc);
     (void)sqlite3_reset(st);
     return false;
 }
@@ -238,24 +235,11 @@ static void op_session_update(struct eg_storage *base, const struct eg_session_r
     move_session(s, row);
 }
 
-/* An id may be used once; the core has mostly just asked. Latches EG_EEXISTS. */
-static void check_id(struct eg_sqlite *s, int64_t sid, const uint8_t *idkey)
-{
-    if (s->absent && s->absent_sid == sid && memcmp(s->absent_idkey, idkey, EG_IDKEY_BYTES) == 0) {
-        return;
-    }
-    if (eg_sq_ids_find(s, sid, idkey) == EG_OK) {
-        (void)sqlite3_reset(s->st[EG_ST_EVENT_OF_ID]);
-        (void)snprintf(s->why, sizeof(s->why), "append event: the id is in use");
-        s->err = EG_EEXISTS;
-    }
-}
-
 static void op_event_append(struct eg_storage *base, const struct eg_event_row *row)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    if (eg_sq_writing(s, EG_ST_EVENT_APPEND) != NULL && row->idkey != NULL) {
-        check_id(s, row->sid, row->idkey);
+    if (eg_sq_writing(s, EG_ST_EVENT_APPEND) != NULL) {
+        eg_sq_index_check(s, row);
     }
     sqlite3_stmt *st = eg_sq_writing(s, EG_ST_EVENT_APPEND);
     if (st == NULL) {
@@ -273,11 +257,8 @@ static void op_event_append(struct eg_storage *base, const struct eg_event_row *
                               SQLITE_STATIC);
     (void)sqlite3_bind_int64(st, 6, s->next_seq);
     eg_sq_run(s, st, "append event");
-    s->next_seq++;
     s->appended++;
-    if (row->idkey != NULL) {
-        eg_sq_ids_appended(s, row->sid, row->idkey, row->cursor);
-    }
+    eg_sq_index_add(s, row, s->next_seq++);
 }
 
 static void op_turn_put(struct eg_storage *base, const struct eg_turn_row *row)
@@ -374,43 +355,6 @@ static void op_audit(struct eg_storage *base, int64_t at_ms, struct eg_slice who
     eg_sq_run(s, st, "audit");
 }
 
-static void op_events_trim(struct eg_storage *base, int64_t sid, uint64_t before, int max,
-                           int *removed, int64_t *removed_bytes)
-{
-    struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TRIM_COUNT);
-    *removed = 0;
-    *removed_bytes = 0;
-    if (st == NULL) {
-        return;
-    }
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)before);
-    (void)sqlite3_bind_int(st, 3, max > 0 ? max : 0);
-    if (eg_sq_first(s, st, "trim events") != EG_OK) {
-        return;
-    }
-    int count = sqlite3_column_int(st, 0);
-    int64_t bytes = sqlite3_column_int64(st, 1);
-    int64_t last = sqlite3_column_int64(st, 2);
-    (void)sqlite3_reset(st);
-    if (count == 0) {
-        return;
-    }
-    eg_sq_ids_trim(s, sid, last);
-    st = eg_sq_writing(s, EG_ST_TRIM);
-    if (st == NULL) {
-        return;
-    }
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, last);
-    eg_sq_run(s, st, "trim events");
-    if (s->err == EG_OK) {
-        *removed = count;
-        *removed_bytes = bytes;
-    }
-}
-
 static void op_session_delete(struct eg_storage *base, int64_t sid)
 {
     static const enum eg_statement steps[] = {EG_ST_TURNS_DELETE, EG_ST_ACKS_DELETE,
@@ -460,6 +404,6 @@ const struct eg_storage_ops eg_sqlite_write_ops = {
     .agent_delete = op_agent_delete,
     .revoke = op_revoke,
     .audit = op_audit,
-    .events_trim = op_events_trim,
+    .events_trim = eg_sq_trim,
     .session_delete = op_session_delete,
 };

@@ -129,6 +129,7 @@ struct eg_storage_ops {
     void (*session_insert)(struct eg_storage *s, struct eg_session_row *row); /* sets row->sid */
     /* state, cursor, oldest, hashes, updated, closed, bytes, last_worker of row->sid */
     void (*session_update)(struct eg_storage *s, const struct eg_session_row *row);
+    /* Cursors of a session rise. EG_EEXISTS: the cursor or the idkey is in use. */
     void (*event_append)(struct eg_storage *s, const struct eg_event_row *row);
     void (*turn_put)(struct eg_storage *s, const struct eg_turn_row *row);
     void (*turn_delete)(struct eg_storage *s, int64_t sid, uint64_t turn);

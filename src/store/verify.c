@@ -19,20 +19,13 @@
 
 #include "store/db.h"
 #include "store/gate.h"
+#include "store/walk.h"
 #include "wire/event.h"
 
 #define PAGE_EVENTS 1000
 #define RESTARTS_MAX 100 /* of one session whose floor keeps moving */
 
-enum { ST_ROW, ST_PAGE, ST_BEYOND, ST_BELOW, ST_FLOOR, ST_COUNT };
-
-static const char *const verify_sql[ST_COUNT] = {
-    [ST_ROW] = "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1",
-    [ST_PAGE] = ("SELECT cursor, hash, body FROM events WHERE sid=?1 AND cursor BETWEEN ?2 AND ?3"
-                 " ORDER BY cursor LIMIT ?4"),
-    [ST_BEYOND] = "SELECT min(cursor) FROM events WHERE sid=?1 AND cursor>?2",
-    [ST_BELOW] = "SELECT total(length(body)) FROM events WHERE sid=?1 AND cursor<?2",
-    [ST_FLOOR] = "SELECT hash FROM events WHERE sid=?1 AND cursor=?2"};
+static const char row_sql[] = "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1";
 
 struct check {
     sqlite3 *db;
@@ -40,7 +33,8 @@ struct check {
     const struct eg_verify *how;
     struct eg_check_result *result;
     int64_t done, total;
-    sqlite3_stmt *st[ST_COUNT];
+    sqlite3_stmt *row;
+    struct eg_walk events;
     char *why;
     size_t why_size;
 };
@@ -101,29 +95,32 @@ static enum eg_err begin(struct check *c)
 
 static void end(struct check *c)
 {
-    for (int i = 0; i < ST_COUNT; i++) {
-        (void)sqlite3_reset(c->st[i]);
-    }
+    (void)sqlite3_reset(c->row);
     if (!sqlite3_get_autocommit(c->db)) {
         (void)sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
     }
     eg_gate_leave();
 }
 
-/* Binds sid and up to two numbers, steps once: EG_OK, EG_ENOTFOUND or a failure. */
-static enum eg_err ask(struct check *c, int which, int64_t sid, uint64_t a)
+/* The session's row: EG_OK, EG_ENOTFOUND or a failure. */
+static enum eg_err read_row(struct check *c, int64_t sid, struct eg_session_row *out)
 {
-    sqlite3_stmt *st = c->st[which];
-    (void)sqlite3_reset(st);
-    (void)sqlite3_bind_int64(st, 1, sid);
-    if (sqlite3_bind_parameter_count(st) > 1) {
-        (void)sqlite3_bind_int64(st, 2, (int64_t)a);
-    }
-    int rc = sqlite3_step(st);
+    (void)sqlite3_bind_int64(c->row, 1, sid);
+    int rc = sqlite3_step(c->row);
     if (rc == SQLITE_ROW) {
-        return EG_OK;
+        eg_db_session(c->row, out);
     }
-    return rc == SQLITE_DONE ? EG_ENOTFOUND : failed(c, rc);
+    (void)sqlite3_reset(c->row);
+    return rc == SQLITE_ROW ? EG_OK : rc == SQLITE_DONE ? EG_ENOTFOUND : failed(c, rc);
+}
+
+/* Walks over at most max events of a session from..to, in the running transaction. */
+static enum eg_err each_event(struct check *c, int64_t sid, uint64_t from, uint64_t to, int max,
+                              eg_walk_fn *fn, void *arg)
+{
+    const struct eg_span span = {sid, from, to, max, false};
+    int rc = eg_walk_run(&c->events, &span, fn, arg);
+    return rc == SQLITE_OK ? EG_OK : failed(c, rc);
 }
 
 /* ---- one session ---- */
@@ -134,9 +131,27 @@ static bool zero(const uint8_t hash[EG_CHAIN_BYTES])
     return memcmp(hash, none, EG_CHAIN_BYTES) == 0;
 }
 
+struct one_event {
+    uint64_t cursor; /* 0: there is none */
+    uint8_t hash[EG_CHAIN_BYTES];
+};
+
+static bool take_one(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct one_event *o = arg;
+    struct eg_slice h = eg_db_blob(st, 2);
+    o->cursor = cursor;
+    if (h.n == EG_CHAIN_BYTES) {
+        memcpy(o->hash, h.p, EG_CHAIN_BYTES);
+    }
+    return false;
+}
+
 /* What the row alone tells, and its ends: called in the transaction that read it. */
 static enum eg_err check_row(struct check *c, const struct eg_session_row *row)
 {
+    struct one_event beyond = {0};
+    struct one_event floor = {0};
     if (row->oldest < 1 || row->oldest > row->cursor + 1) {
         fault(c, "session %s: its floor %" PRIu64 " does not fit its head %" PRIu64, row->id,
               row->oldest, row->cursor);
@@ -147,21 +162,19 @@ static enum eg_err check_row(struct check *c, const struct eg_session_row *row)
     if (row->oldest == row->cursor + 1 && memcmp(row->hash, row->floor_hash, EG_CHAIN_BYTES) != 0) {
         fault(c, "session %s: head and floor meet, but their hashes differ", row->id);
     }
-    enum eg_err e = ask(c, ST_BEYOND, row->sid, row->cursor);
-    if (e == EG_OK && sqlite3_column_type(c->st[ST_BEYOND], 0) != SQLITE_NULL) {
-        fault(c, "session %s: event %lld lies beyond the head %" PRIu64, row->id,
-              (long long)sqlite3_column_int64(c->st[ST_BEYOND], 0), row->cursor);
+    enum eg_err e = each_event(c, row->sid, row->cursor + 1, UINT64_MAX, 1, take_one, &beyond);
+    if (e == EG_OK && beyond.cursor != 0) {
+        fault(c, "session %s: event %" PRIu64 " lies beyond the head %" PRIu64, row->id,
+              beyond.cursor, row->cursor);
     }
     if (e == EG_OK && row->oldest > 1) {
-        e = ask(c, ST_FLOOR, row->sid, row->oldest - 1);
-        if (e == EG_OK) { /* not yet removed: it can vouch for the floor */
-            struct eg_slice h = eg_db_blob(c->st[ST_FLOOR], 0);
-            if (h.n != EG_CHAIN_BYTES || memcmp(h.p, row->floor_hash, h.n) != 0) {
-                fault(c, "session %s: the floor's hash is not that of event %" PRIu64, row->id,
-                      row->oldest - 1);
-            }
+        e = each_event(c, row->sid, row->oldest - 1, row->oldest - 1, 1, take_one, &floor);
+        /* Not yet removed: it can vouch for the floor. */
+        if (e == EG_OK && floor.cursor != 0 &&
+            memcmp(floor.hash, row->floor_hash, EG_CHAIN_BYTES) != 0) {
+            fault(c, "session %s: the floor's hash is not that of event %" PRIu64, row->id,
+                  row->oldest - 1);
         }
-        e = e == EG_ENOTFOUND ? EG_OK : e;
     }
     return e;
 }
@@ -210,25 +223,41 @@ static void check_event(struct check *c, struct walk *w, uint64_t cursor, struct
     c->done++;
 }
 
+struct page {
+    struct check *c;
+    struct walk *w;
+    int n;
+};
+
+static bool page_event(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct page *p = arg;
+    check_event(p->c, p->w, cursor, eg_db_blob(st, 2), eg_db_blob(st, 1));
+    p->n++;
+    return true;
+}
+
 /* One page inside the running transaction; *more when it was full. */
 static enum eg_err check_page(struct check *c, struct walk *w, bool *more)
 {
-    sqlite3_stmt *st = c->st[ST_PAGE];
-    int n = 0;
-    int rc;
-    *more = false;
-    (void)sqlite3_reset(st);
-    (void)sqlite3_bind_int64(st, 1, w->start.sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)w->next);
-    (void)sqlite3_bind_int64(st, 3, (int64_t)w->start.cursor);
-    (void)sqlite3_bind_int(st, 4, PAGE_EVENTS);
-    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
-        check_event(c, w, (uint64_t)sqlite3_column_int64(st, 0), eg_db_blob(st, 1),
-                    eg_db_blob(st, 2));
-        n++;
-    }
-    *more = n == PAGE_EVENTS;
-    return rc == SQLITE_DONE ? EG_OK : failed(c, rc);
+    struct page p = {c, w, 0};
+    enum eg_err e =
+        each_event(c, w->start.sid, w->next, w->start.cursor, PAGE_EVENTS, page_event, &p);
+    *more = p.n == PAGE_EVENTS;
+    return e;
+}
+
+struct sum {
+    int64_t bytes;
+    uint64_t next;
+};
+
+static bool add_bytes(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct sum *s = arg;
+    s->bytes += sqlite3_column_bytes(st, 1);
+    s->next = cursor + 1;
+    return true;
 }
 
 /* After the last page, in its transaction; now is the row as it is there. */
@@ -236,6 +265,7 @@ static enum eg_err check_end(struct check *c, const struct walk *w,
                              const struct eg_session_row *now)
 {
     enum eg_err e = EG_OK;
+    struct sum below = {0, 0};
     if (w->next <= w->start.cursor) {
         missing(c, w, w->start.cursor);
     } else if (w->linked && w->start.cursor >= w->start.oldest &&
@@ -243,13 +273,16 @@ static enum eg_err check_end(struct check *c, const struct walk *w,
         fault(c, "session %s: the hash of its head is not that of event %" PRIu64, w->start.id,
               w->start.cursor);
     }
-    if (now->cursor == w->start.cursor && now->bytes == w->start.bytes) {
-        e = ask(c, ST_BELOW, w->start.sid, w->start.oldest);
-        int64_t below = e == EG_OK ? sqlite3_column_int64(c->st[ST_BELOW], 0) : 0;
-        if (e == EG_OK && w->bytes + below != now->bytes) {
-            fault(c, "session %s: holds %lld bytes of events, its row says %lld", w->start.id,
-                  (long long)(w->bytes + below), (long long)now->bytes);
-        }
+    if (now->cursor != w->start.cursor || now->bytes != w->start.bytes) {
+        return EG_OK;
+    }
+    for (uint64_t from = 1; e == EG_OK && from > 0 && from < w->start.oldest; from = below.next) {
+        below.next = 0;
+        e = each_event(c, w->start.sid, from, w->start.oldest - 1, PAGE_EVENTS, add_bytes, &below);
+    }
+    if (e == EG_OK && w->bytes + below.bytes != now->bytes) {
+        fault(c, "session %s: holds %lld bytes of events, its row says %lld", w->start.id,
+              (long long)(w->bytes + below.bytes), (long long)now->bytes);
     }
     return e;
 }
@@ -271,12 +304,11 @@ static enum eg_err walk_session(struct check *c, int64_t sid, bool *again)
         if (e != EG_OK) {
             return e;
         }
-        e = ask(c, ST_ROW, sid, 0);
+        e = read_row(c, sid, &now);
         if (e != EG_OK) {
             end(c);
             return e;
         }
-        eg_db_session(c->st[ST_ROW], &now);
         if (!settled(&now) || (!fresh && now.oldest > w.next)) {
             *again = settled(&now);
             end(c);
@@ -417,7 +449,7 @@ static enum eg_err check_integrity(struct check *c)
 
 static enum eg_err check_all(struct check *c)
 {
-    static const char *const tables[] = {"events", "turns", "acks"};
+    static const char *const tables[] = {"turns", "acks"};
     int64_t sid = 0;
     enum eg_err e =
         eg_db_int(c->db, "SELECT total(cursor-oldest+1) FROM sessions WHERE state<2", &c->total);
@@ -476,26 +508,24 @@ enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *
         .db = db, .path = path, .how = how, .result = out, .why = why, .why_size = why_size};
     enum eg_err e = EG_OK;
     *out = (struct eg_check_result){0, 0, 0};
-    for (int i = 0; e == EG_OK && i < ST_COUNT; i++) {
-        int rc = sqlite3_prepare_v2(db, verify_sql[i], -1, &c.st[i], NULL);
-        e = rc == SQLITE_OK ? EG_OK : failed(&c, rc);
-    }
+    int rc = sqlite3_prepare_v2(db, row_sql, -1, &c.row, NULL);
+    e = rc == SQLITE_OK ? EG_OK : failed(&c, rc);
+    eg_walk_open(&c.events, db);
     if (e == EG_OK && how->deep) {
         e = check_integrity(&c);
     }
     if (e == EG_OK) {
         e = how->session != NULL ? check_one(&c) : check_all(&c);
     }
-    if (e == EG_OK && how->deep && how->session == NULL) {
-        e = eg_db_verify_ids(db, path, how, out, why, why_size);
+    if (e == EG_OK && how->session == NULL) {
+        e = eg_db_verify_index(db, path, how, out, why, why_size);
         if (e == EG_ECORRUPT) {
-            fault(&c, "ids: cannot be read: %s", why);
+            fault(&c, "the log or its index cannot be read: %s", why);
             e = EG_OK;
         }
     }
-    for (int i = 0; i < ST_COUNT; i++) {
-        (void)sqlite3_finalize(c.st[i]);
-    }
+    eg_walk_close(&c.events);
+    (void)sqlite3_finalize(c.row);
     return e;
 }
 

@@ -3,12 +3,15 @@
  * has to do, as a read-only connection sees them.
  */
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../lib/storefix.h"
 #include "store/reader.h"
+#include "store/sqlite_int.h"
 
 struct world {
     char dir[64];
@@ -143,6 +146,186 @@ Test(reader, pages_are_bounded_in_number_bytes_and_range)
     cr_assert_str_eq(page_of(&w, (struct eg_page){a.sid, 1, 9, 9, each * 3, false}, &seen),
                      "1 2 3 ");
     cr_assert_str_eq(page_of(&w, (struct eg_page){a.sid, 1, 9, 0, all, false}, &seen), "");
+    teardown(&w);
+}
+
+/* Every page of every session must be the same wherever its index is: in memory, partly merged,
+ * read from the log by a process that does not write it. */
+static void all_pages(struct world *w, const int64_t *sid, int sessions, uint64_t events)
+{
+    struct seen seen;
+    char expected[512];
+    for (int i = 0; i < sessions; i++) {
+        for (uint64_t from = 0; from <= events + 1; from += 3) {
+            size_t n = 0;
+            expected[0] = '\0';
+            for (uint64_t c = from > 0 ? from : 1; c <= events && c < from + 7; c++) {
+                n += (size_t)snprintf(expected + n, sizeof(expected) - n, "%llu ",
+                                      (unsigned long long)c);
+            }
+            cr_assert_str_eq(
+                page_of(w, (struct eg_page){sid[i], from, from + 6, 100, 1 << 20, false}, &seen),
+                expected);
+            n = 0;
+            expected[0] = '\0';
+            for (uint64_t c = from < events ? from : events, k = 0; c > 0 && k < 5; c--, k++) {
+                n += (size_t)snprintf(expected + n, sizeof(expected) - n, "%llu ",
+                                      (unsigned long long)c);
+            }
+            cr_assert_str_eq(page_of(w, (struct eg_page){sid[i], 0, from, 5, 1 << 20, true}, &seen),
+                             expected);
+        }
+    }
+}
+
+Test(reader, pages_do_not_depend_on_where_the_index_is)
+{
+    static const uint32_t gather[] = {100000, 1, 7, 50};
+    for (size_t g = 0; g < sizeof(gather) / sizeof(gather[0]); g++) {
+        struct world w;
+        struct eg_session_row row[4];
+        int64_t sid[4];
+        char id[16];
+        eg_sq_gather = gather[g];
+        setup(&w);
+        store_begin(w.s);
+        for (int i = 0; i < 4; i++) {
+            (void)snprintf(id, sizeof(id), "s%d", i);
+            row[i] = store_session(w.s, id);
+            sid[i] = row[i].sid;
+        }
+        store_commit(w.s);
+        for (int c = 1; c <= 60; c++) {
+            store_begin(w.s);
+            for (int i = 0; i < 4; i++) {
+                store_event(w.s, &row[i], "x", NULL, STOREFIX_TIME);
+                w.s->ops->session_update(w.s, &row[i]);
+            }
+            store_commit(w.s);
+            if (c % 20 == 13) {
+                store_begin(w.s); /* not to be seen */
+                struct eg_session_row lost = row[0];
+                store_event(w.s, &lost, "x", NULL, STOREFIX_TIME);
+                all_pages(&w, sid, 4, (uint64_t)c);
+                w.s->ops->rollback(w.s);
+            }
+        }
+        all_pages(&w, sid, 4, 60);
+        store_close(w.s);
+        all_pages(&w, sid, 4, 60); /* with a tail of its own */
+        w.s = store_must_open(w.dir);
+        all_pages(&w, sid, 4, 60); /* with the new writer's */
+        teardown(&w);
+    }
+}
+
+/* ---- beside a writer that merges ---- */
+
+#define BUSY_SESSIONS 5
+
+struct busy {
+    const char *dir;
+    int64_t sid[BUSY_SESSIONS];
+    atomic_ulong committed;
+    atomic_int stop;
+    unsigned seed;
+    long pages;
+    bool gap;
+    enum eg_err err;
+    uint64_t next;
+};
+
+static void expect_next(void *arg, uint64_t cursor, struct eg_slice body)
+{
+    struct busy *b = arg;
+    (void)body;
+    b->gap = b->gap || cursor != b->next;
+    b->next++;
+}
+
+struct reading {
+    struct busy *shared;
+    struct busy own;
+};
+
+static void *replay_on(void *arg)
+{
+    struct reading *r = arg;
+    struct eg_reader *reader = NULL;
+    char why[256];
+    struct busy *b = &r->own;
+    b->err = eg_reader_open(r->shared->dir, &reader, why, sizeof(why));
+    while (b->err == EG_OK && !b->gap && !atomic_load(&r->shared->stop)) {
+        uint64_t head = atomic_load(&r->shared->committed);
+        b->seed = b->seed * 1103515245u + 12345u;
+        struct eg_page page = {.sid = r->shared->sid[b->seed / 65536 % BUSY_SESSIONS],
+                               .to = UINT64_MAX,
+                               .max = 40,
+                               .max_bytes = 1 << 20};
+        b->next = head > 0 ? 1 + b->seed / 1024 % head : 1;
+        while (b->err == EG_OK && !b->gap && b->next <= head) {
+            uint64_t from = page.from = b->next;
+            b->err = eg_reader_events(reader, &page, expect_next, b);
+            b->gap = b->gap || b->next == from; /* what was committed must be there */
+            b->pages++;
+        }
+    }
+    eg_reader_close(reader);
+    return NULL;
+}
+
+Test(reader, every_committed_event_is_there_while_the_index_is_merged)
+{
+    struct world w;
+    struct eg_session_row row[BUSY_SESSIONS];
+    struct reading r[2] = {0};
+    pthread_t thread[2];
+    char id[16];
+    struct busy shared = {0};
+    eg_sq_gather = 60;
+    setup(&w);
+    shared.dir = w.dir;
+    store_begin(w.s);
+    for (int i = 0; i < BUSY_SESSIONS; i++) {
+        (void)snprintf(id, sizeof(id), "s%d", i);
+        row[i] = store_session(w.s, id);
+        shared.sid[i] = row[i].sid;
+    }
+    store_commit(w.s);
+    for (unsigned i = 0; i < 2; i++) {
+        r[i].shared = &shared;
+        r[i].own.seed = i + 1;
+        cr_assert_eq(pthread_create(&thread[i], NULL, replay_on, &r[i]), 0);
+    }
+    for (unsigned long c = 1; c <= 3000; c++) {
+        store_begin(w.s);
+        for (int i = 0; i < BUSY_SESSIONS; i++) {
+            store_event(w.s, &row[i], "x", NULL, STOREFIX_TIME);
+            w.s->ops->session_update(w.s, &row[i]);
+        }
+        if (c % 9 == 0) {
+            w.s->ops->rollback(w.s);
+            for (int i = 0; i < BUSY_SESSIONS; i++) {
+                cr_assert_eq(w.s->ops->session_by_sid(w.s, row[i].sid, &row[i]), EG_OK);
+            }
+            store_begin(w.s);
+            for (int i = 0; i < BUSY_SESSIONS; i++) {
+                store_event(w.s, &row[i], "x", NULL, STOREFIX_TIME);
+                w.s->ops->session_update(w.s, &row[i]);
+            }
+        }
+        store_commit(w.s);
+        atomic_store(&shared.committed, c);
+        (void)!w.s->ops->maintain(w.s);
+    }
+    atomic_store(&shared.stop, 1);
+    for (int i = 0; i < 2; i++) {
+        (void)pthread_join(thread[i], NULL);
+        cr_assert_eq(r[i].own.err, EG_OK);
+        cr_assert(!r[i].own.gap, "gap before %llu", (unsigned long long)r[i].own.next);
+        cr_assert_gt(r[i].own.pages, 10);
+    }
+    cr_assert_gt(store_sql(w.dir, "SELECT count(*) FROM places"), 10000);
     teardown(&w);
 }
 

@@ -22,7 +22,7 @@ enum kind { MEMORY, SQLITE, MERGING /* SQLite that merges its ids all the time *
 static void fix_open(struct fix *f, enum kind kind)
 {
     f->memory = kind == MEMORY;
-    eg_sq_ids_gather = kind == MERGING ? 3 : 32768;
+    eg_sq_gather = kind == MERGING ? 3 : 32768;
     if (f->memory) {
         f->s = memstore_new("01890000-0000-7000-8000-000000000000");
     } else {
@@ -59,7 +59,7 @@ static void fix_close(struct fix *f)
         memset(&out, 0, sizeof(out));
         cr_assert_eq(
             eg_db_open_ro(scratch_path(f->dir, "ebbgate.db"), false, &db, why, sizeof(why)), EG_OK);
-        cr_assert_eq(eg_db_verify_ids(db, f->dir, &how, &out, why, sizeof(why)), EG_OK, "%s", why);
+        cr_assert_eq(eg_db_verify_index(db, f->dir, &how, &out, why, sizeof(why)), EG_OK, "%s", why);
         (void)sqlite3_close(db);
         cr_assert_eq(out.faults, 0, "ids and log differ");
         scratch_drop(f->dir);
@@ -698,7 +698,7 @@ static unsigned pick(struct pair *p, unsigned n)
 /* One random write to both. */
 static void random_write(struct pair *p)
 {
-    unsigned what = pick(p, 12);
+    unsigned what = p->sids > 0 ? pick(p, 12) : 0;
     unsigned which = p->sids > 0 ? pick(p, (unsigned)p->sids) : 0;
     int64_t sid = p->sids > 0 ? p->sid[which] : 1;
     uint64_t turn = pick(p, 6);
