@@ -350,7 +350,7 @@ Test(verify, damaged_pages_are_faults_and_the_rest_is_still_checked)
     (void)store_filled(s, "left", 5, "one");
     (void)store_filled(s, "mid", 2500, "two");
     for (int i = 0; i < 60; i++) {
-        char id[16];
+        char id[32];
         (void)snprintf(id, sizeof(id), "more-%d", i);
         (void)store_filled(s, id, 50, "x");
     }
