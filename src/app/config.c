@@ -120,7 +120,7 @@ static bool is_other(const char *name, size_t n)
 }
 
 /* EBBGATE_NAME=value; an unknown one is worth a warning, not a refusal. */
-static bool read_env(struct eg_config *c, char **env)
+static bool read_env(struct eg_config *c, char **env, bool quiet)
 {
     for (; env && *env; env++) {
         const char *eq = strchr(*env, '=');
@@ -142,6 +142,8 @@ static bool read_env(struct eg_config *c, char **env)
                 return false;
             continue;
         }
+        if (quiet)
+            continue;
         const char *near = eg_setting_suggest(lower);
         char upper[64] = "";
         for (size_t i = 0; near && near[i] && i < sizeof upper - 1; i++)
@@ -229,7 +231,7 @@ enum eg_err eg_config_load(const struct eg_config_args *args, struct eg_config *
         out->file = strdup(file);
         ok = out->file && eg_config_read_file(out, file) && read_folder(out, file);
     }
-    ok = ok && read_env(out, args->env) && read_flags(out, args);
+    ok = ok && read_env(out, args->env, args->quiet) && read_flags(out, args);
     ok = ok && resolve_data(out, args->env);
     if (!ok) {
         eg_config_free(out);

@@ -26,6 +26,7 @@ struct eg_config_args {
     struct eg_config_flag flags[EG_CONFIG_FLAGS_MAX];
     int nflags;
     char **env; /* as environ */
+    bool quiet; /* no warnings about the environment */
 };
 
 struct eg_config {

@@ -108,7 +108,7 @@ enum eg_err eg_keys_mint(const struct eg_keyring *ring, const struct eg_mint *wh
 
 int eg_cli_data(const struct eg_command *cmd, const struct eg_data_opts *o, struct eg_config *out)
 {
-    struct eg_config_args args = {.file = o->file, .env = environ};
+    struct eg_config_args args = {.file = o->file, .env = environ, .quiet = true};
     if (o->data) {
         strcpy(args.flags[args.nflags].name, "data");
         args.flags[args.nflags++].value = o->data;
