@@ -16,6 +16,8 @@ test-clients-scripted: ## client libraries against scripted servers
 
 test-clients-real: $(DAEMON) ## client libraries against a gateway that is killed
 	timeout 900 $(PYTHON) tests/clients/real.py $(DAEMON) --kills $(CLIENT_KILLS) $(CLIENT_ARGS)
+	timeout 300 $(PYTHON) tests/clients/legacy.py $(DAEMON)
 
-test-examples: $(DAEMON) ## the examples against a real gateway
+test-examples: $(DAEMON) ## examples and quick starts against a real gateway
 	timeout 900 $(PYTHON) tests/clients/examples.py $(DAEMON)
+	timeout 600 $(PYTHON) tests/clients/docs.py $(DAEMON)
