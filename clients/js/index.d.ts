@@ -251,7 +251,7 @@ export interface AgentOptions extends LinkOptions {
   concurrency?: number;
   /** Emits that may be unconfirmed before the generator waits; default 32. */
   emitWindow?: number;
-  /** How often a silent turn extends its lease; default 20000. */
+  /** How often a silent turn extends its lease; default: a third of the lease the gateway tells. */
   extendMs?: number;
   /** How long after a reconnect a turn may take to come back before its handler is stopped; default 30000. */
   reattachMs?: number;

@@ -33,6 +33,12 @@ export class TurnFailed extends Error {
   }
 }
 
+/** A third of the lease the gateway tells: two extends may be late. */
+function leaseShare(hello) {
+  const leaseMs = Number(hello.policy?.turn_lease_ms);
+  return leaseMs > 0 ? leaseMs / 3 : 20000;
+}
+
 class Run {
   constructor(server, frame) {
     this.server = server;
@@ -205,7 +211,6 @@ export class AgentServer {
     this.handler = handler;
     this.options = options;
     this.emitWindow = options.emitWindow ?? 32;
-    this.extendMs = options.extendMs ?? 20000;
     this.reattachMs = options.reattachMs ?? 30000;
     this.runs = new Map(); // key -> Run
     this.kept = new Map(); // key -> finished Run, oldest first
@@ -225,8 +230,6 @@ export class AgentServer {
     this.closed.catch(() => {});
     options.signal?.addEventListener('abort', () => this.stop(), { once: true });
     this.link.start();
-    this.extender = setInterval(() => this.extend(), this.extendMs);
-    this.extender.unref?.();
   }
 
   /** An event outside a turn. Resolves when it is on disk: `{ eventId, cursor }`. */
@@ -271,6 +274,9 @@ export class AgentServer {
 
   onReady(hello) {
     this.workerId = hello.worker_id;
+    clearInterval(this.extender);
+    this.extender = setInterval(() => this.extend(), this.options.extendMs ?? leaseShare(hello));
+    this.extender.unref?.();
     for (const entry of this.publishing.values()) this.link.send(entry.frame);
     for (const request of this.requests) this.link.send(request.frame);
     const detached = [...this.runs.values()].filter((run) => !run.attached);

@@ -7,14 +7,16 @@
             print(piece, end="")
 """
 
+from .agents import Agent, agent
 from .backoff import Backoff, Retry
+from .connecting import connect
 from .errors import EbbgateError, Outcome, Verdict, judge
 from .link import VERSION as __version__
 from .outbox import Accepted
-from .session import Event, Page, Session, connect
+from .session import Event, Page, Session
 from .stores import FileStore, MemoryStore, Store
 from .text import Answer, FinalAnswer, Turns, TurnView, text_of
-from .worker import Agent, AgentServer, Emit, Final, Turn, TurnFailed, agent
+from .worker import AgentServer, Emit, Final, Turn, TurnFailed
 
 __all__ = [
     "Accepted",

@@ -18,7 +18,7 @@ import asyncio
 import uuid
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Deque, Dict, Generator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, AsyncIterator, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .backoff import Retry
 from .errors import EbbgateError, Frame, Outcome, error_from_frame
@@ -63,7 +63,7 @@ class Request:
 
 
 class Session:
-    """Use :func:`connect`."""
+    """Use :func:`ebbgate.connect`."""
 
     def __init__(
         self,
@@ -130,7 +130,8 @@ class Session:
         )
         self._outbox = Outbox(self._link.send, self._save, self._later, send_window, retry)
 
-    async def _begin(self) -> None:
+    async def begin(self) -> None:
+        """Goes on from the stored place; returns when the gateway first accepts us."""
         kept: Optional[State] = await settle(self.store.load(self.key))
         if kept and (self.id is None or self.id == kept.get("session_id")):
             self.id = kept.get("session_id") or self.id
@@ -595,36 +596,3 @@ class Session:
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"on_{name} raised", "exception": error}
             )
-
-
-class Connecting:
-    """What ``connect()`` gives: await it for a session, or use it with ``async with``."""
-
-    def __init__(self, url: str, agent: str, options: Dict[str, Any]) -> None:
-        self._arguments = (url, agent, options)
-        self._session: Optional[Session] = None
-
-    async def _connect(self) -> Session:
-        url, agent, options = self._arguments
-        session = Session(url, agent, **options)
-        await session._begin()
-        return session
-
-    def __await__(self) -> Generator[Any, None, Session]:
-        return self._connect().__await__()
-
-    async def __aenter__(self) -> Session:
-        self._session = await self._connect()
-        return self._session
-
-    async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        assert self._session is not None
-        await self._session.close(commit=kind is None)
-
-
-def connect(url: str, agent: str, **options: Any) -> Connecting:
-    """Enters a session, and stays in it.
-
-    ``await connect(...)`` or ``async with connect(...) as session``; see :class:`Session` for the options.
-    """
-    return Connecting(url, agent, options)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
 import uuid
 from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -201,6 +200,12 @@ class Run:
             self.task.cancel()
 
 
+def _lease_share(hello: Frame) -> float:
+    """A third of the lease the gateway tells, in seconds: two extends may be late."""
+    lease = seconds((hello.get("policy") or {}).get("turn_lease_ms")) / 1000
+    return lease / 3 if lease else 20.0
+
+
 async def _drive(run: Run, handler: Handler) -> Final:
     made = handler(run.turn)
     if not hasattr(made, "__aiter__"):
@@ -235,7 +240,7 @@ async def _emit_value(run: Run, value: Any) -> None:
 
 
 class AgentServer:
-    """Serves one agent until stopped. Use :meth:`Agent.start` or :meth:`Agent.serve`."""
+    """Serves one agent until stopped. Use :class:`ebbgate.Agent`."""
 
     def __init__(
         self,
@@ -246,7 +251,7 @@ class AgentServer:
         token: Optional[Token] = None,
         concurrency: int = 1,
         emit_window: int = 32,
-        extend_every: float = 20.0,
+        extend_every: Optional[float] = None,
         reattach: float = 30.0,
         retry: Optional[Retry] = None,
         handshake_timeout: float = 10.0,
@@ -271,7 +276,7 @@ class AgentServer:
         self._publishing: Dict[str, Tuple[Frame, "asyncio.Future[int]"]] = {}
         self._draining = False
         self._connections = 0
-        self._timers: List["asyncio.Task[None]"] = []
+        self._extender: Optional["asyncio.Task[None]"] = None
         loop = asyncio.get_running_loop()
         self._ready: "asyncio.Future[None]" = loop.create_future()
         self._closed: "asyncio.Future[None]" = loop.create_future()
@@ -285,7 +290,6 @@ class AgentServer:
             client_name=client_name,
         )
         self.link.start()
-        self._timers.append(asyncio.ensure_future(self._extend()))
 
     async def ready(self) -> None:
         """Returns when the gateway first accepted this worker."""
@@ -361,6 +365,9 @@ class AgentServer:
     def on_ready(self, hello: Frame) -> None:
         self.worker_id = hello.get("worker_id")
         self._connections += 1
+        if self._extender is not None:
+            self._extender.cancel()
+        self._extender = asyncio.ensure_future(self._extend(self._extend_every or _lease_share(hello)))
         for frame, _ in self._publishing.values():
             self.link.send(frame)
         for request, _ in self._requests:
@@ -402,8 +409,8 @@ class AgentServer:
             run.attached = False
 
     def on_end(self, error: Optional[EbbgateError]) -> None:
-        for timer in self._timers:
-            timer.cancel()
+        if self._extender is not None:
+            self._extender.cancel()
         reason = error or EbbgateError("closed", "this agent is stopped")
         for run in list(self.runs.values()):
             self._lose(run, reason)
@@ -542,78 +549,10 @@ class AgentServer:
         run.end({"type": "fail", "error": f"{error.code}: {error}", "retry": False})
         run.cancel(error)
 
-    async def _extend(self) -> None:
+    async def _extend(self, every: float) -> None:
         while True:
-            await asyncio.sleep(self._extend_every)
+            await asyncio.sleep(every)
             for run in self.runs.values():
                 if run.attached and not run.active:
                     self.link.send({"type": "extend", "session_id": run.key[0], "turn": run.key[1]})
                 run.active = False
-
-
-class Agent:
-    """A handler and the id it serves. Made by :func:`agent`; still callable as the handler."""
-
-    def __init__(self, agent_id: str, handler: Handler) -> None:
-        if not agent_id:
-            raise ValueError("an agent needs an id")
-        self.id = agent_id
-        self.handler = handler
-        self.__doc__ = handler.__doc__
-        self.__name__ = getattr(handler, "__name__", agent_id)
-
-    def __call__(self, turn: Turn) -> Any:
-        return self.handler(turn)
-
-    def start(self, url: str, **options: Any) -> AgentServer:
-        """Begins serving in the background of the running loop; see :class:`AgentServer` for the options."""
-        return AgentServer(self.id, self.handler, url, **options)
-
-    async def serve(self, url: str, **options: Any) -> None:
-        """Serves until cancelled. Raises if the gateway refuses this worker for good."""
-        server = self.start(url, **options)
-        try:
-            await server.closed()
-        finally:
-            server.link.end(None)
-            if server.link.task is not None:
-                await asyncio.wait({server.link.task})
-
-    def run(self, url: str, **options: Any) -> None:
-        """Serves until SIGINT or SIGTERM, then lets running turns end. For a program's last line."""
-        asyncio.run(self._run(url, options))
-
-    async def _run(self, url: str, options: Dict[str, Any]) -> None:
-        server = self.start(url, **options)
-        asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, asked.set)
-            except NotImplementedError:  # Windows: KeyboardInterrupt ends the loop
-                pass
-        closing = asyncio.ensure_future(server.closed())
-        asking = asyncio.ensure_future(asked.wait())
-        await asyncio.wait({closing, asking}, return_when=asyncio.FIRST_COMPLETED)
-        asking.cancel()
-        if not closing.done():
-            await server.stop()
-        await closing
-
-
-def agent(agent_id: str) -> Callable[[Handler], Agent]:
-    """Makes an agent of an async generator function (or a plain coroutine function).
-
-    ::
-
-        @agent("echo")
-        async def echo(turn):
-            yield turn.content
-
-        echo.run("ws://127.0.0.1:8420", token=token)
-    """
-
-    def wrap(handler: Handler) -> Agent:
-        return Agent(agent_id, handler)
-
-    return wrap
