@@ -69,12 +69,9 @@ run: ## set up, build, start a gateway with a demo agent
 	+@$(MAKE) --no-print-directory all
 	@BUILD=$(BUILD) sh scripts/run.sh
 
-# The suites that are there, in the order of how fast they tell.
-SUITES := test-unit $(if $(wildcard tests/protocol/*.mk),test-protocol) \
-	$(if $(wildcard tests/cli/*.mk),test-cli) $(if $(wildcard tests/fault/*.mk),test-fault) \
-	$(if $(wildcard tests/http/*.mk),test-http) $(if $(wildcard tests/console/*.mk),test-console) \
-	$(if $(wildcard tests/unit/jose.mk),test-jose) \
-	$(if $(wildcard tests/clients/*.mk),test-clients) $(if $(wildcard tests/sim/*.mk),simulate)
+# In the order of how fast they tell.
+SUITES := test-unit test-protocol test-docs test-cli test-fault test-http test-jose \
+	test-json-differential fuzz-regress test-clients simulate torture
 
 test: ## set up, build, run every suite
 	@sh scripts/deps.sh build test

@@ -25,7 +25,7 @@
 #define WAITING_MAX                                                                                \
     8192 /* sockets without a complete request head; everybody may come back at once */
 #define POLITE_PER_SECOND 100 /* refusals by limits that are told in a hello_error */
-#define RETRY_FIELD "Retry-After: 5\r\n"
+#define RETRY_FIELD "Retry-After: 1\r\n"
 
 struct eg_listener {
     struct eg_listener_config config; /* address is a copy, settings under lock */
