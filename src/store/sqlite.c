@@ -103,9 +103,10 @@ static enum eg_err check_length(struct eg_sqlite *s)
     if (e != EG_OK) {
         return eg_sqlite_failed(s, "cannot measure", sqlite3_extended_errcode(s->db));
     }
-    if (stat(s->path, &st) == 0 && st.st_size < pages * size) {
+    const int64_t whole = pages * size;
+    if (stat(s->path, &st) == 0 && st.st_size < whole) {
         (void)snprintf(s->why, sizeof(s->why), "%.400s: cut short: %lld bytes where %lld belong",
-                       s->path, (long long)st.st_size, (long long)(pages * size));
+                       s->path, (long long)st.st_size, (long long)whole);
         e = EG_ECORRUPT;
     }
     return e;

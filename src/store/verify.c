@@ -280,9 +280,10 @@ static enum eg_err check_end(struct check *c, const struct walk *w,
         below.next = 0;
         e = each_event(c, w->start.sid, from, w->start.oldest - 1, PAGE_EVENTS, add_bytes, &below);
     }
-    if (e == EG_OK && w->bytes + below.bytes != now->bytes) {
+    const int64_t bytes = w->bytes + below.bytes;
+    if (e == EG_OK && bytes != now->bytes) {
         fault(c, "session %s: holds %lld bytes of events, its row says %lld", w->start.id,
-              (long long)(w->bytes + below.bytes), (long long)now->bytes);
+              (long long)bytes, (long long)now->bytes);
     }
     return e;
 }

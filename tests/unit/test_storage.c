@@ -59,7 +59,8 @@ static void fix_close(struct fix *f)
         memset(&out, 0, sizeof(out));
         cr_assert_eq(
             eg_db_open_ro(scratch_path(f->dir, "ebbgate.db"), false, &db, why, sizeof(why)), EG_OK);
-        cr_assert_eq(eg_db_verify_index(db, f->dir, &how, &out, why, sizeof(why)), EG_OK, "%s", why);
+        cr_assert_eq(eg_db_verify_index(db, f->dir, &how, &out, why, sizeof(why)), EG_OK, "%s",
+                     why);
         (void)sqlite3_close(db);
         cr_assert_eq(out.faults, 0, "ids and log differ");
         scratch_drop(f->dir);
