@@ -71,6 +71,12 @@ gate() {
     export EBBGATE_URL ADMIN
 }
 
+# Pulls the plug on the gateway.
+crash() {
+    kill -9 "$GATE"
+    wait "$GATE" 2>/dev/null || true
+}
+
 # gate_ends N: the gateway must end by itself with exit code N.
 gate_ends() {
     got=0

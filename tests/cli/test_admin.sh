@@ -104,7 +104,7 @@ test_export_and_tail() {
     started "$follow"
     eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"
     same "$T/out" "$T/tail"
-    kill -9 "$GATE"
+    crash
     old=$ADMIN
     : >"$T/ready"
     "$BIN" serve --data "$T/data" --listen "127.0.0.1:$PORT" --admin "$old" >"$T/ready" 2>>"$T/log" &

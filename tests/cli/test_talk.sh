@@ -45,7 +45,7 @@ test_message_waits_for_an_absent_agent() {
     started $!
     talk=$!
     eventually sh -c "\"$BIN\" verify --data $T/data | grep -q '1 events'"
-    kill -9 "$GATE"
+    crash
     gate --agents later
     agent --id later --exec 'tr a-z A-Z'
     wait "$talk"
@@ -244,8 +244,7 @@ test_chat_through_kill() {
     started "$talk"
     for lines in 10 30 50 70 90; do
         eventually sh -c "[ \$(wc -l <$T/out) -ge $lines ]"
-        kill -9 "$GATE"
-        wait "$GATE" || true
+        crash
         gate
     done
     wait "$talk"
@@ -263,11 +262,11 @@ test_turn_through_kill() {
     talk=$!
     started "$talk"
     eventually grep -q 1 "$T/out"
-    kill -9 "$GATE"
+    crash
     touch "$T/go1" "$T/go2"
     gate
     eventually grep -q 3 "$T/out"
-    kill -9 "$GATE"
+    crash
     touch "$T/go3" "$T/go4" "$T/go5" "$T/go6"
     gate
     wait "$talk"
