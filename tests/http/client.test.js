@@ -109,6 +109,9 @@ describe('client', () => {
     assert.deepEqual([r.cursor, r.duplicate], [1, true]);
     await peer.close();
     assert.equal((await say('x', 'k-2', bob)).status, 401);
+    assert.equal((await say('x', 'k-3', g.token({ sub: 'alice', scope: 'write', agents: 'other' }))).status, 401);
+    assert.equal((await say('x', 'k-4', g.token({ sub: 'alice', scope: 'write', agents: 'other,support' }))).status, 202);
+    assert.equal((await say('x', 'k-5', g.token({ sub: 'carol', scope: 'write', agents: null, sessions: id }))).status, 202);
     assert.equal((await g.ppost('/v1/sessions/nothing/messages', { content: 'x' }, { token: alice })).json.code, 'session_not_found');
     for (const body of [{}, { content: null }, { content: '' }, { content: 'x', message_id: 'k' }, { content: 'x', metadata: [] }]) assert.equal((await g.ppost(path, body, { token: alice })).status, 400);
   });

@@ -245,6 +245,28 @@ describe('keys from a file', () => {
   });
 });
 
+describe('reload', () => {
+  it('is in force for the next request', async () => {
+    const g = new Gate();
+    const file = path.join(g.dir, 'gate.conf');
+    const settings = (n) => fs.writeFileSync(file, `max_payload = ${n};\nallowed_origins = ["https://n${n}.example"];\n`);
+    settings(2000);
+    g.args = ['-c', file];
+    await g.start();
+    const id = await g.session();
+    const say = (n) => g.ppost(`/v1/sessions/${id}/messages`, { content: 'x'.repeat(n) }, { token: g.alice() });
+    const origin = async (n) => (await g.pget('/live', { headers: { Origin: `https://n${n}.example` } })).status;
+    assert.deepEqual([(await say(3000)).status, await origin(2000), await origin(5000)], [413, 200, 403]);
+    settings(5000);
+    g.process.kill('SIGHUP');
+    await eventually(async () => g.log, (text) => text.includes('reload.done'));
+    assert.deepEqual([(await say(3000)).status, await origin(2000), await origin(5000)], [202, 403, 200]);
+    assert.equal((await g.get('/config')).json.max_payload, 5000);
+    assert.equal(await g.stop(), 0);
+    g.kill();
+  });
+});
+
 describe('drain', () => {
   it('by the API: says so, lets the turn end, tells clients, exits 0', async () => {
     const g = await new Gate(['--drain_timeout', '10s']).start();
