@@ -326,6 +326,14 @@ long eg_header_end(const char *p, size_t n)
     return 0;
 }
 
+bool eg_request_is_event_source(const struct eg_request *r)
+{
+    bool twice = false;
+    return eg_request_has_token(r, "Accept", "text/event-stream") &&
+           (eg_request_header(r, "Origin", &twice) != NULL ||
+            eg_request_header(r, "Sec-Fetch-Mode", &twice) != NULL);
+}
+
 const char *eg_http_reason(int status)
 {
     static const struct {

@@ -53,6 +53,10 @@ bool eg_upgrade_offers_protocol(const struct eg_request *r);
  */
 enum eg_err eg_upgrade_token(const struct eg_request *r, char **out, bool *from_query) EG_MUST;
 
+/* Whether a browser's EventSource asks. It takes an error status for the end and never comes back,
+ * but comes back after a connection that closes without an answer (WHATWG HTML, 9.2.3). */
+bool eg_request_is_event_source(const struct eg_request *r);
+
 /* Where the header block of n received bytes ends (after its blank line), 0 when it has not ended,
  * -1 when a byte stands in it that no request has. */
 long eg_header_end(const char *p, size_t n);

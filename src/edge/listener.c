@@ -234,6 +234,8 @@ static int on_request(struct mg_connection *conn)
     const bool socket = l->config.reactors != NULL && strcmp(r.path, PATH) == 0;
     if (eg_request_check(&r, &why) != EG_OK) {
         status = answer(conn, &why);
+    } else if (!ready && !selftest && eg_request_is_event_source(&r)) {
+        status = 503; /* closes */
     } else if (!ready && !selftest) {
         status = answer_code(conn, EG_CODE_draining, "the gateway is starting", RETRY_FIELD);
     } else if (l->config.reactors == NULL && l->address.loopback && host != NULL &&

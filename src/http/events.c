@@ -266,6 +266,8 @@ static void write_stream(struct eg_exchange *x, const struct eg_session_row *row
     if (!take_since(x, &since))
         return;
     if (eg_metric_get(EG_M_draining) || !__atomic_load_n(&x->http->listener[0], __ATOMIC_ACQUIRE)) {
+        if (x->origin || eg_x_header(x, "Sec-Fetch-Mode"))
+            x->status = 503; /* closes: see eg_request_is_event_source */
         eg_x_problem(x, 0, EG_CODE_draining, NULL, NULL);
         return;
     }

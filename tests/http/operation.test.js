@@ -288,6 +288,8 @@ describe('drain', () => {
     }
     const stream = await g.pget(`/v1/sessions/${id}/events`, { token: g.alice(), headers: { Accept: 'text/event-stream' } });
     assert.equal(stream.status, 503);
+    const browser = g.pget(`/v1/sessions/${id}/events`, { token: g.alice(), headers: { Accept: 'text/event-stream', 'Sec-Fetch-Mode': 'cors' } });
+    await assert.rejects(browser, /socket hang up/, 'an EventSource would take an answer for the end');
     w.send({ type: 'final', session_id: id, turn: turn.turn, content: 'in time' });
     await peer.until((f) => f.type === 'response' && f.status === 'final');
     await peer.type('reconnect');

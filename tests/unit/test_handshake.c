@@ -475,3 +475,17 @@ Test(handshake, listen_addresses)
         cr_expect_neq(why[0], '\0', "%s", bad[i]);
     }
 }
+
+Test(handshake, an_event_source_is_told_from_others)
+{
+    struct eg_request r = good();
+    cr_expect(!eg_request_is_event_source(&r));
+    set(&r, "Origin", "https://app.example");
+    cr_expect(!eg_request_is_event_source(&r), "a page's fetch");
+    set(&r, "Accept", "text/event-stream");
+    cr_expect(eg_request_is_event_source(&r), "of another origin");
+    drop(&r, "Origin");
+    cr_expect(!eg_request_is_event_source(&r), "curl");
+    set(&r, "Sec-Fetch-Mode", "cors");
+    cr_expect(eg_request_is_event_source(&r), "of the same origin");
+}
