@@ -59,7 +59,8 @@ $(BUILD)/gen/files.c: $(shell find admin -type f 2>/dev/null) scripts/embed.sh
 	sh scripts/embed.sh eg_files $(sort $(shell find admin -type f)) > $@.tmp && mv $@.tmp $@
 
 -include $(OBJ:.o=.d)
-include $(wildcard tests/*/*.mk packaging/*.mk)
+# The test library's names are used by the others.
+include tests/lib/lib.mk $(filter-out tests/lib/lib.mk,$(wildcard tests/*/*.mk packaging/*.mk))
 
 deps: ## install what is missing to build, test and lint
 	@sh scripts/deps.sh
