@@ -496,7 +496,7 @@ Test(listener, no_descriptor_left)
 
 Test(listener, the_oldest_makes_room_when_too_many_wait)
 {
-    enum { ROOM = 2048, MORE = 40 };
+    enum { ROOM = 8192, MORE = 40 };
     static int fd[ROOM + MORE];
     struct rlimit old, many;
     cr_assert_eq(getrlimit(RLIMIT_NOFILE, &old), 0);
