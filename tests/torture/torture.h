@@ -18,10 +18,14 @@
 #define WORKERS 3
 #define HELD 8
 #define CURSORS_MAX 400000
+#define T_CONFIG                                                                                   \
+    "agents = [\"torture\"];\nmax_attempts = 1000;\nabort_grace_ms = 200;\nretry_backoff_ms = "    \
+    "5;\n"
 
 /* What is known of one session's log from what anybody was told. */
 struct truth {
     uint64_t *print; /* fingerprint by cursor; 0: not seen */
+    uint64_t *at;    /* t.position when it was first told of, by cursor; 0: not told */
     uint64_t top;    /* highest cursor that anybody was told of */
 };
 
@@ -30,6 +34,7 @@ struct promise {
     uint64_t cursor;
     int client;
     unsigned number;
+    uint64_t at; /* t.position when it was given */
 };
 
 struct client {
@@ -66,7 +71,11 @@ struct torture {
     size_t promise_count, promise_cap;
     uint64_t rng;
     bool calm;
-    unsigned long kills, events, repeats, aborts;
+    unsigned long kills, events, repeats, aborts, refusals;
+    /* What other suites set before t_start. */
+    uint64_t (*position)(void); /* of a recorder; NULL: none */
+    const char *const *excuses; /* parts of refusals that are no fault; NULL-terminated */
+    int port;                   /* where clients and workers connect; 0: the gate's own */
 };
 
 extern struct torture t;
@@ -77,6 +86,11 @@ uint64_t t_print(const char *p, size_t n);
 void t_session_name(int session, char out[32]);
 /* Somebody saw this event at this cursor. */
 void t_saw(int session, uint64_t cursor, const char *event, size_t n);
+/* Starts the gate (NULL: with T_CONFIG alone) and mints tokens; t_aim: its port has changed. */
+void t_start(const struct tl_gate_opts *with);
+void t_aim(void);
+/* Drops every connection. */
+void t_hang_up(void);
 /* Clients and workers do what they do for so long. */
 void t_play(int64_t us);
 /* Reads every session whole and holds it against all that was told; ends the program on a fault. */

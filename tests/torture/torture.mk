@@ -3,7 +3,8 @@
 #   make torture KILLS=1000
 
 KILLS ?= 50
-TORTURE_SRC := $(wildcard tests/torture/*.c) tests/bench/load.c
+TORTURE_PLAY := tests/torture/play.c tests/torture/check.c tests/bench/load.c
+TORTURE_SRC := tests/torture/torture.c $(TORTURE_PLAY)
 TORTURE_OBJ = $(TORTURE_SRC:%.c=$(BUILD)/%.o)
 TORTURE = $(BUILD)/tests/torture/torture
 
