@@ -314,9 +314,12 @@ void t_start(const struct tl_gate_opts *with)
     if (!o.config) {
         o.config = T_CONFIG;
     }
-    t.gate = tl_gate_new(&o);
-    if (!t.gate) {
-        load_die("the gateway does not start");
+    t.gate = tl_gate_prepare(&o);
+    if (t.gate && t.prepared) {
+        t.prepared();
+    }
+    if (!t.gate || !tl_gate_start(t.gate)) {
+        load_die("the gateway does not start: %s", t.gate ? tl_gate_error(t.gate) : "no folder");
     }
     t.client_token = tl_gate_token(t.gate, &client);
     t.worker_token = tl_gate_token(t.gate, &worker);

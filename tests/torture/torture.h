@@ -73,6 +73,7 @@ struct torture {
     bool calm;
     unsigned long kills, events, repeats, aborts, refusals;
     /* What other suites set before t_start. */
+    void (*prepared)(void);     /* the gate's folder is there, the daemon not yet started */
     uint64_t (*position)(void); /* of a recorder; NULL: none */
     const char *const *excuses; /* parts of refusals that are no fault; NULL-terminated */
     int port;                   /* where clients and workers connect; 0: the gate's own */
