@@ -99,11 +99,21 @@ chat() {
     timeout 60 "$BIN" chat --data "$T/data" "$@"
 }
 
+# What else was started for this test, behind a subshell or by a command: whoever names its folder.
+of_this_test() {
+    for entry in /proc/[0-9]*; do
+        pid=${entry#/proc/}
+        if [ "$pid" -ne $$ ] && tr '\0' ' ' 2>/dev/null <"$entry/cmdline" | grep -qF -e "$T"; then
+            echo "$pid"
+        fi
+    done
+}
+
 # Ends what was started; a sanitizer's report in any file of the test fails it.
 finish() {
     code=$?
     set +e
-    for pid in $PIDS; do
+    for pid in $PIDS $(of_this_test); do
         kill -9 "$pid" 2>/dev/null
     done
     wait 2>/dev/null

@@ -161,10 +161,8 @@ test_reload_keys() {
 }
 
 test_files_limit() {
-    (
-        ulimit -n 2000
-        gate
-    )
+    ulimit -n 2000
+    gate
     has "$T/log" limit.files
 }
 
