@@ -40,6 +40,7 @@ void bench_fdatasync(struct bench *b)
         lat_add(&lat, load_now_us() - one);
     }
     const double seconds = (double)(load_now_us() - start) / 1e6;
+    figures_who("machine");
     report("fdatasync of 512 appended bytes", (double)lat.n / seconds, "flushes/s",
            lat_q(&lat, 0.5), lat_q(&lat, 0.99));
     lat_free(&lat);

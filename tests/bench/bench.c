@@ -1,10 +1,13 @@
 /*
  * bench.c - runs the scenarios that are named, or all, against a gateway of its own.
  *
- *   bench [--seconds S] [--scale N] [--list] [SCENARIO ...]
+ *   bench [--seconds S] [--rounds N] [--scale N] [--json FILE] [--list] [--sessions N] [--events N]
+ *         [--growth N] [SCENARIO ...]
  *
- * Needs EBBGATE_BIN or build/ebbgate. One thread makes all the load, on the same cores as the
- * gateway.
+ * Every scenario runs once in each round, so that a busy moment of the machine hits one round and
+ * not one scenario; those that fill large logs or open very many connections run in the first round
+ * only. Needs EBBGATE_BIN or build/ebbgate. One thread makes all the load, on the same cores as
+ * the gateway.
  */
 #include "bench.h"
 
@@ -14,25 +17,28 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static const struct {
+static const struct scenario {
     const char *name;
     void (*run)(struct bench *b);
+    bool once; /* in the first round only */
 } scenarios[] = {
-    {"fdatasync", bench_fdatasync}, {"echo", bench_echo},     {"publish", bench_publish},
-    {"pipelined", bench_pipelined}, {"paced", bench_paced},   {"turns", bench_turns},
-    {"fanout", bench_fanout},       {"replay", bench_replay}, {"storm", bench_storm},
-    {"hello", bench_hello},         {"idle", bench_idle},
+    {"fdatasync", bench_fdatasync, false},
+    {"echo", bench_echo, false},
+    {"raw", bench_raw, false},
+    {"publish", bench_publish, false},
+    {"pipelined", bench_pipelined, false},
+    {"paced", bench_paced, false},
+    {"turns", bench_turns, false},
+    {"fanout", bench_fanout, false},
+    {"replay", bench_replay, false},
+    {"hello", bench_hello, false},
+    {"storm", bench_storm, true},
+    {"idle", bench_idle, true},
+    {"start", bench_start, true},
+    {"growth", bench_growth, true},
 };
 
-void report(const char *name, double value, const char *unit, double p50, double p99)
-{
-    printf("%-34s %14.1f %-14s", name, value, unit);
-    if (p50 >= 0) {
-        printf(" p50 %8.0f us  p99 %8.0f us", p50, p99);
-    }
-    putchar('\n');
-    fflush(stdout);
-}
+#define SCENARIOS (int)(sizeof scenarios / sizeof *scenarios)
 
 void bench_gate(struct bench *b, const char *const *args)
 {
@@ -93,43 +99,115 @@ void bench_worker(struct bench *b, struct lc *w, int concurrency, lc_text_fn *on
     w->scenario = NULL;
 }
 
+static int named(const char *name)
+{
+    for (int i = 0; i < SCENARIOS; i++) {
+        if (strcmp(name, scenarios[i].name) == 0) {
+            return i;
+        }
+    }
+    fprintf(stderr, "bench: no scenario is named %s (--list shows them)\n", name);
+    exit(64);
+}
+
+static void run(struct bench *b, int rounds, char **names, int n)
+{
+    bool wanted[SCENARIOS];
+    for (int i = 0; i < SCENARIOS; i++) {
+        wanted[i] = n == 0;
+    }
+    for (int i = 0; i < n; i++) {
+        wanted[named(names[i])] = true;
+    }
+    figures_machine("start");
+    for (int round = 0; round < rounds; round++) {
+        if (rounds > 1) {
+            printf("== round %d of %d\n", round + 1, rounds);
+        }
+        for (int i = 0; i < SCENARIOS; i++) {
+            if (wanted[i] && (round == 0 || !scenarios[i].once)) {
+                figures_who("ebbgate");
+                scenarios[i].run(b);
+            }
+        }
+    }
+    figures_machine("end");
+}
+
+/* A number of at least one after option c, or the program ends. */
+static long number(const char *text)
+{
+    char *end;
+    const long n = strtol(text, &end, 10);
+    if (*end || n < 1) {
+        fprintf(stderr, "bench: %s is not a number above zero\n", text);
+        exit(64);
+    }
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"seconds", required_argument, NULL, 's'},
+                                            {"rounds", required_argument, NULL, 'r'},
                                             {"scale", required_argument, NULL, 'n'},
+                                            {"json", required_argument, NULL, 'j'},
+                                            {"sessions", required_argument, NULL, 'S'},
+                                            {"events", required_argument, NULL, 'E'},
+                                            {"growth", required_argument, NULL, 'G'},
                                             {"list", no_argument, NULL, 'l'},
                                             {NULL, 0, NULL, 0}};
-    struct bench b = {.measure_us = 3000000, .scale = 1};
+    struct bench b = {.measure_us = 3000000,
+                      .scale = 1,
+                      .start_sessions = 200000,
+                      .start_events = 5,
+                      .growth_events = 4000000};
+    const char *json = NULL;
+    int rounds = 1;
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (c == 's') {
+        switch (c) {
+        case 's':
             b.measure_us = (int64_t)(strtod(optarg, NULL) * 1e6);
-        } else if (c == 'n') {
-            b.scale = atoi(optarg) > 0 ? atoi(optarg) : 1;
-        } else if (c == 'l') {
-            for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
+            break;
+        case 'r':
+            rounds = (int)number(optarg);
+            break;
+        case 'n':
+            b.scale = (int)number(optarg);
+            break;
+        case 'j':
+            json = optarg;
+            break;
+        case 'S':
+            b.start_sessions = number(optarg);
+            break;
+        case 'E':
+            b.start_events = number(optarg);
+            break;
+        case 'G':
+            b.growth_events = number(optarg);
+            break;
+        case 'l':
+            for (int i = 0; i < SCENARIOS; i++) {
                 puts(scenarios[i].name);
             }
             return 0;
-        } else {
+        default:
             return 64;
         }
     }
-    for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
-        bool wanted = optind == argc;
-        for (int a = optind; a < argc; a++) {
-            wanted = wanted || strcmp(argv[a], scenarios[i].name) == 0;
-        }
-        if (wanted) {
-            scenarios[i].run(&b);
-        }
-    }
+    run(&b, rounds, argv + optind, argc - optind);
+    figures_summary();
     tl_gate_free(b.gate);
     free(b.client_token);
     free(b.worker_token);
+    if (json && !figures_json(json)) {
+        load_die("%s cannot be written", json);
+    }
     return 0;
 }

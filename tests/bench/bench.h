@@ -1,9 +1,10 @@
 /*
- * bench.h - the scenarios and how they report. Figures are one a line: name, value, unit, p50, p99.
+ * bench.h - the scenarios. They report figures (figures.h).
  */
 #ifndef EG_BENCH_BENCH_H
 #define EG_BENCH_BENCH_H
 
+#include "figures.h"
 #include "load.h"
 #include "tl_gate.h"
 
@@ -11,16 +12,20 @@ struct bench {
     struct tl_gate *gate;
     char *client_token, *worker_token;
     struct load_target client, worker;
-    int64_t measure_us; /* how long a steady scenario measures */
-    int scale;          /* 1: full size; 10: a tenth, for a short check */
+    int64_t measure_us;                /* how long a steady scenario measures */
+    int scale;                         /* 1: full size; 10: a tenth, for a short check */
+    long start_sessions, start_events; /* bench_start: how many, and events in each */
+    long growth_events;                /* bench_growth: the largest log */
+    bool peers;                        /* measure the other servers too */
 };
-
-/* A figure of the run; p50 and p99 in microseconds, negative: none. */
-void report(const char *name, double value, const char *unit, double p50, double p99);
 
 /* baseline.c: no gateway. */
 void bench_fdatasync(struct bench *b);
 void bench_echo(struct bench *b);
+/* growth.c */
+void bench_raw(struct bench *b);    /* group commit into the store, no network */
+void bench_start(struct bench *b);  /* ready with a large database */
+void bench_growth(struct bench *b); /* events/s, replay and bytes on disk at growing sizes */
 /* publish.c */
 void bench_publish(struct bench *b);   /* 1, 50, 500 clients, one in flight each */
 void bench_pipelined(struct bench *b); /* one worker connection, 100 in flight over 100 sessions */

@@ -1,33 +1,41 @@
 # Benchmarks.
 #
-#   make bench                         every scenario (BENCH_SECONDS=3 each)
+#   make bench                         every scenario, BENCH_ROUNDS=1 of BENCH_SECONDS=3 each
 #   make bench BENCH='publish echo'    some of them
+#   make bench BENCH_FLAGS='--sessions 1000000 --growth 32000000' BENCH='start growth'
+#   make bench BENCH_JSON=run.json     figures as JSON lines, too
 #   make bench-store                   the store alone, no network
 
 BENCH ?=
 BENCH_SECONDS ?= 3
+BENCH_ROUNDS ?= 1
 BENCH_SCALE ?= 1
+BENCH_JSON ?=
+BENCH_FLAGS ?=
 BENCH_SRC := $(filter-out tests/bench/bench_%.c,$(wildcard tests/bench/*.c))
 BENCH_OBJ = $(BENCH_SRC:%.c=$(BUILD)/%.o)
 BENCH_BIN = $(BUILD)/tests/bench/bench
 BENCH_STORE = $(BUILD)/tests/bench/bench_store
+BENCH_STORE_OBJ = $(patsubst %,$(BUILD)/tests/bench/%.o,bench_store raw load)
+BENCH_RUN = EBBGATE_BIN=$(DAEMON) $(BENCH_BIN) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
+	--scale $(BENCH_SCALE) $(if $(BENCH_JSON),--json $(BENCH_JSON)) $(BENCH_FLAGS)
 
 $(BUILD)/tests/bench/%.o: tests/bench/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(TL_CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC)$(CC) $(CPPFLAGS) $(TL_CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BENCH_BIN): $(BENCH_OBJ) $(TL_LIB) $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_OBJ) $(TL_LIB) $(LIB) $(LIBS)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_OBJ) $(TL_LIB) $(LIB) $(LIBS)
 
-$(BENCH_STORE): $(BUILD)/tests/bench/bench_store.o $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
+$(BENCH_STORE): $(BENCH_STORE_OBJ) $(LIB)
+	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_STORE_OBJ) $(LIB) $(LIBS)
 
 .PHONY: bench bench-store
 bench: $(DAEMON) $(BENCH_BIN) ## load scenarios against a gateway (BENCH='publish echo')
-	EBBGATE_BIN=$(DAEMON) $(BENCH_BIN) --seconds $(BENCH_SECONDS) --scale $(BENCH_SCALE) $(BENCH)
+	$(BENCH_RUN) $(BENCH)
 
 bench-store: $(BENCH_STORE) ## group commit into the store alone
 	$(BENCH_STORE) --sessions 500 --batch 500
 	$(BENCH_STORE) --sessions 100000 --batch 500
 
--include $(BENCH_OBJ:.o=.d)
+-include $(BENCH_OBJ:.o=.d) $(BUILD)/tests/bench/bench_store.d

@@ -87,7 +87,7 @@ void load_flush(struct lc *c)
     }
 }
 
-static void raw(struct lc *c, const void *p, size_t n)
+void load_bytes(struct lc *c, const void *p, size_t n)
 {
     c->out = grow(c->out, &c->out_cap, c->out_n + n);
     memcpy(c->out + c->out_n, p, n);
@@ -115,8 +115,8 @@ void load_queue(struct lc *c, const char *text, size_t n)
         }
         h = 10;
     }
-    raw(c, head, h + 4);
-    raw(c, text, n);
+    load_bytes(c, head, h + 4);
+    load_bytes(c, text, n);
 }
 
 void load_send(struct lc *c, const char *text, size_t n)
@@ -135,11 +135,10 @@ void load_sendf(struct lc *c, const char *fmt, ...)
     load_send(c, text, (size_t)n);
 }
 
-void load_connect(struct lc *c, const struct load_target *t)
+static void start(struct lc *c, int port)
 {
-    char request[8192];
     const struct sockaddr_in to = {.sin_family = AF_INET,
-                                   .sin_port = htons((uint16_t)t->port),
+                                   .sin_port = htons((uint16_t)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     const int one = 1;
     if (epfd < 0) {
@@ -153,15 +152,26 @@ void load_connect(struct lc *c, const struct load_target *t)
     if (connect(c->fd, (const struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS) {
         load_die("connect: %s", strerror(errno));
     }
+    c->waits = true;
+    watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+}
+
+void load_connect_bytes(struct lc *c, int port)
+{
+    start(c, port);
+}
+
+void load_connect(struct lc *c, const struct load_target *t)
+{
+    char request[8192];
     const int n = snprintf(request, sizeof request,
                            "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s%s%s\r\n",
                            t->path, t->port, t->token ? "Authorization: Bearer " : "",
                            t->token ? t->token : "", t->token ? "\r\n" : "");
-    raw(c, request, (size_t)n);
-    c->waits = true;
-    watch(c, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT);
+    load_bytes(c, request, (size_t)n);
+    start(c, t->port);
 }
 
 void load_close(struct lc *c)
@@ -209,7 +219,7 @@ static size_t frames(struct lc *c)
             c->close_code = n >= 2 ? (unsigned short)(p[h] << 8 | p[h + 1]) : 0;
         } else if ((p[0] & 15) == 9) {
             static const unsigned char pong[6] = {0x8a, 0x80};
-            raw(c, pong, sizeof pong);
+            load_bytes(c, pong, sizeof pong);
             load_flush(c);
         }
     }
@@ -219,6 +229,15 @@ static size_t frames(struct lc *c)
 static void take(struct lc *c)
 {
     size_t used = 0;
+    if (c->on_bytes) {
+        const unsigned char *const base = c->in;
+        used = c->on_bytes(c, (const char *)c->in, c->in_n);
+        if (c->in == base && used) {
+            memmove(c->in, c->in + used, c->in_n - used);
+            c->in_n -= used;
+        }
+        return;
+    }
     if (!c->open) {
         const char *end = memmem(c->in, c->in_n, "\r\n\r\n", 4);
         if (!end) {
@@ -276,6 +295,10 @@ bool load_run(const bool *stop, int64_t timeout_us)
         for (int i = 0; i < n; i++) {
             struct lc *c = e[i].data.ptr;
             if (c->fd >= 0 && (e[i].events & EPOLLOUT)) {
+                if (c->on_bytes && !c->open) {
+                    c->open = true;
+                    c->on_open(c);
+                }
                 load_flush(c);
             }
             if (c->fd >= 0 && (e[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))) {

@@ -15,6 +15,8 @@
 struct lc;
 
 typedef void lc_text_fn(struct lc *c, const char *text, size_t n);
+/* Takes what has come on a connection that is not WebSocket; returns how many bytes were used. */
+typedef size_t lc_bytes_fn(struct lc *c, const char *bytes, size_t n);
 
 /* One connection. */
 struct lc {
@@ -28,6 +30,7 @@ struct lc {
     size_t out_n, out_at, out_cap;
     bool waits; /* for the socket to take more */
     lc_text_fn *on_text;
+    lc_bytes_fn *on_bytes; /* not WebSocket: instead of on_text */
     void (*on_open)(struct lc *c);
     void *scenario; /* the scenario's own */
     uint64_t user[6];
@@ -47,6 +50,10 @@ struct load_target {
 /* Starts connecting; the upgrade is sent and read by the loop. The caller owns c (zeroed before).
  */
 void load_connect(struct lc *c, const struct load_target *t);
+/* The same for another protocol: on_open when connected, on_bytes for what comes. */
+void load_connect_bytes(struct lc *c, int port);
+/* Queues bytes as they are. */
+void load_bytes(struct lc *c, const void *p, size_t n);
 /* Queues one text frame and tries to send. */
 void load_send(struct lc *c, const char *text, size_t n);
 void load_sendf(struct lc *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -15,6 +15,7 @@ struct group {
     int n, ready;
     bool all_ready, over, measuring;
     struct lat lat;
+    int64_t last_us, stall_us; /* when any answer came last, the longest time without one */
     int64_t interval_us; /* paced: between two messages of one client; 0: as soon as answered */
     char content[CONTENT_BYTES + 1];
 };
@@ -37,7 +38,10 @@ static void on_text(struct lc *c, const char *text, size_t n)
     struct group *g = c->scenario;
     if (load_has(text, n < 60 ? n : 60, "\"accepted\"")) {
         if (g->measuring) {
-            lat_add(&g->lat, load_now_us() - (int64_t)c->user[SENT_AT]);
+            const int64_t now = load_now_us();
+            lat_add(&g->lat, now - (int64_t)c->user[SENT_AT]);
+            g->stall_us = now - g->last_us > g->stall_us ? now - g->last_us : g->stall_us;
+            g->last_us = now;
         }
         c->user[SENT_AT] = 0;
         if (!g->over && g->interval_us == 0) {
@@ -88,7 +92,7 @@ static void closed_loop(struct bench *b, int n)
     }
     load_run(&never, b->measure_us / 3); /* warm */
     g.measuring = true;
-    const int64_t start = load_now_us();
+    const int64_t start = g.last_us = load_now_us();
     load_run(&never, b->measure_us);
     const double seconds = (double)(load_now_us() - start) / 1e6;
     g.measuring = false;
@@ -96,6 +100,9 @@ static void closed_loop(struct bench *b, int n)
     snprintf(name, sizeof name, "publish, %d clients", n);
     const double rate = (double)g.lat.n / seconds;
     report(name, rate, "accepted/s", lat_q(&g.lat, 0.5), lat_q(&g.lat, 0.99));
+    /* Checkpoints run after the answers of a batch: this is what they cost at worst. */
+    snprintf(name, sizeof name, "longest stall, %d clients", n);
+    report(name, (double)g.stall_us / 1000, "ms", -1, -1);
     free_all(&g);
 }
 
