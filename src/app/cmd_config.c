@@ -14,8 +14,8 @@ static int load(const struct eg_command *cmd, int argc, char **argv, bool *json,
 {
     struct eg_config_args args = {.env = environ};
     const struct eg_opt plain[] = {{"config", 'c', EG_OPT_TEXT, "FILE",
-                                    "the configuration file (default $EBBGATE_CONFIG)", &args.file,
-                                    0, 0},
+                                    "the configuration file (" EG_CONFIG_DEFAULT ")", &args.file, 0,
+                                    0},
                                    {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
     const struct eg_opt with_json[] = {plain[0],
                                        {"json", 0, EG_OPT_FLAG, NULL,

@@ -4,9 +4,13 @@
  * verify and check only read and may run beside a gateway; backup copies while it writes; restore
  * fills an empty folder. Progress goes to stderr when that is a terminal.
  */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -194,6 +198,26 @@ static int run_backup(const struct eg_command *cmd, int argc, char **argv)
     return eg_cli_done(cmd, err == EG_EEXISTS ? EG_EXIT_USAGE : exit_of(err));
 }
 
+/*
+ * What root made in the data folder goes to the folder's owner, who else could not open it. False
+ * with errno when it could not be given.
+ */
+static bool give_to_owner(const char *dir)
+{
+    struct stat st;
+    bool ok = true;
+    DIR *d = geteuid() == 0 ? opendir(dir) : NULL;
+    if (!d)
+        return geteuid() != 0;
+    ok = fstat(dirfd(d), &st) == 0;
+    for (struct dirent *e; ok && st.st_uid != 0 && (e = readdir(d));) {
+        if (e->d_name[0] != '.')
+            ok = fchownat(dirfd(d), e->d_name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) == 0;
+    }
+    closedir(d);
+    return ok;
+}
+
 static int run_restore(const struct eg_command *cmd, int argc, char **argv)
 {
     struct eg_data_opts where = {0};
@@ -212,6 +236,11 @@ static int run_restore(const struct eg_command *cmd, int argc, char **argv)
     if (code != EG_PROCEED)
         return code;
     enum eg_err err = eg_sqlite_restore(from, c.settings->data, why, sizeof why);
+    if (err == EG_OK && !give_to_owner(c.settings->data)) {
+        snprintf(why, sizeof why, "%s: restored, but not given to the folder's owner: %s",
+                 c.settings->data, strerror(errno));
+        err = EG_EIO;
+    }
     if (err == EG_OK)
         printf("restored into %s\n", c.settings->data);
     else

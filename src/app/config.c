@@ -221,10 +221,40 @@ static const char *env_get(char **env, const char *name)
     return NULL;
 }
 
+/* Without a key_file, a credential of the service manager is the key, when there is one. */
+static bool resolve_key(struct eg_config *c, char **env)
+{
+    bool ms;
+    char *path = NULL;
+    const char *dir = env_get(env, "CREDENTIALS_DIRECTORY");
+    if (*c->settings->key_file || !dir)
+        return true;
+    if (asprintf(&path, "%s/" EG_CREDENTIAL, dir) < 0)
+        return false;
+    if (access(path, F_OK) != 0) {
+        free(path);
+        return true;
+    }
+    free(c->settings->key_file);
+    c->settings->key_file = path;
+    return eg_config_origin(c, eg_setting_find("key_file", &ms), "credential " EG_CREDENTIAL, 0);
+}
+
+/* The file to read when none was named: the environment's, else the system's if we may. */
+static const char *default_file(char **env)
+{
+    const char *file = env_get(env, "EBBGATE_CONFIG");
+#ifdef EG_CONFIG_FILE
+    if (!file && access(EG_CONFIG_FILE, R_OK) == 0)
+        file = EG_CONFIG_FILE;
+#endif
+    return file;
+}
+
 enum eg_err eg_config_load(const struct eg_config_args *args, struct eg_config *out)
 {
     memset(out, 0, sizeof *out);
-    const char *file = args->file ? args->file : env_get(args->env, "EBBGATE_CONFIG");
+    const char *file = args->file ? args->file : default_file(args->env);
     out->settings = eg_settings_new();
     bool ok = out->settings != NULL;
     if (ok && file) {
@@ -232,7 +262,7 @@ enum eg_err eg_config_load(const struct eg_config_args *args, struct eg_config *
         ok = out->file && eg_config_read_file(out, file) && read_folder(out, file);
     }
     ok = ok && read_env(out, args->env, args->quiet) && read_flags(out, args);
-    ok = ok && resolve_data(out, args->env);
+    ok = ok && resolve_data(out, args->env) && resolve_key(out, args->env);
     if (!ok) {
         eg_config_free(out);
         return EG_ENOMEM;

@@ -20,7 +20,18 @@ struct eg_config_flag {
 
 #define EG_CONFIG_FLAGS_MAX 128
 
-/* What to read. All borrowed; file NULL: the environment's EBBGATE_CONFIG, else none. */
+/* Name of the signing key among the service manager's credentials. */
+#define EG_CREDENTIAL "ebbgate.key"
+
+/* The help text of --config: what is read when it is not given. */
+#ifdef EG_CONFIG_FILE
+#define EG_CONFIG_DEFAULT "default $EBBGATE_CONFIG, else " EG_CONFIG_FILE
+#else
+#define EG_CONFIG_DEFAULT "default $EBBGATE_CONFIG"
+#endif
+
+/* What to read. All borrowed; file NULL: the environment's EBBGATE_CONFIG, else EG_CONFIG_FILE if
+ * the build names one and it can be read, else none. */
 struct eg_config_args {
     const char *file;
     struct eg_config_flag flags[EG_CONFIG_FLAGS_MAX];

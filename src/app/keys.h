@@ -35,7 +35,8 @@ struct eg_data_opts {
 #define EG_DATA_OPTS(o)                                                                            \
     {"data", 0, EG_OPT_TEXT, "DIR", "the data folder (default as for serve)", &(o)->data, 0, 0},   \
     {                                                                                              \
-        "config", 'c', EG_OPT_TEXT, "FILE", "the gateway's configuration file", &(o)->file, 0, 0   \
+        "config", 'c', EG_OPT_TEXT, "FILE", "its configuration file (" EG_CONFIG_DEFAULT ")",      \
+            &(o)->file, 0, 0                                                                       \
     }
 /* Reads the configuration with these. As eg_cli_config. */
 int eg_cli_data(const struct eg_command *cmd, const struct eg_data_opts *o, struct eg_config *out);

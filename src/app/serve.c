@@ -28,6 +28,7 @@
 #define TICK_MS 1000
 #define DRAIN_TICK_MS 50
 #define FAREWELL_MS 2000
+#define STOP_MS 30000 /* for farewells, the last batch and the last checkpoint */
 #define SPREAD_MS_MIN 500
 #define SPREAD_MS_MAX 30000
 
@@ -111,7 +112,8 @@ static bool drain(struct eg_serve *s)
     int64_t until = eg_clock_mono_ms() + s->settings->drain_timeout_ms;
     int64_t open;
     eg_metric_set(EG_M_draining, 1);
-    eg_notify("STOPPING=1\nSTATUS=draining");
+    eg_notify("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=%lld",
+              (long long)(s->settings->drain_timeout_ms + STOP_MS) * 1000);
     eg_listener_draining(s->public_listener);
     eg_reactors_drain(s->reactors);
     eg_core_drain(s->core);
@@ -180,7 +182,7 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     enum eg_log_format format = EG_LOG_AUTO;
     const struct eg_opt opts[] = {
         {"config", 'c', EG_OPT_TEXT, "FILE",
-         "the configuration file, with conf.d/*.conf beside it (default $EBBGATE_CONFIG)",
+         "the configuration file, with conf.d/*.conf beside it (" EG_CONFIG_DEFAULT ")",
          &s.args.file, 0, 0},
         {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
     int code = eg_opts_parse(cmd, opts, argc, argv, &s.args, NULL, 0, NULL, NULL, NULL);
