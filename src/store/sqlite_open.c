@@ -89,7 +89,7 @@ enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size)
     /* Who holds it is a courtesy to the reader of the message above; failing to say is no harm. */
     int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
     if (ftruncate(f, 0) == 0 && pwrite(f, text, (size_t)n, 0) != n) {
-        (void)ftruncate(f, 0);
+        (void)!ftruncate(f, 0);
     }
     *fd = f;
     return EG_OK;
