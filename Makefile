@@ -5,9 +5,8 @@ BUILD ?= $(if $(filter release,$(VARIANT)),build,build/$(VARIANT))
 VERSION := $(shell sed -n 's/.*EG_VERSION "\(.*\)"/\1/p' include/ebbgate/protocol.h)
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
-MANDIR ?= $(PREFIX)/share/man
-DOCDIR ?= $(PREFIX)/share/doc/ebbgate
-DESTDIR ?=
+# The configuration file that commands read when none is named; packages set it.
+CONFIG_FILE ?=
 CC ?= gcc
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla
@@ -16,7 +15,7 @@ OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-o
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 OPT_cover := -O0 -g --coverage
 CFLAGS += -std=gnu11 $(WARN) $(OPT_$(VARIANT)) -pthread
-CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I$(BUILD)/gen
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I$(BUILD)/gen $(if $(CONFIG_FILE),-DEG_CONFIG_FILE='"$(CONFIG_FILE)"')
 LDFLAGS += -pthread $(filter -fsanitize% --coverage,$(OPT_$(VARIANT))) -rdynamic
 LIBS := -lcivetweb -lcjson -lsodium -lsqlite3 -lwslay -lconfig -lcurl -lm
 
@@ -30,7 +29,7 @@ LIBOBJ := $(filter-out $(BUILD)/src/app/main.o,$(OBJ))
 DAEMON := $(BUILD)/ebbgate
 LIB := $(BUILD)/libebbgate.a
 
-.PHONY: all help clean deps run test check asan tsan cover lint format install uninstall
+.PHONY: all help clean deps run test check asan tsan cover lint format
 all: $(DAEMON) ## release build into build/
 
 help: ## this list
@@ -103,31 +102,6 @@ lint: ## format, layers, clang-tidy, cppcheck
 
 format: ## put the sources into the project's format
 	@find src include tests \( -name '*.c' -o -name '*.h' \) -print0 | xargs -0 clang-format -i
-
-INSTALL ?= install
-UNITDIR ?= $(shell pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /lib/systemd/system)
-UNITS = $(wildcard packaging/common/*.service)
-MANPAGES = $(wildcard packaging/man/*.[1578])
-DOCS = README.md CHANGELOG.md LICENSE $(wildcard docs/*.md)
-BASHCOMP = $(PREFIX)/share/bash-completion/completions
-ZSHCOMP = $(PREFIX)/share/zsh/site-functions
-FISHCOMP = $(PREFIX)/share/fish/vendor_completions.d
-COMP = packaging/completion
-
-install: $(DAEMON) ## install below DESTDIR and PREFIX
-	$(INSTALL) -D -m 755 $(DAEMON) $(DESTDIR)$(BINDIR)/ebbgate
-	for f in $(MANPAGES); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(MANDIR)/man$${f##*.}/$${f##*/} || exit 1; done
-	for f in $(DOCS); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(DOCDIR)/$${f##*/} || exit 1; done
-	for f in $(UNITS); do $(INSTALL) -D -m 644 $$f $(DESTDIR)$(UNITDIR)/$${f##*/} || exit 1; done
-	[ ! -f $(COMP)/ebbgate.bash ] || $(INSTALL) -D -m 644 $(COMP)/ebbgate.bash $(DESTDIR)$(BASHCOMP)/ebbgate
-	[ ! -f $(COMP)/_ebbgate ] || $(INSTALL) -D -m 644 $(COMP)/_ebbgate $(DESTDIR)$(ZSHCOMP)/_ebbgate
-	[ ! -f $(COMP)/ebbgate.fish ] || $(INSTALL) -D -m 644 $(COMP)/ebbgate.fish $(DESTDIR)$(FISHCOMP)/ebbgate.fish
-
-uninstall: ## remove what install put there
-	rm -f $(DESTDIR)$(BINDIR)/ebbgate $(DESTDIR)$(BASHCOMP)/ebbgate $(DESTDIR)$(ZSHCOMP)/_ebbgate $(DESTDIR)$(FISHCOMP)/ebbgate.fish
-	for f in $(MANPAGES); do rm -f $(DESTDIR)$(MANDIR)/man$${f##*.}/$${f##*/}; done
-	for f in $(UNITS); do rm -f $(DESTDIR)$(UNITDIR)/$${f##*/}; done
-	rm -rf $(DESTDIR)$(DOCDIR)
 
 clean: ## remove build/
 	rm -rf build
