@@ -2,8 +2,9 @@
 # Lays out the sources as a release: dist.sh FOLDER [VERSION [DATE]]
 #
 # FOLDER becomes a clean copy of the tree, without what git ignores. VERSION other than the tree's
-# own is written into the header, the spec and the Debian changelog (DATE: seconds since 1970): this
-# is how the tests get a higher version to upgrade to. All files get the changelog's time.
+# own is written into the header, the spec, the Debian changelog (DATE: seconds since 1970) and a
+# comment of the example configuration: this is how the tests get a higher version to upgrade to,
+# whose configuration differs from what is installed. All files get the changelog's time.
 set -eu
 to=$1
 have=$(sed -n 's/.*EG_VERSION "\(.*\)"/\1/p' include/ebbgate/protocol.h)
@@ -20,6 +21,7 @@ done | tar --null -T - -cf - | tar -xf - -C "$to"
 if [ "$version" != "$have" ]; then
     sed -i "s/\(EG_VERSION \)\".*\"/\1\"$version\"/" "$to/include/ebbgate/protocol.h"
     sed -i "s/^Version:\( *\).*/Version:\1$version/" "$to/packaging/rpm/ebbgate.spec"
+    sed -i "s/^# Configuration of.*/& (version $version)/" "$to/packaging/common/ebbgate.conf"
     stamp=$(date -u -R -d "@${3:-1795435200}")
     {
         printf 'ebbgate (%s-1) unstable; urgency=medium\n\n  * Version %s.\n\n' "$version" "$version"
