@@ -2,6 +2,7 @@
 #
 #   container_base TAR PACKAGES   makes TAR once (mmdebstrap, from the host's own mirrors)
 #   container_boot FOLDER         boots what is there; then `inside COMMAND...` runs in it
+#   container_reboot FOLDER       reboots it
 #   container_end                 powers it off
 # shellcheck shell=bash
 CONTAINER_PID=
@@ -42,6 +43,18 @@ container_boot() {
         --link-journal=no --console=pipe >"$1.console" 2>&1 </dev/null &
     CONTAINER_PID=$!
     until_true 60 container_up
+}
+
+# Reboots. With --keep-unit nspawn ends then and leaves it to us to start it again.
+container_reboot() {
+    inside systemctl reboot || true
+    for _ in $(seq 300); do
+        kill -0 "$CONTAINER_PID" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -0 "$CONTAINER_PID" 2>/dev/null && die "the container does not go down"
+    wait "$CONTAINER_PID" || true
+    container_boot "$1"
 }
 
 container_end() {

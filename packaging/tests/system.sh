@@ -6,7 +6,7 @@
 # Needs root and mmdebstrap, systemd-nspawn, dpkg-buildpackage, rpm; says which is missing and does
 # nothing then (exit 0). BUILD: where packages and the base system are kept. KEEP=1 keeps the root,
 # REUSE=1 takes the packages that were built before.
-set -eu
+set -eEu
 build=$(mkdir -p "${BUILD:-build}/system" && cd "${BUILD:-build}/system" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 old=$(sed -n 's/.*EG_VERSION "\(.*\)"/\1/p' include/ebbgate/protocol.h)
@@ -30,6 +30,7 @@ root=$work/root
 . "$here/container.sh"
 
 die() {
+    trap - ERR
     echo "FAILED: $*" >&2
     [ -z "$CONTAINER_PID" ] || inside journalctl -q --no-pager -n 60 -u ebbgate >&2 || true
     exit 1
@@ -39,6 +40,7 @@ end() {
     [ -n "${KEEP:-}" ] || rm -rf "$work"
 }
 trap end EXIT
+trap 'die "lines $LINENO ${BASH_LINENO[*]}"' ERR
 trap 'exit 130' INT TERM
 
 step() { printf '== %s\n' "$*"; }
@@ -138,7 +140,9 @@ journal_has 'did you mean max_payload' || die "the mistake is not told"
 inside systemctl kill -s HUP ebbgate
 until_true 10 journal_has 'reload.refused'
 is "$(property MainPID)" "$pid" "the process after a refused reload"
+inside mv /etc/ebbgate/conf.d/60-bad.conf /root/
 check_client s1
+inside mv /root/60-bad.conf /etc/ebbgate/conf.d/
 
 step "a mistake at start: exit 78, no restart"
 inside systemctl restart ebbgate 2>/dev/null && die "started with a mistake in the configuration"
@@ -215,10 +219,7 @@ inside ebbgate export u1 >"$work/u1.restored"
 cmp -s "$work/u1.log" "$work/u1.restored" || die "the restored log differs"
 
 step "reboot"
-leader=$(container_leader)
-inside systemctl reboot || true
-rebooted() { [ "$(container_leader)" != "$leader" ] && container_up; }
-until_true 60 rebooted
+container_reboot "$root"
 until_true 30 active
 inside ebbgate export k1 | cmp -s - "$work/k1.log" || die "the log after the reboot differs"
 start_agent
@@ -242,15 +243,15 @@ done
 
 step "rpm in a scratch root"
 mkdir -p "$work/scratch"
-rpm --root "$work/scratch" --dbpath /var/lib/rpm --nodeps --noscripts -U "$build/rpm-$old"/ebbgate-*.rpm
+rpm --force-debian --root "$work/scratch" --dbpath /var/lib/rpm --nodeps --noscripts -U "$build/rpm-$old"/ebbgate-*.rpm 2>/dev/null
 is "$("$work/scratch/usr/bin/ebbgate" --version)" "ebbgate $old" "the rpm's version"
 "$work/scratch/usr/bin/ebbgate" check-config -c "$work/scratch/etc/ebbgate/ebbgate.conf" >/dev/null || die "the rpm's configuration"
 
 step "rpm in the container"
 inside userdel ebbgate
-inside rpm --nodeps -U /root/old.rpm
+inside rpm --force-debian --nodeps -U /root/old.rpm
 inside systemctl daemon-reload
-inside systemctl enable -q --now ebbgate
+inside systemctl enable -q --now ebbgate 2>/dev/null
 until_true 30 active
 is "$(inside stat -c %U "/proc/$(property MainPID)")" ebbgate "who runs it"
 is "$(inside rpm -V --nodeps ebbgate)" "" "rpm -V"
@@ -259,7 +260,7 @@ until_true 20 inside ebbgate chat --agent echo --once first
 start_client r1
 until_true 20 inside ebbgate sessions show r1
 inside sed -i 's/^#log_level.*/log_level = "warn";/' /etc/ebbgate/ebbgate.conf
-inside rpm --nodeps -U /root/new.rpm 2>/dev/null
+inside rpm --force-debian --nodeps -U /root/new.rpm 2>/dev/null
 until_true 30 active
 is "$(inside curl -fsS http://127.0.0.1:7071/health | sed -n 's/.*"version":"\([^"]*\)".*/\1/p')" "$new" "the version that runs after the rpm's upgrade"
 inside grep -q '^log_level = "warn";' /etc/ebbgate/ebbgate.conf || die "the rpm's upgrade lost the configuration"
@@ -267,7 +268,7 @@ inside test -e /etc/ebbgate/ebbgate.conf.rpmnew || die "no .rpmnew"
 is "$(mode_of /etc/ebbgate/ebbgate.conf)" "640 root:ebbgate" "ebbgate.conf after the rpm's upgrade"
 check_client r1
 inside systemctl stop echo-agent
-inside rpm -e --nodeps ebbgate 2>/dev/null
+inside rpm --force-debian -e --nodeps ebbgate 2>/dev/null
 [ "$(inside systemctl is-active ebbgate)" = active ] && die "erasing left the service running"
 inside test -e /etc/ebbgate/ebbgate.conf.rpmsave || die "no .rpmsave"
 inside test -s /var/lib/ebbgate/ebbgate.db || die "erasing deleted the data"
