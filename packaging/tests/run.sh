@@ -195,8 +195,11 @@ check_deb() {
     bash packaging/lib/deb.sh "$build/deb" >"$work/deb.log" || die "make deb"
     lintian --fail-on error,warning --allow-root "$build"/deb/*.changes >"$work/lintian" 2>&1 || die "lintian: $(cat "$work/lintian")"
     dpkg-deb --ctrl-tarfile "$build/deb/ebbgate_$version"-*.deb | tar -xO ./postinst | grep -q deb-systemd-invoke || die "postinst does not start the service"
+    dpkg-deb --fsys-tarfile "$build/deb/ebbgate_$version"-*.deb | tar -xO ./usr/bin/ebbgate >"$work/program"
+    readelf -h "$work/program" | grep -q 'DYN (Position-Independent' || die "the program is not position-independent"
+    readelf -d "$work/program" | grep -q 'BIND_NOW' || die "the program binds late"
     need blhc
-    blhc --all "$build/deb/build.log" || die "blhc: a command misses hardening"
+    blhc --bindnow "$build/deb/build.log" >"$work/blhc" || die "blhc: $(head -n 5 "$work/blhc")"
 }
 
 check_rpm() {
