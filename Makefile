@@ -53,9 +53,12 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 $(BUILD)/gen/sql.c: $(wildcard sql/*.sql) scripts/embed.sh
 	@mkdir -p $(@D)
 	sh scripts/embed.sh eg_sql $(sort $(wildcard sql/*.sql)) > $@.tmp && mv $@.tmp $@
-$(BUILD)/gen/files.c: $(shell find admin -type f 2>/dev/null) scripts/embed.sh
+# The console uses the client library that others use, too.
+CONSOLE := $(sort $(shell find admin -type f 2>/dev/null) \
+	$(filter-out %/node.js,$(wildcard clients/js/src/*.js)))
+$(BUILD)/gen/files.c: $(CONSOLE) scripts/embed.sh
 	@mkdir -p $(@D)
-	sh scripts/embed.sh eg_files $(sort $(shell find admin -type f)) > $@.tmp && mv $@.tmp $@
+	sh scripts/embed.sh eg_files $(CONSOLE) > $@.tmp && mv $@.tmp $@
 
 -include $(OBJ:.o=.d)
 # The test library's names are used by the others.

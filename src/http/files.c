@@ -1,9 +1,10 @@
 /*
- * files.c - the console and openapi.yaml, from the files compiled into the program.
+ * files.c - the console, the client library that it uses (below /lib/) and openapi.yaml, from the
+ * files compiled into the program.
  *
  * A console page may load only what lies beside it, and connect only to its own origin and to the
- * public listener; no other page may frame it. Files carry an ETag (their content's hash), so that
- * a browser asks but seldom loads.
+ * public listener; no other page may frame it, and no text can become markup in it. Files carry an
+ * ETag (their content's hash), so that a browser asks but seldom loads.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,13 +14,13 @@
 #include "edge/handshake.h"
 #include "http/http_int.h"
 
-#define FOLDER "admin/"
-
 static const struct eg_embedded *find(const char *path)
 {
+    const bool lib = strncmp(path, "lib/", 4) == 0;
+    const char *folder = lib ? "clients/js/src/" : "admin/";
+    const size_t n = strlen(folder);
     for (const struct eg_embedded *f = eg_files; f->name; f++) {
-        if (strncmp(f->name, FOLDER, sizeof FOLDER - 1) == 0 &&
-            strcmp(f->name + sizeof FOLDER - 1, path) == 0)
+        if (strncmp(f->name, folder, n) == 0 && strcmp(f->name + n, path + (lib ? 4 : 0)) == 0)
             return f;
     }
     return NULL;
@@ -97,7 +98,8 @@ static void send_file(struct eg_exchange *x, const struct eg_embedded *f)
                "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "
                "img-src 'self' data:; font-src 'self'; manifest-src 'self'; connect-src 'self'");
     add_sources(x, b);
-    eg_buf_str(b, "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+    eg_buf_str(b, "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+                  "require-trusted-types-for 'script'; trusted-types 'none'\r\n"
                   "Permissions-Policy: camera=(), microphone=(), geolocation=()\r\n");
     if (known && strstr(known, etag)) {
         eg_x_answer(x, 304, NULL, &body);
