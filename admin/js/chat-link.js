@@ -1,0 +1,65 @@
+/**
+ * The chat page's way to the gateway: the project's own client library, over the public WebSocket, with
+ * short-lived tokens that it asks the admin API for.
+ */
+import { connect } from '/lib/index.js';
+import { claims, may, post } from './api.js';
+
+const TOKEN_S = 600;
+
+/** Whether the token signed in with may hand out what a client needs. */
+export const mayChat = () => may('admin') && may('read') && may('write');
+
+/** The public WebSocket's address, as this browser reaches it. */
+export function publicUrl(stats) {
+  const at = stats.public.lastIndexOf(':');
+  const [host, port] = [stats.public.slice(0, at), stats.public.slice(at + 1)];
+  const everywhere = host === '0.0.0.0' || host === '[::]';
+  const secure = location.protocol === 'https:';
+  return `${secure ? 'wss' : 'ws'}://${secure || everywhere ? location.hostname : host}:${port}/ws`;
+}
+
+async function mint(agent) {
+  const mine = claims() ?? {};
+  const left = Math.floor(Number(mine.exp) - Date.now() / 1000);
+  const body = { sub: mine.sub, scope: 'read write', agents: [agent] };
+  if (!(left < TOKEN_S)) body.ttl = TOKEN_S;
+  return (await post('tokens', body)).token;
+}
+
+/**
+ * Keeps what was said but not yet accepted, and which session it was, for a reload of the page. It does not keep the
+ * cursor: a new page shows the conversation from its beginning.
+ */
+const store = {
+  key: (key) => `ebbgate.chat:${key}`,
+  load(key) {
+    const text = sessionStorage.getItem(this.key(key));
+    return text === null ? null : JSON.parse(text);
+  },
+  save(key, { session_id, outbox }) {
+    sessionStorage.setItem(this.key(key), JSON.stringify({ session_id, outbox }));
+  },
+  remove(key) {
+    sessionStorage.removeItem(this.key(key));
+  },
+};
+
+/**
+ * Enters a session of `agent` (a new one without `session`) and stays in it until `signal` is aborted.
+ * `on`: the library's onStatus, onResync, onGap, onError.
+ */
+export function enter({ url, agent, session, signal, ...on }) {
+  return connect({
+    url,
+    agent,
+    session: session || undefined,
+    key: session ? `${agent}:${session}` : undefined,
+    token: () => mint(agent),
+    clientName: 'ebbgate-console',
+    store: session ? store : undefined,
+    retry: { maxMs: 5000 },
+    signal,
+    ...on,
+  });
+}
