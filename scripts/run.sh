@@ -39,7 +39,7 @@ where=" --url $url"
 
 "$bin" agent --id echo --url "$url" --exec cat &
 agent=$!
-token=$("$bin" token --sub operator --scope admin --ttl 3600) || token=''
+token=$("$bin" token --sub operator --scope "admin read write" --ttl 3600) || token=''
 
 cat <<EOF
 

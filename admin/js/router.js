@@ -50,6 +50,7 @@ class Page {
 
   /** Writes filters into the address, without leaving the page. */
   setQuery(values) {
+    if (this.signal.aborted) return;
     this.query = new URLSearchParams(values);
     history.replaceState(null, '', link(this.parts.length ? this.parts : ['overview'], values));
   }
@@ -67,7 +68,7 @@ export async function route(root, pages, changed) {
   const page = new Page(root, parts, query, leave.signal);
   put(root);
   changed(page);
-  await (pages[page.name] ?? pages.missing)(page);
+  await (Object.hasOwn(pages, page.name) ? pages[page.name] : pages.missing)(page);
   if (page.signal.aborted) return;
   const heading = root.querySelector('h1');
   if (heading) {

@@ -36,9 +36,10 @@ export function parser(onMessage) {
       rest += text;
       return;
     }
-    const whole = rest + text.slice(0, end);
+    const lines = (rest + text.slice(0, end + 1)).split(/\r?\n/);
+    lines.pop();
     rest = text.slice(end + 1);
-    for (const one of whole.split(/\r?\n/)) line(one);
+    lines.forEach(line);
   };
 }
 

@@ -59,15 +59,17 @@ export function list(page, o) {
   let at = 0;
   let turn = 0;
 
+  /** `quiet`: a refresh that nobody asked for. What is there stays until its successor has come. */
   async function show(quiet) {
     turn += 1;
     const mine = turn;
-    if (!quiet) put(body, loading(`Loading ${o.what} …`));
+    if (!body.querySelector('[data-key]')) put(body, loading(`Loading ${o.what} …`));
+    if (!quiet) body.setAttribute('aria-busy', 'true');
     try {
       const { rows, next } = await o.load(starts[at], page.signal);
       if (mine !== turn || (quiet && busyIn(body))) return;
       starts = [...starts.slice(0, at + 1), ...(next ? [next] : [])];
-      const where = quiet ? place(body) : null;
+      const where = place(body);
       put(body, rows.length > 0 || at > 0 ? o.draw(rows) : o.none());
       restore(body, where);
       pager.hidden = at === 0 && !next;
@@ -77,6 +79,8 @@ export function list(page, o) {
     } catch (problem) {
       if (problem.name === 'AbortError' || mine !== turn) return;
       if (!quiet || problem.status !== 0) put(body, failure(problem, () => show(false)));
+    } finally {
+      if (mine === turn) body.removeAttribute('aria-busy');
     }
   }
   async function go(step) {
@@ -102,10 +106,15 @@ export function list(page, o) {
 export function filters(page, controls, onchange) {
   const read = () => Object.fromEntries(controls.map(([name, , input]) => [name, input.value.trim()]).filter(([, v]) => v !== ''));
   let timer;
+  let applied;
   const changed = () => {
     clearTimeout(timer);
-    page.setQuery(read());
-    onchange(read());
+    const values = read();
+    const text = JSON.stringify(values);
+    if (page.signal.aborted || text === applied) return;
+    applied = text;
+    page.setQuery(values);
+    onchange(values);
   };
   const form = h('form', {
     class: 'filters',
@@ -118,5 +127,6 @@ export function filters(page, controls, onchange) {
     },
   }, controls.map(([, labelled]) => labelled));
   for (const [name, , input] of controls) input.value = page.query.get(name) ?? '';
+  applied = JSON.stringify(read());
   return { element: form, values: read };
 }

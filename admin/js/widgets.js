@@ -67,6 +67,7 @@ export function toast(text, kind = '') {
 
 /** Runs `fn`, with `button` out of use meanwhile; a failure becomes a message. @returns whether it went well */
 export async function act(button, fn) {
+  const had = document.activeElement === button;
   button.disabled = true;
   button.classList.add('busy');
   try {
@@ -78,6 +79,8 @@ export async function act(button, fn) {
   } finally {
     button.disabled = false;
     button.classList.remove('busy');
+    // A button out of use cannot keep the keyboard's place.
+    if (had && (document.activeElement === null || document.activeElement === document.body)) button.focus({ preventScroll: true });
   }
 }
 

@@ -13,7 +13,7 @@ CONSOLE_RUN = EBBGATE_BIN=$(abspath $(DAEMON)) CONSOLE_BUILD=$(abspath $(BUILD)/
 test-console: $(DAEMON) ## the console in Chromium (CONSOLE_ONLY=part of a name)
 	@why=$$(sh tests/console/setup.sh $(BUILD)/console) || { echo "SKIPPED: console tests: $$why"; exit 0; }; \
 	$(CONSOLE_RUN) timeout -k 10 $(CONSOLE_TIMEOUT) node --test --test-concurrency=1 \
-	    --test-reporter=spec $(if $(CONSOLE_ONLY),--test-name-pattern='$(CONSOLE_ONLY)') tests/console/
+	    --test-reporter=spec $(if $(CONSOLE_ONLY),--test-name-pattern='$(CONSOLE_ONLY)') $(wildcard tests/console/*.test.mjs)
 
 console-screens: $(DAEMON) ## pictures of the console's pages into build/screens/
 	@why=$$(sh tests/console/setup.sh $(BUILD)/console) || { echo "SKIPPED: console screens: $$why"; exit 0; }; \

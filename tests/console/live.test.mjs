@@ -1,0 +1,166 @@
+/** One session: found, followed live, and acted on. */
+import assert from 'node:assert/strict';
+import { writeFile, rm, readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { AWAY, fixture } from './lib/fixture.mjs';
+import { until } from './lib/gateway.mjs';
+
+const hold = join(tmpdir(), `ebbgate-hold.${process.pid}`);
+process.env.HOLD = hold;
+after(() => rm(hold, { force: true }));
+
+const at = fixture();
+const turn = (page, n) => page.locator(`[data-turn="${n}"]`);
+const ending = (page, n) => turn(page, n).locator('.outcome');
+
+test('find a session, watch its answer stream in, and abort it', async () => {
+  const alice = await at.gate.mint('alice', 'read write');
+  const id = await at.gate.session('support', alice);
+  await at.gate.session('support');
+  await at.page('#/sessions', async (page) => {
+    await page.getByLabel('Search').fill(id.slice(9, 30));
+    await page.getByRole('link', { name: id }).click();
+    await page.getByText('Nothing was said yet').waitFor();
+    await page.locator('.tail').getByText('live').waitFor();
+    await at.gate.say(id, 'tick', alice);
+    const answer = turn(page, 1).locator('.answer');
+    await answer.getByText('piece 3.').waitFor();
+    await answer.getByText('piece 12.').waitFor();
+    await page.getByText('attempt 1').waitFor();
+    await page.getByRole('button', { name: 'Abort turn' }).click();
+    await page.getByText('Turn 1 is asked to stop').waitFor();
+    await ending(page, 1).getByText('aborted').waitFor();
+    await turn(page, 1).getByText('Abort asked for by').waitFor();
+    // What one reads is what is stored, once and in order.
+    const stored = (await at.gate.events(id)).filter((e) => e.type === 'token_stream').map((e) => e.data.content).join('');
+    assert.equal((await answer.locator('.prose').allTextContents()).join(''), stored);
+    await page.getByText('None: every message was answered.').waitFor();
+  });
+});
+
+test('say something, and fork what was said', async () => {
+  const id = await at.gate.session('support');
+  await at.page(`#/sessions/${id}`, async (page) => {
+    const box = page.getByLabel('Say something as the operator');
+    await box.fill('echo one two three');
+    await box.press('Enter');
+    await ending(page, 1).getByText('answered').waitFor();
+    assert.equal(await box.inputValue(), '');
+    assert.match(await turn(page, 1).locator('.said').innerText(), /operator/);
+    const [message] = await at.gate.events(id);
+    assert.equal(message.source, 'operator:operator');
+    await box.fill('echo four');
+    await page.getByRole('button', { name: 'Say', exact: true }).click();
+    await turn(page, 6).locator('.answer').getByText('four').waitFor();
+    await page.getByRole('button', { name: 'Fork after turn 1' }).click();
+    await page.waitForURL((url) => url.hash.startsWith('#/sessions/') && !url.hash.includes(id));
+    await turn(page, 1).locator('.answer').getByText('one two three').waitFor();
+    assert.equal(await turn(page, 6).count(), 0);
+    const forked = decodeURIComponent(new URL(page.url()).hash.split('/')[2]);
+    assert.equal((await at.gate.events(forked)).length, 5);
+    await page.getByRole('button', { name: 'Fork', exact: true }).click();
+    await page.getByLabel('After event').fill('1');
+    await page.getByRole('dialog').getByRole('button', { name: 'Fork' }).click();
+    await page.waitForURL((url) => !url.hash.includes(forked));
+    await turn(page, 1).getByText('echo one two three').waitFor();
+    assert.equal(await turn(page, 1).locator('.answer').innerText(), '');
+  });
+});
+
+test('tools, reasoning, and an answer that is not what was streamed', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'tools');
+  await at.gate.say(id, 'differ');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await page.getByText('Looking it up').waitFor();
+    await page.getByText('lookup_order').first().click();
+    await page.getByText('"carrier": "post"').waitFor();
+    assert.ok(await page.getByText('I look at the shop first').isHidden());
+    await page.getByText('Reasoning').click();
+    await page.getByText('The question is about the order. I look at the shop first.').waitFor();
+    await page.getByText('the final words').waitFor();
+    assert.ok(await page.getByText('a first draft').isHidden());
+    await page.getByText('What was streamed before').click();
+    await page.getByText('a first draft').waitFor();
+  });
+});
+
+test('raw events, by type, and the export', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'tools');
+  await at.gate.settled(id);
+  const stored = await at.gate.events(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await page.getByRole('button', { name: 'Raw events' }).click();
+    await page.locator('details.event').nth(stored.length - 1).waitFor();
+    await page.getByLabel('Types').selectOption('tool_call_stream');
+    assert.equal(await page.locator('details.event').count(), 1);
+    await page.locator('details.event summary').click();
+    const shown = JSON.parse(await page.locator('details.event .code').innerText());
+    assert.deepEqual(shown, stored.find((e) => e.type === 'tool_call_stream'));
+    assert.match(page.url(), /view=raw/);
+    await page.reload();
+    await page.locator('details.event').first().waitFor();
+    const [file] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', { name: 'Export' }).click()]);
+    const lines = (await readFile(await file.path(), 'utf8')).trim().split('\n').map((line) => JSON.parse(line));
+    assert.deepEqual(lines, stored);
+  });
+});
+
+test('earlier events are loaded on demand, and join what is there', async () => {
+  const id = await at.gate.session('support');
+  const words = Array.from({ length: 420 }, (_, i) => `w${i}`).join(' ');
+  await at.gate.say(id, `echo ${words}`);
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await ending(page, 1).getByText('answered').waitFor();
+    await page.getByText('its message is further up').waitFor();
+    await page.getByRole('button', { name: 'Load earlier events' }).click();
+    await turn(page, 1).locator('.said').getByText('echo w0 w1').waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Load earlier events' }).isHidden());
+    await until('the text is whole', async () => (await turn(page, 1).locator('.answer').innerText()).trim() === words);
+  });
+});
+
+test('the tail comes back after the gateway was killed, without a gap', async () => {
+  const id = await at.gate.session('support');
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await at.gate.say(id, 'hold before ');
+    await turn(page, 1).locator('.answer').getByText('before').waitFor();
+    await at.gate.kill();
+    await page.locator('.tail').getByText('lost').waitFor();
+    await at.gate.serve();
+    await page.locator('.tail').getByText('live').waitFor();
+    await writeFile(hold, '');
+    await ending(page, 1).getByText('answered').waitFor();
+    await rm(hold);
+    await page.getByRole('button', { name: 'Raw events' }).click();
+    const { length } = await at.gate.events(id);
+    await page.locator('details.event').nth(length - 1).waitFor();
+    assert.equal(await page.locator('details.event').count(), length);
+  }, { allow: AWAY });
+});
+
+test('close, then delete', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo hello');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await page.getByRole('button', { name: 'Close' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Keep it as it is' }).click();
+    assert.equal((await at.gate.call('GET', `sessions/${id}`)).state, 'open');
+    await page.getByRole('button', { name: 'Close' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Close it' }).click();
+    await page.getByText('The session ended').waitFor();
+    await page.locator('.tail').getByText('ended').waitFor();
+    assert.ok(await page.getByLabel('Say something as the operator').isHidden());
+    await page.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete it' }).click();
+    await page.waitForURL(/#\/sessions$/);
+    await page.goto(`${at.gate.url}/#/sessions/${id}`);
+    await page.getByText('There is no such session').waitFor();
+  }, { allow: /status of 404/ });
+});
