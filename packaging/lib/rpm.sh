@@ -23,6 +23,7 @@ tar --sort=name --owner=0 --group=0 --numeric-owner --format=gnu -C "$out/top" -
 cp -p "$tree/packaging/rpm/ebbgate.spec" "$out/top/"
 rm -rf "$tree"
 touch -d "@$SOURCE_DATE_EPOCH" "$out/top/SOURCES/ebbgate-$version.tar.gz"
+chmod 644 "$out/top/SOURCES/ebbgate-$version.tar.gz" "$out/top/ebbgate.spec"
 host=()
 [ -e /etc/fedora-release ] || host=(--nodeps "--load=$here/rpm/macros.debian-host")
 unset MAKEFLAGS MFLAGS MAKELEVEL CFLAGS CPPFLAGS LDFLAGS BUILD VARIANT

@@ -22,7 +22,9 @@ for run in a b-in-another-folder; do
     fi
     if command -v rpmbuild >/dev/null; then
         bash packaging/lib/rpm.sh -bb "$out/$run/rpm" >/dev/null
-        bash packaging/lib/rpm.sh -bs "$out/$run/srpm" >/dev/null
+        # rpm writes the spec with all paths expanded into a source package: one folder for both.
+        bash packaging/lib/rpm.sh -bs "$out/srpm" >/dev/null
+        mv "$out/srpm" "$out/$run/srpm"
     fi
 done
 if command -v dpkg-buildpackage >/dev/null; then

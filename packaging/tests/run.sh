@@ -190,6 +190,31 @@ check_install() {
     is "$(find "$to" -path "$to/opt" -prune -o -type f -print)" "$to/etc/ebbgate/ebbgate.conf" "files outside of PREFIX"
 }
 
+# What docs/operations.md names must be there: metrics, settings, close codes, exit codes.
+check_docs() {
+    local doc=docs/operations.md name
+    for name in $(grep -oE '\bebbgate_[a-z_]+' "$doc" | sort -u); do
+        name=${name#ebbgate_}
+        grep -qE "[CG]\(${name}," src/base/metrics.h || grep -rqE "ebbgate_$name|\"${name%_bucket}\"" src/base/metrics.c src/http ||
+            die "$doc names the metric ebbgate_$name, which is not there"
+    done
+    for name in $(grep -oE '= [0-9]{4},?$' include/ebbgate/codes.h | tr -dc '0-9\n'); do
+        grep -q "^| $name |" "$doc" || die "$doc has no close code $name"
+    done
+    [ "$(grep -cE '^\| (1[0-9]{3}|4[0-9]{3}) \|' "$doc")" -ge 13 ] || die "$doc: close codes"
+    for name in 64 70 75 78; do
+        grep -q "^| $name |" "$doc" || die "$doc has no exit code $name"
+        grep -qE "EG_EXIT_[A-Z]+ = $name" src/app/cli.h || die "$doc has an exit code $name that is not there"
+    done
+    for name in $(grep -oE '`(max|retention|message|byte|drain|trusted|allowed|key|log|min|handshake)_[a-z_]+`' docs/operations.md docs/security.md | sed 's/.*:`//; s/`//g' | sort -u); do
+        case $name in message_id) continue ;; esac
+        settings | grep -qx "$name" || die "the docs name a setting $name, which is not there"
+    done
+    for name in $(grep -oE '`src/[a-z]+/[a-z_]+\.c`' docs/security.md | tr -d '`'); do
+        [ -e "$name" ] || die "docs/security.md names $name, which is not there"
+    done
+}
+
 check_deb() {
     need dpkg-buildpackage dh lintian
     bash packaging/lib/deb.sh "$build/deb" >"$work/deb.log" || die "make deb"
@@ -218,7 +243,7 @@ check_proxies() {
 }
 
 failed=
-for check in ${*:-versions manual completion unit example install proxies deb rpm}; do
+for check in ${*:-versions manual completion unit example docs install proxies deb rpm}; do
     echo "== $check"
     (set -e; "check_$check") || failed="$failed $check"
 done
