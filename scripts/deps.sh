@@ -1,13 +1,14 @@
 #!/bin/sh
-# Installs what is missing to build (and test, and lint) Ebbgate: deps.sh [build] [test] [lint]
+# Installs what is missing to build (and test, and lint) Ebbgate: deps.sh [build] [test] [lint] [bench]
 #
-# Without arguments: all three. On Debian and Ubuntu the missing packages are installed with apt-get,
+# Without arguments: the first three. bench: the servers that `make bench-peers` measures; their
+# packages bring system services, which are not started where the init system heeds RUNLEVEL. On Debian and Ubuntu the missing packages are installed with apt-get,
 # through sudo unless run by root. On other systems it says what is needed, and fails when something
 # is missing.
 set -eu
 
 # group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER,
-# p:PYTHON_MODULE, n:NODE_PACKAGE (not needed where Node has a WebSocket of its own).
+# f:FILE, p:PYTHON_MODULE, n:NODE_PACKAGE (not needed where Node has a WebSocket of its own).
 table='
 build c:gcc            gcc                      gcc
 build c:make           make                     make
@@ -29,6 +30,14 @@ test  c:npm            npm                      nodejs-npm
 test  p:websockets     python3-websockets       python3-websockets
 test  c:node           nodejs                   nodejs
 test  n:ws             node-ws                  nodejs
+bench c:redis-server   redis-server             redis
+bench c:nats-server    nats-server              nats-server
+bench f:/usr/sbin/mosquitto mosquitto           mosquitto
+bench f:/usr/lib/nginx/modules/ngx_nchan_module.so libnginx-mod-nchan nginx
+bench c:node           nodejs                   nodejs
+bench c:npm            npm                      nodejs-npm
+bench c:valgrind       valgrind                 valgrind
+bench c:python3        python3                  python3
 lint  c:clang-format   clang-format             clang-tools-extra
 lint  c:clang-tidy     clang-tidy               clang-tools-extra
 lint  c:cppcheck       cppcheck                 cppcheck
@@ -40,6 +49,7 @@ compiler=${CC:-cc}
 present() {
     case $1 in
     c:*) command -v "${1#c:}" >/dev/null 2>&1 ;;
+    f:*) [ -e "${1#f:}" ] ;;
     p:*) "$(command -v /usr/bin/python3 || echo python3)" -c "import ${1#p:}" >/dev/null 2>&1 ;;
     n:*) node --experimental-websocket -e 0 >/dev/null 2>&1 || [ -d "/usr/share/nodejs/${1#n:}" ] ;;
     h:*) printf '#include <%s>\n' "${1#h:}" | "$compiler" -E -o /dev/null - 2>/dev/null ;;
@@ -82,9 +92,11 @@ if [ "$(id -u)" -ne 0 ]; then
     fi
     root=sudo
 fi
+quiet=
+case " $groups " in *" bench "*) quiet=RUNLEVEL=1 ;; esac
 echo "Installing:$debian" >&2
 # shellcheck disable=SC2086 # words on purpose
-$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $debian >&2 || {
+$root env DEBIAN_FRONTEND=noninteractive $quiet apt-get install -y --no-install-recommends $debian >&2 || {
     $root apt-get update >&2
-    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $debian >&2
+    $root env DEBIAN_FRONTEND=noninteractive $quiet apt-get install -y --no-install-recommends $debian >&2
 }

@@ -1,8 +1,8 @@
 /*
  * bench.c - runs the scenarios that are named, or all, against a gateway of its own.
  *
- *   bench [--seconds S] [--rounds N] [--scale N] [--json FILE] [--list] [--sessions N] [--events N]
- *         [--growth N] [SCENARIO ...]
+ *   bench [--seconds S] [--rounds N] [--scale N] [--json FILE] [--peers] [--list] [--sessions N]
+ *         [--events N] [--growth N] [SCENARIO ...]
  *
  * Every scenario runs once in each round, so that a busy moment of the machine hits one round and
  * not one scenario; those that fill large logs or open very many connections run in the first round
@@ -10,6 +10,7 @@
  * the gateway.
  */
 #include "bench.h"
+#include "peers.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -40,6 +41,15 @@ static const struct scenario {
 
 #define SCENARIOS (int)(sizeof scenarios / sizeof *scenarios)
 
+void bench_end(struct bench *b)
+{
+    tl_gate_free(b->gate);
+    free(b->client_token);
+    free(b->worker_token);
+    b->gate = NULL;
+    b->client_token = b->worker_token = NULL;
+}
+
 void bench_gate(struct bench *b, const char *const *args)
 {
     static const struct tl_claims client = {.sub = "bench", .scope = "read write", .ttl = 86400};
@@ -47,9 +57,7 @@ void bench_gate(struct bench *b, const char *const *args)
         .sub = "worker", .scope = "agent", .agents = "bench", .ttl = 86400};
     struct tl_gate_opts o = {.config = "agents = [\"bench\"];\nmax_queued_turns = 1000000;\n",
                              .args = args};
-    tl_gate_free(b->gate);
-    free(b->client_token);
-    free(b->worker_token);
+    bench_end(b);
     b->gate = tl_gate_new(&o);
     if (!b->gate) {
         load_die("the gateway does not start");
@@ -128,6 +136,10 @@ static void run(struct bench *b, int rounds, char **names, int n)
             if (wanted[i] && (round == 0 || !scenarios[i].once)) {
                 figures_who("ebbgate");
                 scenarios[i].run(b);
+                if (b->peers) {
+                    bench_end(b); /* not beside the others */
+                    peers_scenario(b, scenarios[i].name);
+                }
             }
         }
     }
@@ -148,15 +160,13 @@ static long number(const char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seconds", required_argument, NULL, 's'},
-                                            {"rounds", required_argument, NULL, 'r'},
-                                            {"scale", required_argument, NULL, 'n'},
-                                            {"json", required_argument, NULL, 'j'},
-                                            {"sessions", required_argument, NULL, 'S'},
-                                            {"events", required_argument, NULL, 'E'},
-                                            {"growth", required_argument, NULL, 'G'},
-                                            {"list", no_argument, NULL, 'l'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"seconds", required_argument, NULL, 's'},  {"rounds", required_argument, NULL, 'r'},
+        {"scale", required_argument, NULL, 'n'},    {"json", required_argument, NULL, 'j'},
+        {"sessions", required_argument, NULL, 'S'}, {"events", required_argument, NULL, 'E'},
+        {"growth", required_argument, NULL, 'G'},   {"peers", no_argument, NULL, 'P'},
+
+        {"list", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0}};
     struct bench b = {.measure_us = 3000000,
                       .scale = 1,
                       .start_sessions = 200000,
@@ -192,6 +202,9 @@ int main(int argc, char **argv)
         case 'G':
             b.growth_events = number(optarg);
             break;
+        case 'P':
+            b.peers = true;
+            break;
         case 'l':
             for (int i = 0; i < SCENARIOS; i++) {
                 puts(scenarios[i].name);
@@ -203,9 +216,7 @@ int main(int argc, char **argv)
     }
     run(&b, rounds, argv + optind, argc - optind);
     figures_summary();
-    tl_gate_free(b.gate);
-    free(b.client_token);
-    free(b.worker_token);
+    bench_end(&b);
     if (json && !figures_json(json)) {
         load_die("%s cannot be written", json);
     }

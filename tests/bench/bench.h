@@ -43,6 +43,7 @@ void bench_idle(struct bench *b);  /* memory of an idle connection with its own 
 /* Common steps. */
 /* Starts a gate with more settings on its command line; ends the one before. */
 void bench_gate(struct bench *b, const char *const *args);
+void bench_end(struct bench *b);
 /* A worker of agent "bench" that says hello and waits; on_text gets all later frames. */
 void bench_worker(struct bench *b, struct lc *w, int concurrency, lc_text_fn *on_text);
 

@@ -4,6 +4,7 @@
 #   make bench BENCH='publish echo'    some of them
 #   make bench BENCH_FLAGS='--sessions 1000000 --growth 32000000' BENCH='start growth'
 #   make bench BENCH_JSON=run.json     figures as JSON lines, too
+#   make bench-peers                   the same beside redis, NATS, mosquitto, nchan, ws, Socket.IO
 #   make bench-store                   the store alone, no network
 
 BENCH ?=
@@ -30,9 +31,20 @@ $(BENCH_BIN): $(BENCH_OBJ) $(TL_LIB) $(LIB)
 $(BENCH_STORE): $(BENCH_STORE_OBJ) $(LIB)
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_STORE_OBJ) $(LIB) $(LIBS)
 
-.PHONY: bench bench-store
+.PHONY: bench bench-peers bench-store
 bench: $(DAEMON) $(BENCH_BIN) ## load scenarios against a gateway (BENCH='publish echo')
 	$(BENCH_RUN) $(BENCH)
+
+# The servers from Debian by scripts/deps.sh, those from npm into build/bench; what cannot be had is
+# left out, and said so.
+bench-peers: $(DAEMON) $(BENCH_BIN) $(BUILD)/bench/node ## beside other servers, in the same run
+	-@sh scripts/deps.sh bench
+	BENCH_NODE=$(abspath $(BUILD)/bench/node_modules) $(BENCH_RUN) --peers $(BENCH)
+
+$(BUILD)/bench/node: tests/bench/peers/package.json
+	@mkdir -p $(BUILD)/bench
+	-cp $< $(BUILD)/bench/ && cd $(BUILD)/bench && npm install --no-audit --no-fund --silent
+	@touch $@
 
 bench-store: $(BENCH_STORE) ## group commit into the store alone
 	$(BENCH_STORE) --sessions 500 --batch 500

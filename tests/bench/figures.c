@@ -17,7 +17,7 @@
 #define ROUNDS_MAX 64
 
 struct figure {
-    char name[64], who[32], unit[32];
+    char name[80], who[32], unit[32];
     int n;
     double value[ROUNDS_MAX], p50[ROUNDS_MAX], p99[ROUNDS_MAX];
 };

@@ -127,7 +127,9 @@ static void resume(struct bench *b, int n, const char *name)
     }
     const double ms = (double)(load_now_us() - r.start) / 1000;
     report(name, ms, "ms", lat_q(&r.lat, 0.5), lat_q(&r.lat, 0.99));
-    report("  replayed", (double)r.events / ms * 1000, "events/s", -1, -1);
+    char rate[80];
+    snprintf(rate, sizeof rate, "%.40s, events", name);
+    report(rate, (double)r.events / ms * 1000, "events/s", -1, -1);
     for (int i = 0; i < n; i++) {
         load_close(&conns[i]);
     }
