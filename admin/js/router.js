@@ -64,6 +64,7 @@ class Page {
 export async function route(root, pages, changed) {
   leave.abort();
   leave = new AbortController();
+  for (const box of document.querySelectorAll('dialog[open]')) box.close(); // its question was the old page's
   const { parts, query } = parse();
   const page = new Page(root, parts, query, leave.signal);
   put(root);

@@ -7,14 +7,14 @@
 # Without Chromium, or without playwright-core, both say so and do nothing.
 
 CONSOLE_TIMEOUT ?= 420
-CONSOLE_RUN = EBBGATE_BIN=$(abspath $(DAEMON)) CONSOLE_BUILD=$(abspath $(BUILD)/console) SCREENS=$(abspath $(BUILD)/screens)
+CONSOLE_RUN = EBBGATE_BIN=$(abspath $(DAEMON)) CONSOLE_BUILD=$(abspath build/console) SCREENS=$(abspath build/screens)
 
 .PHONY: test-console console-screens
 test-console: $(DAEMON) ## the console in Chromium (CONSOLE_ONLY=part of a name)
-	@why=$$(sh tests/console/setup.sh $(BUILD)/console) || { echo "SKIPPED: console tests: $$why"; exit 0; }; \
+	@why=$$(sh tests/console/setup.sh build/console) || { echo "SKIPPED: console tests: $$why"; exit 0; }; \
 	$(CONSOLE_RUN) timeout -k 10 $(CONSOLE_TIMEOUT) node --test --test-concurrency=1 \
 	    --test-reporter=spec $(if $(CONSOLE_ONLY),--test-name-pattern='$(CONSOLE_ONLY)') $(wildcard tests/console/*.test.mjs)
 
 console-screens: $(DAEMON) ## pictures of the console's pages into build/screens/
-	@why=$$(sh tests/console/setup.sh $(BUILD)/console) || { echo "SKIPPED: console screens: $$why"; exit 0; }; \
+	@why=$$(sh tests/console/setup.sh build/console) || { echo "SKIPPED: console screens: $$why"; exit 0; }; \
 	$(CONSOLE_RUN) timeout -k 10 $(CONSOLE_TIMEOUT) node tests/console/screens.mjs

@@ -1,6 +1,6 @@
 /** Lists, and acts of an operator beyond one session. */
 import assert from 'node:assert/strict';
-import { rm, writeFile } from 'node:fs/promises';
+import { rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -148,6 +148,29 @@ test('keys: rotate, and withdraw the old one', async () => {
     await keys.getByText('1 key.').waitFor();
     await assert.rejects(at.gate.call('GET', 'stats', undefined, undefined, second), /401/);
   });
+});
+
+test('maintenance: back up, checkpoint, drain', async () => {
+  const to = join(at.gate.folder, 'copy.db');
+  await at.page('#/overview', async (page) => {
+    await page.getByText('Maintenance').click();
+    await page.getByText('No backup since the start').waitFor();
+    const path = page.getByLabel('Copy the database to');
+    await path.fill(to);
+    await path.press('Enter');
+    await page.getByText('The last backup went well').waitFor();
+    assert.ok((await stat(to)).size > 0);
+    await path.press('Enter');
+    await page.getByRole('alert').getByText('Conflict').or(page.getByRole('alert').getByText('exist')).first().waitFor();
+    await page.getByRole('button', { name: 'Checkpoint' }).click();
+    await page.getByText('the write-ahead log holds').waitFor();
+    await page.getByRole('button', { name: 'Drain' }).click();
+    await agree(page, 'Drain it');
+    await page.getByText('is draining').waitFor();
+    await until('it has ended', () => at.gate.daemon.exitCode !== null);
+    assert.equal(at.gate.daemon.exitCode, 0);
+    await at.gate.serve();
+  }, { allow: /status of 4|ERR_CONNECTION/ });
 });
 
 test('the audit log tells who did it', async () => {

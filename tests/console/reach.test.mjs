@@ -18,6 +18,7 @@ const at = fixture(['support'], [], async (at) => {
 const ready = async (page, hash) => {
   await page.goto(`${at.gate.url}/#/${hash}`);
   await page.locator('h1').waitFor();
+  await page.evaluate(() => document.querySelectorAll('main > details').forEach((box) => (box.open = true)));
   await page.locator('.state.loading').first().waitFor({ state: 'detached' });
 };
 

@@ -38,6 +38,46 @@ try {
     nosession: '#/sessions/nope', nomatch: '#/sessions?q=zzz', agents: '#/agents', connections: '#/connections', dead: '#/dead', access: '#/access', audit: '#/audit',
     chat: '#/chat', talking: '#/chat?agent=support&session=SESSION',
   };
+  /** Moments that an address alone does not lead to. */
+  const acts = {
+    async dialog(page) {
+      await page.goto(`${gate.url}/#/sessions/${main}`);
+      await page.getByRole('button', { name: 'Close', exact: true }).click();
+      await page.getByRole('dialog').waitFor();
+    },
+    async minted(page) {
+      await page.goto(`${gate.url}/#/access`);
+      await page.getByLabel('For (sub)').fill('kiosk');
+      await page.getByRole('button', { name: 'Make the token' }).click();
+      await page.locator('.minted').waitFor();
+    },
+    async story(page, mine) {
+      await page.goto(`${gate.url}/#/chat?agent=support&session=${mine}`);
+      await page.locator('.tail').getByText('connected').waitFor();
+      await page.context().setOffline(true);
+      for (const c of (await gate.call('GET', `sessions/${mine}`)).connections) await gate.call('DELETE', `connections/${c.id}`).catch(() => {});
+      await page.locator('.tail').getByText('no connection').waitFor();
+      await page.getByLabel('Say something').fill('Are you there?');
+      await page.getByLabel('Say something').press('Enter');
+      await page.locator('.story-box summary').click();
+    },
+    async back(page) {
+      await page.context().setOffline(false);
+      await page.getByText('You said: Are you there?').first().waitFor();
+    },
+    async raised(page) {
+      await page.goto(`${gate.url}/#/sessions/${main}?view=raw`);
+      await page.locator('details.event summary').nth(3).click();
+      await page.locator('details.event .code').waitFor();
+    },
+    async away(page) {
+      await page.goto(`${gate.url}/#/overview`);
+      await page.locator('.tile').first().waitFor();
+      await page.context().setOffline(true);
+      await page.getByText('The gateway does not answer').waitFor();
+      await page.context().setOffline(false);
+    },
+  };
   for (const [kind, options] of Object.entries({
     light: { colorScheme: 'light' },
     dark: { colorScheme: 'dark' },
@@ -61,6 +101,11 @@ try {
       await page.screenshot({ path: join(folder, `${kind}-${name}.png`), fullPage: name !== 'session' && name !== 'raw' });
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - screen.width);
       if (wide > 0) console.log(`${kind} ${name}: ${wide} px too wide`);
+    }
+    for (const [name, act] of Object.entries(acts)) {
+      if (!name.includes(only)) continue;
+      await act(page, mine);
+      await page.screenshot({ path: join(folder, `${kind}-${name}.png`) });
     }
     for (const fault of page.faults) console.log(`${kind}: ${fault}`);
     await page.context().close();

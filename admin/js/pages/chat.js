@@ -102,7 +102,8 @@ async function readOn(page, session, view, teller) {
       continue;
     }
     teller.replayed();
-    view.add(event);
+    // One's own message is answered by its cursor, not by the event: it has no time of its own yet.
+    view.add(event.own && event.timestamp === undefined ? { ...event, timestamp: Date.now() / 1000 } : event);
   }
 }
 

@@ -3,6 +3,7 @@ import { get } from '../api.js';
 import { chart } from '../chart.js';
 import { h, put } from '../dom.js';
 import { bytes, clock, count, microseconds, short, span } from '../format.js';
+import { maintenance } from '../maintenance.js';
 import { beatFast, onPulse } from '../pulse.js';
 import { link } from '../router.js';
 import { busyIn } from '../table.js';
@@ -114,7 +115,7 @@ export function overview(page) {
   const graphs = h('div', { class: 'charts' }, lines.map((line) => line.element));
   const state = h('div', null, loading('Asking the gateway …'));
   const shown = h('div', { class: 'stack', hidden: true }, top, graphs, below);
-  put(page.root, h('h1', null, 'Overview'), state, shown, settings(page));
+  put(page.root, h('h1', null, 'Overview'), state, shown, settings(page), maintenance(page));
   const stop = onPulse((pulse) => {
     if (pulse.stats) {
       shown.hidden = false;
