@@ -7,7 +7,7 @@ set -u
 folder=$1
 version=1.65.1
 
-chromium() {
+browser() {
     for name in "${CHROMIUM:-chromium}" chromium chromium-browser google-chrome; do
         command -v "$name" && return 0
     done
@@ -24,8 +24,8 @@ command -v node >/dev/null 2>&1 || get nodejs || {
     echo "there is no node"
     exit 1
 }
-chromium >/dev/null || get chromium >&2
-chromium >/dev/null || {
+browser >/dev/null || get chromium >&2
+browser >/dev/null || {
     echo "there is no Chromium: install the package chromium, or name one in CHROMIUM"
     exit 1
 }
