@@ -439,7 +439,7 @@ Test(replay, many_own_messages_during_a_replay)
             rig_out(rig, out);
             eg_cmd_free(cmd);
         }
-        if (sent == OWN && seen < OLD) {
+        while (sent == OWN && seen < OLD) { /* from here on it reads as fast as it can */
             client_next(c, NULL);
             seen++;
         }
