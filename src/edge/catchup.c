@@ -189,6 +189,17 @@ static void release_held(struct eg_peer *p)
     }
 }
 
+/* Whether a kept frame stands in place of the next event. */
+static bool next_is_held(const struct eg_peer *p)
+{
+    for (const struct eg_held *h = p->catchup->first; h; h = h->next) {
+        if (h->in_place) {
+            return h->cursor == p->sent + 1;
+        }
+    }
+    return false;
+}
+
 /* Asks for the page after p->sent. */
 static void ask(struct eg_peer *p)
 {
@@ -245,11 +256,13 @@ void eg_catchup_step(struct eg_peer *p)
             send_replay_end(p);
             continue;
         }
-        release_held(p);
+        if (p->out.page_bytes == 0) {
+            release_held(p); /* not on top of pages that wait for a slow reader */
+        }
         if (!p->catchup) { /* closed meanwhile */
             return;
         }
-        if (p->sent < p->head) {
+        if (p->sent < p->head && !next_is_held(p)) {
             ask(p);
             return;
         }

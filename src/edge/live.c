@@ -71,6 +71,11 @@ static void check_silence(struct eg_peer *p)
 {
     const int64_t beat = p->r->settings->heartbeat_ms;
     if (!p->reading) {
+        if (p->writable_wait && p->r->now.mono_ms - p->last_out_ms >= 2 * beat) {
+            eg_metric_add(EG_M_slow_consumers_total, 1);
+            eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer"); /* it takes nothing, or is gone */
+            return;
+        }
         p->last_in_ms = p->r->now.mono_ms; /* it is we who do not listen */
     }
     const int64_t silent = p->r->now.mono_ms - p->last_in_ms;

@@ -293,6 +293,9 @@ static enum eg_err write_out(struct eg_peer *p)
     size_t written = 0;
     const enum eg_err err = eg_outbox_write(&p->out, p->fd, &p->r->outbuf, &written);
     p->r->tally.bytes_out += (int64_t)written;
+    if (written) {
+        p->last_out_ms = p->r->now.mono_ms;
+    }
     if (err == EG_EIO && p->reading && p->state < EG_PEER_CLOSING) {
         p->broken = true;
         eg_outbox_free(&p->out);

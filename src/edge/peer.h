@@ -89,6 +89,7 @@ struct eg_peer {
     int64_t due_ms;      /* when to look at it again */
     int64_t deadline_ms; /* of hello, or of closing */
     int64_t last_in_ms;
+    int64_t last_out_ms; /* when the socket took something */
     int64_t exp_s;
     int64_t since_ms; /* wall */
     uint32_t frames_in, frames_out;
