@@ -73,7 +73,7 @@ run: ## set up, build, start a gateway with a demo agent
 	@BUILD=$(BUILD) sh scripts/run.sh
 
 # In the order of how fast they tell.
-SUITES := test-unit test-protocol test-docs test-cli test-fault test-http test-jose \
+SUITES := test-unit test-protocol test-docs test-cli test-fault test-http test-console test-jose \
 	test-json-differential fuzz-regress test-clients simulate torture
 
 test: ## set up, build, run every suite

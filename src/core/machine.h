@@ -52,6 +52,7 @@ struct eg_session {
     unsigned turn_first, turn_count, turn_cap;
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
+    char last_worker_id[40]; /* its id, for operators */
     struct eg_conn *conns;
     unsigned *followers; /* by reactor; NULL while there are none */
     struct eg_session *touch_next;

@@ -192,6 +192,12 @@ static void release_worker(struct eg_machine *m, struct eg_turn *t)
     t->deadline_mono = 0;
 }
 
+static void remember_worker(struct eg_session *s, const struct eg_worker *w)
+{
+    s->last_worker = w->conn->id;
+    memcpy(s->last_worker_id, w->id, sizeof s->last_worker_id);
+}
+
 static void next_turn(struct eg_machine *m, struct eg_session *s)
 {
     const struct eg_turn *head = eg_turn_head(s);
@@ -224,7 +230,7 @@ void eg_turn_end_aborted(struct eg_machine *m, struct eg_session *s, struct eg_t
     }
     move(t, in);
     if (t->worker) {
-        s->last_worker = t->worker->conn->id;
+        remember_worker(s, t->worker);
     }
     struct eg_agent *agent = t->worker ? s->agent : NULL;
     release_worker(m, t);
@@ -241,7 +247,7 @@ void eg_turn_end_aborted(struct eg_machine *m, struct eg_session *s, struct eg_t
 void eg_turn_finish(struct eg_machine *m, struct eg_session *s, struct eg_turn *t)
 {
     move(t, EG_IN_FINAL);
-    s->last_worker = t->worker->conn->id;
+    remember_worker(s, t->worker);
     release_worker(m, t);
     take_off(m, s, t, false);
     next_turn(m, s);

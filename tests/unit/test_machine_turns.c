@@ -3,6 +3,7 @@
  * abort, one writer.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "machine_rig.h"
@@ -289,6 +290,19 @@ Test(turns_of_machine, a_session_prefers_the_worker_that_had_it)
         mr_frame(r, now, final);
         mr_frame(r, c, SAY);
     }
+}
+
+Test(turns_of_machine, the_last_worker_is_remembered)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    char id[64];
+    snprintf(id, sizeof id, "%s", mr_welcome(r, w)->worker_id);
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, FINAL(1));
+    mr_restart(r);
+    struct eg_session_row row;
+    cr_assert_eq(r->storage->ops->session_by_id(r->storage, EG_LIT("s"), &row), EG_OK);
+    cr_assert_str_eq(row.last_worker, id);
 }
 
 Test(turns_of_machine, no_session_starves_another)
