@@ -103,7 +103,7 @@ static void take_row(struct eg_session *s, const struct eg_session_row *row)
     s->updated_ms = row->updated_ms;
     s->closed_ms = row->closed_ms;
     s->bytes = row->bytes;
-    strncpy(s->last_worker_id, row->last_worker, sizeof s->last_worker_id - 1);
+    memcpy(s->last_worker_id, row->last_worker, sizeof s->last_worker_id - 1);
 }
 
 void eg_session_row(const struct eg_session *s, struct eg_session_row *row)
