@@ -243,7 +243,8 @@ check_proxies() {
 }
 
 failed=
-for check in ${*:-versions manual completion unit example docs install proxies deb rpm}; do
+[ $# -gt 0 ] || set -- versions manual completion unit example docs install proxies deb rpm
+for check in "$@"; do
     echo "== $check"
     (set -e; "check_$check") || failed="$failed $check"
 done

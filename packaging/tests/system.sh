@@ -192,6 +192,27 @@ inside journalctl -q --no-pager -u ebbgate | grep -q 'Watchdog timeout' || die "
 inside rm -r /run/systemd/system/ebbgate.service.d
 inside systemctl daemon-reload
 
+step "a stop waits for open turns, longer than the unit says"
+inside mkdir -p /run/systemd/system/ebbgate.service.d
+inside sh -c 'printf "[Service]\nTimeoutStopSec=2\n" >/run/systemd/system/ebbgate.service.d/test.conf'
+inside systemctl daemon-reload
+inside systemd-run -q --unit=slow-agent -p Restart=always ebbgate agent --quiet --id slow --exec "sleep 5; cat"
+until_true 20 inside ebbgate agents show slow
+inside systemd-run -q --unit=slow-client /bin/sh -c 'ebbgate chat --agent slow --session slow --once patience >/root/slow.out'
+turn_runs() { [ "$(metric turns_running)" = 1 ]; }
+until_true 20 turn_runs
+inside systemctl stop ebbgate
+is "$(property Result)" success "how the stop went"
+inside ebbgate verify --session slow | grep -q '^intact' || die "verify"
+inside systemctl start ebbgate
+until_true 20 active
+is "$(inside ebbgate export slow | grep -c '"status":"final"')" 1 "answers of the turn that was open"
+answered() { [ "$(inside cat /root/slow.out)" = patience ]; }
+until_true 30 answered
+inside systemctl stop slow-agent
+inside rm -r /run/systemd/system/ebbgate.service.d
+inside systemctl daemon-reload
+
 step "the key as a credential"
 inside sh -c 'mkdir -p -m 700 /etc/credstore && mv /var/lib/ebbgate/keys/*.key /etc/credstore/ebbgate.key && chown root:root /etc/credstore/ebbgate.key'
 inside systemctl restart ebbgate
@@ -208,7 +229,8 @@ inside systemctl restart ebbgate
 until_true 20 active
 
 step "backup and restore"
-epoch=$(inside curl -fsS http://127.0.0.1:7071/health)
+epoch() { inside journalctl -q --no-pager -u ebbgate -o cat | grep -o 'epoch=[0-9a-f-]*' | tail -n 1; }
+before=$(epoch)
 inside ebbgate backup /root/backup.db >/dev/null
 inside systemctl stop ebbgate
 inside sh -c 'mkdir /root/before; mv /var/lib/ebbgate/ebbgate.db* /root/before/'
@@ -217,6 +239,7 @@ inside systemctl start ebbgate
 until_true 20 active
 inside ebbgate export u1 >"$work/u1.restored"
 cmp -s "$work/u1.log" "$work/u1.restored" || die "the restored log differs"
+[ "$(epoch)" != "$before" ] || die "the restored log has the old epoch"
 
 step "reboot"
 container_reboot "$root"

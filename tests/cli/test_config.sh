@@ -49,4 +49,16 @@ test_environment_mistakes() {
     has "$T/err" 'environment EBBGATE_READERS: must be a whole number'
 }
 
+# A credential named ebbgate.key is the key, unless the configuration names one.
+test_key_as_a_credential() {
+    mkdir "$T/cred"
+    env CREDENTIALS_DIRECTORY="$T/cred" "$BIN" config --data "$T/d" >"$T/out"
+    grep -q '^key_file = ""; .*# default' "$T/out" || die 'a key from an empty folder'
+    : >"$T/cred/ebbgate.key"
+    env CREDENTIALS_DIRECTORY="$T/cred" "$BIN" config --data "$T/d" >"$T/out"
+    grep -q "^key_file = \"$T/cred/ebbgate.key\"; .*# credential ebbgate.key" "$T/out" || die 'the credential is not used'
+    env CREDENTIALS_DIRECTORY="$T/cred" "$BIN" config --data "$T/d" --key-file /k >"$T/out"
+    grep -q '^key_file = "/k"; ' "$T/out" || die 'the credential won over a setting'
+}
+
 run_tests "$@"
