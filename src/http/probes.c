@@ -29,7 +29,7 @@ static bool add_failing(const struct eg_exchange *x, struct eg_buf *b)
 static void add_warnings(const struct eg_exchange *x, struct eg_buf *b)
 {
     const int64_t room = eg_metric_get(EG_M_disk_free_bytes);
-    const bool low = room > 0 && room < x->settings->min_free_bytes;
+    const bool low = room < x->settings->min_free_bytes;
     eg_json_key(b, "warnings");
     eg_buf_str(b, low ? "[\"disk\"]" : "[]");
 }
