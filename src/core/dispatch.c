@@ -60,14 +60,19 @@ void eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
 }
 
 /* The worker that is to have the head of s: the one that had the last turn if it has room, else the
- * one with the smallest part of its concurrency in use; equal ones take turns. NULL when all are
+ * one with the smallest part of its concurrency in use; equal ones take turns. One that let the
+ * lease of this very turn run out gets it again only when no other has room. NULL when all are
  * full. */
 static struct eg_worker *choose(struct eg_agent *a, const struct eg_session *s)
 {
-    struct eg_worker *w, *best = NULL;
+    struct eg_worker *w, *best = NULL, *hung = NULL;
     DL_FOREACH(a->workers, w)
     {
         if (w->running >= w->concurrency) {
+            continue;
+        }
+        if (s && w->conn->id == s->hung_worker) {
+            hung = w;
             continue;
         }
         if (s && w->conn->id == s->last_worker) {
@@ -79,6 +84,7 @@ static struct eg_worker *choose(struct eg_agent *a, const struct eg_session *s)
             best = w;
         }
     }
+    best = best ? best : hung;
     if (best && s) {
         DL_DELETE(a->workers, best);
         DL_APPEND(a->workers, best);

@@ -164,6 +164,7 @@ static void take_off(struct eg_machine *m, struct eg_session *s, struct eg_turn 
         at++;
     }
     if (at == 0) {
+        s->hung_worker = 0;
         s->turn_first = (s->turn_first + 1) & (s->turn_cap - 1);
     } else {
         for (unsigned i = at; i + 1 < s->turn_count; i++) {
@@ -439,6 +440,7 @@ static void due(struct eg_machine *m, struct eg_session *s, struct eg_turn *t)
 {
     switch (t->state) {
     case EG_TURN_RUNNING:
+        s->hung_worker = t->worker ? t->worker->conn->id : 0;
         eg_turn_attempt_over(m, s, t, true, false, 0, EG_LIT("the lease ran out"));
         break;
     case EG_TURN_WAITING:

@@ -57,6 +57,43 @@ PT_TEST(leases, a_silent_worker_loses_its_turn_and_cannot_write_any_more)
     pt_int(o, "cursor", 2);
 }
 
+PT_TEST(leases, a_hung_worker_comes_last)
+{
+    pt_start("turn_lease_ms = 500;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    struct tl_ws *first = pt_worker("echo", NULL);
+    pt_say(a, "one");
+    pt_final(first, pt_turn(first), "x");
+    pt_outcome(a, 1, "ok");
+    struct tl_ws *second = pt_worker("echo", NULL);
+    pt_say(a, "two");
+    const cJSON *t = pt_turn(first); /* it served the session last */
+    pt_int(t, "attempt", 1);
+    t = pt_turn(second); /* yet it is silent, and another one is free */
+    pt_int(t, "turn", 3);
+    pt_int(t, "attempt", 2);
+    pt_final(first, t, "late");
+    pt_error(first, "turn_closed");
+    pt_final(second, t, "in time");
+    pt_is(pt_outcome(a, 3, "ok"), "content", "in time");
+    pt_say(a, "three");
+    pt_int(pt_turn(second), "turn", 5); /* and the session stays there */
+    pt_quiet(first);
+}
+
+PT_TEST(leases, a_hung_worker_is_better_than_none)
+{
+    pt_start("turn_lease_ms = 500;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    struct tl_ws *w = pt_worker("echo", NULL);
+    pt_say(a, "one");
+    pt_int(pt_turn(w), "attempt", 1);
+    const cJSON *t = pt_turn(w);
+    pt_int(t, "attempt", 2);
+    pt_final(w, t, "x");
+    pt_outcome(a, 1, "ok");
+}
+
 PT_TEST(leases, extend_and_emit_keep_the_lease)
 {
     pt_start("turn_lease_ms = 1500;");
