@@ -210,7 +210,7 @@ static void ephemeral(struct eg_machine *m, struct eg_session *s, const struct e
     eg_buf_char(&b, ',');
     eg_buf_slice(&b, tail);
     eg_buf_char(&b, '}');
-    eg_out_notice(m, s, eg_event_is_stream(f->event) ? EG_CAP_STREAMING : 0, 0, &b);
+    eg_out_notice(m, s, EG_CAP_STREAMING, 0, &b);
 }
 
 static void frame_emit(struct eg_machine *m, struct eg_conn *c, struct eg_session *s,
@@ -232,7 +232,7 @@ static void frame_emit(struct eg_machine *m, struct eg_conn *c, struct eg_sessio
         ephemeral(m, s, f, tail);
         return;
     }
-    const uint64_t cursor = append(m, s, f, f->event, tail, idkey, eg_event_is_stream(f->event));
+    const uint64_t cursor = append(m, s, f, f->event, tail, idkey, true);
     if (cursor == 0) {
         error(m, c, f, EG_CODE_storage_unavailable, NULL, NULL);
         return;

@@ -64,7 +64,7 @@ static void page_event(void *arg, uint64_t cursor, struct eg_slice body)
         return;
     }
     s->next++;
-    if (!job->streaming && eg_event_is_stream(type_of(body))) {
+    if (!job->streaming && eg_event_needs_streaming(body)) {
         return;
     }
     if (job->shape == EG_SHAPE_SSE) {
@@ -121,7 +121,7 @@ static bool wanted(const struct eg_job *job, struct eg_slice body)
     if (job->only_answers) {
         return is_answer(body);
     }
-    return job->streaming || !eg_event_is_stream(type_of(body));
+    return job->streaming || !eg_event_needs_streaming(body);
 }
 
 struct find_state {

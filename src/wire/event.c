@@ -177,6 +177,20 @@ enum eg_err eg_event_read(struct eg_slice event, struct eg_event_head *out)
     return EG_OK;
 }
 
+bool eg_event_needs_streaming(struct eg_slice event)
+{
+    const char *p = event.p, *end = event.p + event.n;
+    struct eg_slice type;
+    struct eg_event_head h;
+
+    if (!take(&p, end, EG_LIT("{\"type\":\"")) || !take_string(&p, end, &type))
+        return false;
+    if (eg_event_is_stream(type))
+        return true;
+    return type.n > 2 && memcmp(type.p, "x.", 2) == 0 && eg_event_read(event, &h) == EG_OK &&
+           h.turn != 0;
+}
+
 enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event)
 {
     struct eg_event_head h;

@@ -36,6 +36,10 @@ enum eg_err eg_event_read(struct eg_slice event, struct eg_event_head *out) EG_M
 /* Appends the replay frame around a stored event. EG_ECORRUPT when it is none. */
 enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event) EG_MUST;
 
+/* Whether a stored event is one that only clients with the capability streaming are sent: a stream
+ * event by its name, or one of the worker's own names (x.) that belongs to a turn. */
+bool eg_event_needs_streaming(struct eg_slice event);
+
 /* The member of a stored event's tail named key, raw ("content" inside data: path "data.content").
  */
 struct eg_slice eg_event_field(struct eg_slice event, const char *path);

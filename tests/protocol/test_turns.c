@@ -317,6 +317,36 @@ PT_TEST(turns, publish_outside_a_turn)
     pt_quiet(a);
 }
 
+PT_TEST(turns, own_names_in_a_turn_need_streaming_and_published_ones_do_not)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", "\"capabilities\":[\"streaming\"]");
+    const char *id = pt_f("%s", tl_str(pt_hello, "session_id"));
+    const char *sid = pt_sid();
+    struct tl_ws *plain = pt_client("echo", sid);
+    struct tl_ws *w = pt_worker("echo", NULL);
+    pt_say(a, "x");
+    pt_int(pt_expect(plain, "message"), "cursor", 1);
+    const cJSON *t = pt_turn(w);
+    pt_send(w, "{\"type\":\"emit\",%s,\"event\":\"x.mine\",\"data\":1}", pt_on(t));
+    pt_send(w, "{\"type\":\"emit\",%s,\"event\":\"x.mine\",\"data\":2,\"ephemeral\":true}",
+            pt_on(t));
+    pt_send(w, "{\"type\":\"publish\",\"session_id\":\"%s\",\"event\":\"x.mine\",\"data\":3}", id);
+    for (int i = 1; i <= 3; i++)
+        pt_int(pt_expect(a, "x.mine"), "data", i);
+    const cJSON *o = pt_expect(plain, "x.mine");
+    pt_int(o, "data", 3);
+    pt_int(o, "cursor", 3);
+    struct tl_ws *again = pt_client("echo", pt_f("%s,\"since\":0", sid));
+    pt_int(pt_expect(again, "replay"), "seq", 1);
+    pt_int(pt_expect(again, "replay"), "seq", 3);
+    pt_int(pt_expect(again, "replay_end"), "cursor", 3);
+    again = pt_client("echo", pt_f("%s,\"since\":1,\"capabilities\":[\"streaming\"]", sid));
+    pt_int(pt_expect(again, "replay"), "seq", 2);
+    pt_int(pt_expect(again, "replay"), "seq", 3);
+    pt_int(pt_expect(again, "replay_end"), "cursor", 3);
+}
+
 PT_TEST(turns, worker_history)
 {
     pt_start(NULL);
