@@ -6,6 +6,9 @@
 #include "edge/peer.h"
 #include "wire/json.h"
 
+/* How late the alarm of a token's announcement may be and still say the round number. */
+#define EXPIRY_GRAIN_MS 250
+
 static void set_alarm(struct eg_peer *p, int64_t due_ms)
 {
     const int64_t soonest = p->r->now.mono_ms + 1;
@@ -61,7 +64,9 @@ static void check_token(struct eg_peer *p)
         p->expiry_told = true;
         eg_buf_reset(&p->r->text);
         eg_buf_str(&p->r->text, "{\"type\":\"token_expiring\"");
-        eg_json_kint(&p->r->text, "expires_in_ms", left);
+        /* On time, give or take the timer's grain, is said as it was meant. */
+        const bool on_time = left > EG_EXPIRY_NOTICE_MS - EXPIRY_GRAIN_MS;
+        eg_json_kint(&p->r->text, "expires_in_ms", on_time ? EG_EXPIRY_NOTICE_MS : left);
         eg_buf_char(&p->r->text, '}');
         eg_peer_send_text(p);
     }
