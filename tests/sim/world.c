@@ -188,6 +188,21 @@ static void let_go(struct sim_worker *k, struct held_turn *h)
     *h = k->held[--k->held_count];
 }
 
+/* Notes who was given a turn. The worker may be gone before it hears of it, and what it wrote into
+ * an attempt of before is then taken for this one, rightly: the turn is its own again. */
+static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
+{
+    if (!eg_slice_is(field(text, "type"), "turn")) {
+        return;
+    }
+    if (w->hands == w->hand_cap) {
+        w->hand_cap = w->hand_cap ? w->hand_cap * 2 : 64;
+        w->handed = realloc(w->handed, w->hand_cap * sizeof *w->handed);
+    }
+    w->handed[w->hands++] = (struct handed){session_number(field(text, "session_id")),
+                                            (uint64_t)field_int(text, "turn"), conn};
+}
+
 static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice text)
 {
     const struct eg_slice type = field(text, "type");
@@ -200,11 +215,6 @@ static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice te
             let_go(k, &k->held[0]);
         }
         h = h ? h : &k->held[k->held_count++];
-        if (w->hands == w->hand_cap) {
-            w->hand_cap = w->hand_cap ? w->hand_cap * 2 : 64;
-            w->handed = realloc(w->handed, w->hand_cap * sizeof *w->handed);
-        }
-        w->handed[w->hands++] = (struct handed){session, turn, k->conn};
         *h = (struct held_turn){session, turn, (int)field_int(text, "attempt"), 0};
         sim_tell(w, "  worker %d gets s%d turn %llu attempt %d", (int)(k - w->worker), session,
                  (unsigned long long)turn, h->attempt);
@@ -273,6 +283,7 @@ static void deliver(struct sim *w, const struct eg_out *o)
         }
         break;
     case EG_OUT_FRAME:
+        note_hand(w, o->conn, eg_bytes_slice(o->bytes));
         if (c && c->attached) {
             client_frame(w, c, o);
         } else if (k && k->attached) {
