@@ -25,7 +25,9 @@ static char *read_text(struct eg_config *c, const char *path, bool *oom)
     char *text = NULL;
     FILE *f = fopen(path, "re");
     if (!f) {
-        eg_config_mistake(c, path, 0, "cannot be read: %s", strerror(errno));
+        *oom = errno == ENOMEM;
+        if (!*oom)
+            eg_config_mistake(c, path, 0, "cannot be read: %s", strerror(errno));
         return NULL;
     }
     for (;;) {

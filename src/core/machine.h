@@ -14,10 +14,10 @@
 #ifndef EG_CORE_MACHINE_H
 #define EG_CORE_MACHINE_H
 
-#include <uthash.h>
 #include <utlist.h>
 
 #include "base/bucket.h"
+#include "base/table.h"
 #include "core/core.h"
 
 struct eg_machine;

@@ -6,8 +6,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
+#include "base/table.h"
 #include "http/http_int.h"
 
 #define TURNS_AT_ONCE 32 /* looked through for the first that is not dead */
