@@ -18,25 +18,28 @@
 #include <string.h>
 #include <sys/resource.h>
 
+enum when { EACH, FIRST, NAMED }; /* in each round, the first only, that only where it is named */
+
 static const struct scenario {
     const char *name;
     void (*run)(struct bench *b);
-    bool once; /* in the first round only */
+    enum when when;
 } scenarios[] = {
-    {"fdatasync", bench_fdatasync, false},
-    {"echo", bench_echo, false},
-    {"raw", bench_raw, false},
-    {"publish", bench_publish, false},
-    {"pipelined", bench_pipelined, false},
-    {"paced", bench_paced, false},
-    {"turns", bench_turns, false},
-    {"fanout", bench_fanout, false},
-    {"replay", bench_replay, false},
-    {"hello", bench_hello, false},
-    {"storm", bench_storm, true},
-    {"idle", bench_idle, true},
-    {"start", bench_start, true},
-    {"growth", bench_growth, true},
+    {"fdatasync", bench_fdatasync, EACH},
+    {"echo", bench_echo, EACH},
+    {"raw", bench_raw, EACH},
+    {"publish", bench_publish, EACH},
+    {"pipelined", bench_pipelined, EACH},
+    {"paced", bench_paced, EACH},
+    {"turns", bench_turns, EACH},
+    {"fanout", bench_fanout, EACH},
+    {"replay", bench_replay, EACH},
+    {"hello", bench_hello, EACH},
+    {"storm", bench_storm, FIRST},
+    {"idle", bench_idle, FIRST},
+    {"start", bench_start, FIRST},
+    {"growth", bench_growth, FIRST},
+    {"instructions", bench_instructions, NAMED},
 };
 
 #define SCENARIOS (int)(sizeof scenarios / sizeof *scenarios)
@@ -122,7 +125,7 @@ static void run(struct bench *b, int rounds, char **names, int n)
 {
     bool wanted[SCENARIOS];
     for (int i = 0; i < SCENARIOS; i++) {
-        wanted[i] = n == 0;
+        wanted[i] = n == 0 && scenarios[i].when != NAMED;
     }
     for (int i = 0; i < n; i++) {
         wanted[named(names[i])] = true;
@@ -133,7 +136,7 @@ static void run(struct bench *b, int rounds, char **names, int n)
             printf("== round %d of %d\n", round + 1, rounds);
         }
         for (int i = 0; i < SCENARIOS; i++) {
-            if (wanted[i] && (round == 0 || !scenarios[i].once)) {
+            if (wanted[i] && (round == 0 || scenarios[i].when == EACH)) {
                 figures_who("ebbgate");
                 scenarios[i].run(b);
                 if (b->peers) {

@@ -40,6 +40,9 @@ void bench_storm(struct bench *b);  /* all clients resume after a restart */
 void bench_hello(struct bench *b); /* new connections a second, each with its token verified */
 void bench_idle(struct bench *b);  /* memory of an idle connection with its own session */
 
+/* instructions.c */
+void bench_instructions(struct bench *b); /* for a publish, delivery, replayed event, welcome */
+
 /* Common steps. */
 /* Starts a gate with more settings on its command line; ends the one before. */
 void bench_gate(struct bench *b, const char *const *args);

@@ -5,6 +5,8 @@
 #   make bench BENCH_FLAGS='--sessions 1000000 --growth 32000000' BENCH='start growth'
 #   make bench BENCH_JSON=run.json     figures as JSON lines, too
 #   make bench-peers                   the same beside redis, NATS, mosquitto, nchan, ws, Socket.IO
+#   make bench-instructions            instructions for a publish, a delivery, a replayed event, and
+#                                      the change since the last record (RECORD=1: record these)
 #   make bench-store                   the store alone, no network
 
 BENCH ?=
@@ -31,7 +33,7 @@ $(BENCH_BIN): $(BENCH_OBJ) $(TL_LIB) $(LIB)
 $(BENCH_STORE): $(BENCH_STORE_OBJ) $(LIB)
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_STORE_OBJ) $(LIB) $(LIBS)
 
-.PHONY: bench bench-peers bench-store
+.PHONY: bench bench-instructions bench-peers bench-store
 bench: $(DAEMON) $(BENCH_BIN) ## load scenarios against a gateway (BENCH='publish echo')
 	$(BENCH_RUN) $(BENCH)
 
@@ -45,6 +47,21 @@ $(BUILD)/bench/node: tests/bench/peers/package.json
 	@mkdir -p $(BUILD)/bench
 	-cp $< $(BUILD)/bench/ && cd $(BUILD)/bench && npm install --no-audit --no-fund --silent
 	@touch $@
+
+bench-instructions: $(DAEMON) $(BENCH_BIN) ## instructions for each step, under callgrind
+	@command -v valgrind >/dev/null 2>&1 || sh scripts/deps.sh bench
+	@mkdir -p $(BUILD)/bench
+	EBBGATE_REAL=$(abspath $(DAEMON)) EBBGATE_BIN=$(abspath tests/bench/callgrind.sh) \
+	    BENCH_CALLGRIND=$(abspath $(BUILD)/bench/callgrind.out) \
+	    $(BENCH_BIN) --json $(BUILD)/bench/instructions.json instructions
+	@for what in publish50 delivery replay; do \
+	    printf '\n%s: where they go, of the whole run, %%\n' $$what; \
+	    callgrind_annotate $(BUILD)/bench/callgrind.out.$$what 2>/dev/null | \
+	        sed -n 's/^ *[0-9,]* *(\( *[0-9.]*%\)) *.*[:/]\([^:/]*:[^ ]*\).*/  \1  \2/p' | head -n 16; \
+	done
+	@echo
+	@python3 tests/bench/instructions.py $(BUILD)/bench/instructions.json \
+	    tests/bench/instructions.json $(if $(RECORD),--record)
 
 bench-store: $(BENCH_STORE) ## group commit into the store alone
 	$(BENCH_STORE) --sessions 500 --batch 500
