@@ -11,6 +11,7 @@
  */
 #include "bench.h"
 #include "peers.h"
+#include "ebbgate/protocol.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -131,6 +132,7 @@ static void run(struct bench *b, int rounds, char **names, int n)
         wanted[named(names[i])] = true;
     }
     figures_machine("start");
+    figures_fact("ebbgate", "version", "ebbgate %s", EG_VERSION);
     for (int round = 0; round < rounds; round++) {
         if (rounds > 1) {
             printf("== round %d of %d\n", round + 1, rounds);

@@ -7,6 +7,9 @@
 #   make bench-peers                   the same beside redis, NATS, mosquitto, nchan, ws, Socket.IO
 #   make bench-instructions            instructions for a publish, a delivery, a replayed event, and
 #                                      the change since the last record (RECORD=1: record these)
+#   make bench-doc                     docs/benchmarks.md from tests/bench/results.jsonl, which
+#                                      `make bench-peers BENCH_ROUNDS=5 BENCH_SECONDS=0.6
+#                                      BENCH_JSON=tests/bench/results.jsonl` makes
 #   make bench-store                   the store alone, no network
 
 BENCH ?=
@@ -33,7 +36,7 @@ $(BENCH_BIN): $(BENCH_OBJ) $(TL_LIB) $(LIB)
 $(BENCH_STORE): $(BENCH_STORE_OBJ) $(LIB)
 	$(call say,LINK)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(BENCH_STORE_OBJ) $(LIB) $(LIBS)
 
-.PHONY: bench bench-instructions bench-peers bench-store
+.PHONY: bench bench-doc bench-instructions bench-peers bench-store
 bench: $(DAEMON) $(BENCH_BIN) ## load scenarios against a gateway (BENCH='publish echo')
 	$(BENCH_RUN) $(BENCH)
 
@@ -54,14 +57,11 @@ bench-instructions: $(DAEMON) $(BENCH_BIN) ## instructions for each step, under 
 	EBBGATE_REAL=$(abspath $(DAEMON)) EBBGATE_BIN=$(abspath tests/bench/callgrind.sh) \
 	    BENCH_CALLGRIND=$(abspath $(BUILD)/bench/callgrind.out) \
 	    $(BENCH_BIN) --json $(BUILD)/bench/instructions.json instructions
-	@for what in publish50 delivery replay; do \
-	    printf '\n%s: where they go, of the whole run, %%\n' $$what; \
-	    callgrind_annotate $(BUILD)/bench/callgrind.out.$$what 2>/dev/null | \
-	        sed -n 's/^ *[0-9,]* *(\( *[0-9.]*%\)) *.*[:/]\([^:/]*:[^ ]*\).*/  \1  \2/p' | head -n 16; \
-	done
-	@echo
 	@python3 tests/bench/instructions.py $(BUILD)/bench/instructions.json \
-	    tests/bench/instructions.json $(if $(RECORD),--record)
+	    tests/bench/instructions.json $(BUILD)/bench/callgrind.out $(if $(RECORD),--record)
+
+bench-doc: ## docs/benchmarks.md from the recorded run
+	python3 tests/bench/doc.py tests/bench/results.jsonl tests/bench/instructions.json > docs/benchmarks.md
 
 bench-store: $(BENCH_STORE) ## group commit into the store alone
 	$(BENCH_STORE) --sessions 500 --batch 500
