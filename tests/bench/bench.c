@@ -122,7 +122,7 @@ static int named(const char *name)
     exit(64);
 }
 
-static void run(struct bench *b, int rounds, char **names, int n)
+static void run(struct bench *b, int rounds, const char *json, char **names, int n)
 {
     bool wanted[SCENARIOS];
     for (int i = 0; i < SCENARIOS; i++) {
@@ -147,8 +147,11 @@ static void run(struct bench *b, int rounds, char **names, int n)
                 }
             }
         }
+        figures_machine("end");
+        if (json && !figures_json(json)) { /* each time: a run that is ended early has told */
+            load_die("%s cannot be written", json);
+        }
     }
-    figures_machine("end");
 }
 
 /* A number of at least one after option c, or the program ends. */
@@ -219,11 +222,8 @@ int main(int argc, char **argv)
             return 64;
         }
     }
-    run(&b, rounds, argv + optind, argc - optind);
+    run(&b, rounds, json, argv + optind, argc - optind);
     figures_summary();
     bench_end(&b);
-    if (json && !figures_json(json)) {
-        load_die("%s cannot be written", json);
-    }
     return 0;
 }

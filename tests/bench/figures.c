@@ -150,7 +150,7 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts; the lower of the two in the middle. */
+/* Sorts; the lower of the two in the middle. Later rounds are added behind. */
 static double median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, by_size);
