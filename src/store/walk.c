@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define OWN_MAX 400000 /* entries of an own tail after which it is read anew */
+#define RUN_GAP 8      /* events of others that are cheaper to read over than to look up anew */
 
 #define EVENT_COLUMNS "e.cursor, e.body, e.hash, e.sid, e.idkey, e.seq"
 
@@ -21,6 +22,8 @@ static const char up_sql[] =
 static const char down_sql[] =
     "SELECT " EVENT_COLUMNS " FROM places p CROSS JOIN events e ON e.seq=p.seq"
     " WHERE p.sid=?1 AND p.cursor BETWEEN ?2 AND ?3 ORDER BY p.cursor DESC LIMIT ?4";
+static const char run_sql[] = "SELECT " EVENT_COLUMNS " FROM events e WHERE e.seq BETWEEN ?1 AND ?2"
+                              " AND e.sid=?3 ORDER BY e.seq";
 static const char at_sql[] = "SELECT " EVENT_COLUMNS " FROM events e WHERE e.seq=?1 AND e.sid=?2";
 
 int64_t eg_walk_key(const uint8_t *idkey)
@@ -43,6 +46,7 @@ void eg_walk_close(struct eg_walk *w)
     (void)sqlite3_finalize(w->up);
     (void)sqlite3_finalize(w->down);
     (void)sqlite3_finalize(w->at);
+    (void)sqlite3_finalize(w->run);
     eg_tail_unref(w->shared);
     eg_tail_unref(w->own);
     free(w->places);
@@ -175,23 +179,66 @@ static int walk_tables(struct eg_walk *w, const struct eg_span *span, eg_walk_fn
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+/* Place i of what was found in the tail. */
+static int place(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
+                 int *left, int i)
+{
+    int rc = prepare(w, at_sql, &w->at);
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    (void)sqlite3_bind_int64(w->at, 1, w->places[i].seq);
+    (void)sqlite3_bind_int64(w->at, 2, span->sid);
+    rc = sqlite3_step(w->at);
+    if (rc == SQLITE_ROW && (uint64_t)sqlite3_column_int64(w->at, 0) == w->places[i].cursor) {
+        *left = fn(arg, w->places[i].cursor, w->at) ? *left - 1 : 0;
+    }
+    (void)sqlite3_reset(w->at);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* Places i to end - 1, which lie close together in the log, in one sweep. */
+static int sweep(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
+                 int *left, int i, int end)
+{
+    int rc = prepare(w, run_sql, &w->run);
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    (void)sqlite3_bind_int64(w->run, 1, w->places[i].seq);
+    (void)sqlite3_bind_int64(w->run, 2, w->places[end - 1].seq);
+    (void)sqlite3_bind_int64(w->run, 3, span->sid);
+    while (*left > 0 && (rc = sqlite3_step(w->run)) == SQLITE_ROW) {
+        const int64_t seq = sqlite3_column_int64(w->run, 5);
+        while (i < end && w->places[i].seq < seq) {
+            i++;
+        }
+        if (i < end && w->places[i].seq == seq &&
+            (uint64_t)sqlite3_column_int64(w->run, 0) == w->places[i].cursor) {
+            *left = fn(arg, w->places[i].cursor, w->run) ? *left - 1 : 0;
+        }
+    }
+    (void)sqlite3_reset(w->run);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 /* The part that was found in the tail, beyond `last` where rising. */
 static int walk_tail(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
                      int *left, uint64_t last)
 {
-    int rc = prepare(w, at_sql, &w->at);
-    for (int i = 0; rc == SQLITE_OK && *left > 0 && i < w->found; i++) {
+    int rc = SQLITE_OK;
+    int end;
+    for (int i = 0; rc == SQLITE_OK && *left > 0 && i < w->found; i = end) {
+        end = i + 1;
         if (!span->descending && w->places[i].cursor <= last) {
             continue;
         }
-        (void)sqlite3_bind_int64(w->at, 1, w->places[i].seq);
-        (void)sqlite3_bind_int64(w->at, 2, span->sid);
-        rc = sqlite3_step(w->at);
-        if (rc == SQLITE_ROW && (uint64_t)sqlite3_column_int64(w->at, 0) == w->places[i].cursor) {
-            *left = fn(arg, w->places[i].cursor, w->at) ? *left - 1 : 0;
+        while (!span->descending && end < w->found && end - i < *left &&
+               w->places[end].seq > w->places[end - 1].seq &&
+               w->places[end].seq - w->places[end - 1].seq <= RUN_GAP) {
+            end++;
         }
-        (void)sqlite3_reset(w->at);
-        rc = rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+        rc = end - i > 1 ? sweep(w, span, fn, arg, left, i, end) : place(w, span, fn, arg, left, i);
     }
     return rc;
 }

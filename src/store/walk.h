@@ -22,7 +22,7 @@ struct eg_span {
 
 struct eg_walk {
     sqlite3 *db;
-    sqlite3_stmt *up, *down, *at;
+    sqlite3_stmt *up, *down, *at, *run;
     struct eg_tail *shared, *own;
     int64_t own_last; /* seq up to which own was read */
     struct eg_tail_place *places;

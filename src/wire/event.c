@@ -112,11 +112,12 @@ static bool take(const char **p, const char *end, struct eg_slice word)
 /* The inside of a string whose opening quote has been passed, and its closing quote. */
 static bool take_string(const char **p, const char *end, struct eg_slice *out)
 {
-    const char *stop = *p;
+    const char *stop = memchr(*p, '"', (size_t)(end - *p));
 
-    while (stop < end && *stop != '"')
-        stop += *stop == '\\' ? 2 : 1;
-    if (stop >= end)
+    if (stop && memchr(*p, '\\', (size_t)(stop - *p))) /* rarely: the quote may be escaped */
+        for (stop = *p; stop < end && *stop != '"';)
+            stop += *stop == '\\' ? 2 : 1;
+    if (!stop || stop >= end)
         return false;
     *out = (struct eg_slice){*p, (size_t)(stop - *p)};
     *p = stop + 1;

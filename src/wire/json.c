@@ -6,12 +6,30 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "wire/json.h"
 #include "wire/json_text.h"
 
 const char *eg_json_plain(const char *p, const char *end)
 {
+#ifdef __SSE2__
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+    const __m128i space = _mm_set1_epi8(0x20);
+
+    /* Compared as signed numbers, bytes that are not ASCII are below a space too. */
+    for (; end - p >= 16; p += 16) {
+        __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+        __m128i bad = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmplt_epi8(v, space)),
+                                   _mm_cmpeq_epi8(v, backslash));
+        int mask = _mm_movemask_epi8(bad);
+
+        if (mask)
+            return p + __builtin_ctz((unsigned)mask);
+    }
+#endif
     while (end - p >= 8) {
         uint64_t w = eg_load8(p);
 
@@ -30,6 +48,22 @@ const char *eg_json_skip_string(const char *p, const char *end)
 {
     p++;
     while (p < end) {
+#ifdef __SSE2__
+        if (end - p >= 16) {
+            __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+            __m128i stop = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('"')),
+                                        _mm_cmpeq_epi8(v, _mm_set1_epi8('\\')));
+            int mask = _mm_movemask_epi8(stop);
+
+            p += mask ? __builtin_ctz((unsigned)mask) : 16;
+            if (!mask)
+                continue;
+            if (*p == '"')
+                return p + 1;
+            p += 2;
+            continue;
+        }
+#endif
         if (end - p >= 8) {
             uint64_t w = eg_load8(p);
 
