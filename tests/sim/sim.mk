@@ -4,7 +4,7 @@
 #   make simulate SIM_SEED=42      one schedule, with its story when it fails
 
 SIM_SECONDS ?= 60
-SIM_STEPS ?= 400
+SIM_STEPS ?= 100
 SIM_SRC := $(wildcard tests/sim/*.c) tests/lib/memstore.c
 SIM_OBJ = $(SIM_SRC:%.c=$(BUILD)/%.o)
 SIM = $(BUILD)/tests/sim/sim
@@ -21,7 +21,7 @@ simulate: $(SIM) ## random schedules of the state machine (SIM_SECONDS=60)
 ifdef SIM_SEED
 	$(SIM) --seed $(SIM_SEED) --steps $(SIM_STEPS)
 else
-	$(SIM) --seeds tests/sim/seeds.txt --steps $(SIM_STEPS)
+	$(SIM) --seeds tests/sim/seeds.txt --steps 400
 	$(SIM) --seconds $(SIM_SECONDS) --steps $(SIM_STEPS)
 endif
 
