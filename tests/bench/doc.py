@@ -67,8 +67,13 @@ def table(head, rows):
 
 
 def machine(facts):
-    rows = [[key, text] for (who, key), text in facts.items() if who == "machine"]
-    return "## The machine\n\n" + table(["", ""], rows)
+    mine = {key: text for (who, key), text in facts.items() if who == "machine"}
+    text = "## The machine\n\n" + table(["", ""], [list(item) for item in mine.items()])
+    # The run itself makes a load of about two: the generator and one server.
+    if max(float(mine.get(f"load at {when}", 0)) for when in ("start", "end")) > 3.5:
+        text += "\nOther work ran on the machine during this run. It spreads over all servers, as "
+        text += "rounds go by, but the figures are lower and wider than the machine gives alone.\n"
+    return text
 
 
 def meanings(facts):
