@@ -219,6 +219,34 @@ Test(reader, pages_do_not_depend_on_where_the_index_is)
     }
 }
 
+/* Close together in the log, far apart, and at the edge between: read in sweeps or one by one. */
+Test(reader, pages_do_not_depend_on_what_lies_between)
+{
+    struct world w;
+    struct seen seen;
+    char all[128] = "";
+    setup(&w);
+    store_begin(w.s);
+    struct eg_session_row a = store_session(w.s, "a");
+    struct eg_session_row b = store_session(w.s, "b");
+    for (int i = 1; i <= 24; i++) {
+        store_event(w.s, &a, "x", NULL, STOREFIX_TIME);
+        (void)snprintf(all + strlen(all), sizeof(all) - strlen(all), "%d ", i);
+        for (int k = 0; k < i % 13; k++) {
+            store_event(w.s, &b, "y", NULL, STOREFIX_TIME);
+        }
+    }
+    w.s->ops->session_update(w.s, &a);
+    w.s->ops->session_update(w.s, &b);
+    store_commit(w.s);
+    cr_assert_str_eq(page_of(&w, (struct eg_page){a.sid, 1, 99, 99, 1 << 20, false}, &seen), all);
+    cr_assert_str_eq(page_of(&w, (struct eg_page){a.sid, 4, 99, 5, 1 << 20, false}, &seen),
+                     "4 5 6 7 8 ");
+    (void)page_of(&w, (struct eg_page){b.sid, 1, 999, 999, 1 << 20, false}, &seen);
+    cr_assert_eq(seen.n, (int)b.cursor);
+    teardown(&w);
+}
+
 /* ---- beside a writer that merges ---- */
 
 #define BUSY_SESSIONS 5
