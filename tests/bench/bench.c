@@ -222,6 +222,8 @@ int main(int argc, char **argv)
             return 64;
         }
     }
+    load_heed_signals();
+    atexit(tl_gate_free_all);
     run(&b, rounds, json, argv + optind, argc - optind);
     figures_summary();
     bench_end(&b);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -282,6 +283,19 @@ static void readable(struct lc *c)
     }
 }
 
+static volatile sig_atomic_t signalled;
+
+static void note(int number)
+{
+    signalled = number;
+}
+
+void load_heed_signals(void)
+{
+    signal(SIGINT, note);
+    signal(SIGTERM, note);
+}
+
 bool load_run(const bool *stop, int64_t timeout_us)
 {
     struct epoll_event e[256];
@@ -292,6 +306,9 @@ bool load_run(const bool *stop, int64_t timeout_us)
             return false;
         }
         const int n = epoll_wait(epfd, e, 256, (int)(left / 1000 + 1));
+        if (signalled) {
+            load_die("ended by signal %d", (int)signalled);
+        }
         for (int i = 0; i < n; i++) {
             struct lc *c = e[i].data.ptr;
             if (c->fd >= 0 && (e[i].events & EPOLLOUT)) {

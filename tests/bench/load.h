@@ -58,6 +58,8 @@ void load_bytes(struct lc *c, const void *p, size_t n);
 void load_send(struct lc *c, const char *text, size_t n);
 void load_sendf(struct lc *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void load_close(struct lc *c); /* abruptly */
+/* From now on SIGINT and SIGTERM end the program by exit(), at the next step of the loop. */
+void load_heed_signals(void);
 /* Runs the loop until *stop, or timeout_us have passed; returns whether *stop was reached. */
 bool load_run(const bool *stop, int64_t timeout_us);
 /* Queues one text frame without sending; load_flush sends what is queued. */
