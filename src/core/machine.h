@@ -53,7 +53,7 @@ struct eg_session {
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
     char last_worker_id[40]; /* its id, for operators */
-    eg_conn_id hung_worker; /* let the lease of the head turn run out; others are asked first */
+    eg_conn_id hung_worker;  /* let the lease of the head turn run out; others are asked first */
     struct eg_conn *conns;
     unsigned *followers; /* by reactor; NULL while there are none */
     struct eg_session *touch_next;
