@@ -56,6 +56,15 @@ void eg_db_bind(sqlite3_stmt *st, int at, struct eg_slice s);
 void eg_db_text(sqlite3_stmt *st, int col, char *out, size_t size);
 struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
 
+/*
+ * What is stored of an event's chained hash: all of it at every EG_HASH_EVERY-th cursor, of the
+ * others its first bytes, which say where a chain breaks. The session's row holds all of the last
+ * one, so each event is bound by a whole hash that comes after it. Databases written by schema 1
+ * hold whole hashes only.
+ */
+#define EG_HASH_EVERY 16
+#define EG_HASH_SHORT 4
+
 /* Columns in the order of eg_db_session, and the reading of them from column `at` on. */
 #define EG_DB_SESSION_COLUMNS                                                                      \
     "s.sid, s.id, s.agent, s.owner, s.state, s.cursor, s.oldest, s.hash, s.floor_hash, "           \

@@ -117,21 +117,54 @@ enum eg_err eg_sq_event_get(struct eg_storage *base, int64_t sid, uint64_t curso
     return e == EG_OK ? take_event(s->st[EG_ST_EVENT_AT], NULL, body) : e;
 }
 
+/* On the way to the hash of the event at `to`. */
+struct chain {
+    uint64_t floor, next; /* next: whose hash follows from hash; 0: none does yet */
+    uint8_t floor_hash[EG_CHAIN_BYTES], hash[EG_CHAIN_BYTES];
+};
+
+static bool chain_event(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    struct chain *c = arg;
+    struct eg_slice stored = eg_db_blob(st, 2);
+    if (c->next != cursor && cursor == c->floor) {
+        memcpy(c->hash, c->floor_hash, EG_CHAIN_BYTES);
+        c->next = cursor;
+    }
+    if (stored.n == EG_CHAIN_BYTES) {
+        memcpy(c->hash, stored.p, EG_CHAIN_BYTES);
+        c->next = cursor + 1;
+    } else if (c->next == cursor) {
+        eg_chain_next(c->hash, eg_db_blob(st, 1), c->hash);
+        c->next = cursor + 1;
+    }
+    return true;
+}
+
+/* Read where it is stored, else made from the last one that is, or from the floor's. */
 enum eg_err eg_sq_event_hash(struct eg_storage *base, int64_t sid, uint64_t cursor,
                              uint8_t hash[EG_CHAIN_BYTES])
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    enum eg_err e = eg_sq_index_find(s, sid, cursor);
-    if (e == EG_OK) {
-        struct eg_slice h = eg_db_blob(s->st[EG_ST_EVENT_AT], 2);
-        if (h.n == EG_CHAIN_BYTES) {
-            memcpy(hash, h.p, EG_CHAIN_BYTES);
-        } else {
-            e = EG_ECORRUPT;
-        }
-        (void)sqlite3_reset(s->st[EG_ST_EVENT_AT]);
+    struct eg_session_row row;
+    struct chain c = {0};
+    const struct eg_span span = {sid, cursor - cursor % EG_HASH_EVERY, cursor, EG_HASH_EVERY,
+                                 false};
+    enum eg_err e = eg_sq_session_by_sid(base, sid, &row);
+    if (e != EG_OK) {
+        return e;
     }
-    return e;
+    c.floor = row.oldest;
+    memcpy(c.floor_hash, row.floor_hash, EG_CHAIN_BYTES);
+    int rc = eg_walk_write(&s->walk, s->tail, &span, chain_event, &c);
+    if (rc != SQLITE_OK) {
+        return eg_sq_latch(s, "read events", rc);
+    }
+    if (c.next != cursor + 1) {
+        return EG_ENOTFOUND;
+    }
+    memcpy(hash, c.hash, EG_CHAIN_BYTES);
+    return EG_OK;
 }
 
 struct give {

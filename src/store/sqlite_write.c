@@ -247,7 +247,9 @@ static void op_event_append(struct eg_storage *base, const struct eg_event_row *
     }
     (void)sqlite3_bind_int64(st, 1, row->sid);
     (void)sqlite3_bind_int64(st, 2, (int64_t)row->cursor);
-    (void)sqlite3_bind_blob(st, 3, row->hash, EG_CHAIN_BYTES, SQLITE_STATIC);
+    (void)sqlite3_bind_blob(st, 3, row->hash,
+                            row->cursor % EG_HASH_EVERY == 0 ? EG_CHAIN_BYTES : EG_HASH_SHORT,
+                            SQLITE_STATIC);
     if (row->idkey != NULL) {
         (void)sqlite3_bind_blob(st, 4, row->idkey, EG_IDKEY_BYTES, SQLITE_STATIC);
     } else {

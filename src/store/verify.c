@@ -9,8 +9,8 @@
  * counted: their logs are incomplete by design.
  *
  * Faults are data and go to the callback; after a broken link the check goes on from the hash that
- * is stored, so one alteration is one fault. A page that SQLite cannot read is a fault of that
- * session. Only what makes the check itself impossible is returned as an error.
+ * is stored, so one alteration is one fault (see follow). A page that SQLite cannot read is a fault
+ * of that session. Only what makes the check itself impossible is returned as an error.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -45,6 +45,7 @@ struct walk {
     uint64_t next;               /* cursor to come */
     uint8_t prev[EG_CHAIN_BYTES];
     bool linked;   /* prev is the hash of the event before next */
+    bool doubtful; /* the last event did not fit, and what is stored of its hash is not all of it */
     int64_t bytes; /* of the events seen */
 };
 
@@ -134,6 +135,7 @@ static bool zero(const uint8_t hash[EG_CHAIN_BYTES])
 struct one_event {
     uint64_t cursor; /* 0: there is none */
     uint8_t hash[EG_CHAIN_BYTES];
+    size_t hash_n; /* how much of it is stored */
 };
 
 static bool take_one(void *arg, uint64_t cursor, sqlite3_stmt *st)
@@ -141,8 +143,9 @@ static bool take_one(void *arg, uint64_t cursor, sqlite3_stmt *st)
     struct one_event *o = arg;
     struct eg_slice h = eg_db_blob(st, 2);
     o->cursor = cursor;
-    if (h.n == EG_CHAIN_BYTES) {
-        memcpy(o->hash, h.p, EG_CHAIN_BYTES);
+    if (h.n == EG_CHAIN_BYTES || h.n == EG_HASH_SHORT) {
+        memcpy(o->hash, h.p, h.n);
+        o->hash_n = h.n;
     }
     return false;
 }
@@ -171,7 +174,7 @@ static enum eg_err check_row(struct check *c, const struct eg_session_row *row)
         e = each_event(c, row->sid, row->oldest - 1, row->oldest - 1, 1, take_one, &floor);
         /* Not yet removed: it can vouch for the floor. */
         if (e == EG_OK && floor.cursor != 0 &&
-            memcmp(floor.hash, row->floor_hash, EG_CHAIN_BYTES) != 0) {
+            memcmp(floor.hash, row->floor_hash, floor.hash_n) != 0) {
             fault(c, "session %s: the floor's hash is not that of event %" PRIu64, row->id,
                   row->oldest - 1);
         }
@@ -189,6 +192,25 @@ static void missing(struct check *c, const struct walk *w, uint64_t to)
     }
 }
 
+/*
+ * Goes on from an event that fits (now: its hash) or does not. From a whole stored hash the chain
+ * goes on in any case. From a part of one it may: when the event after it fits, only the stored
+ * part was wrong. Else the next whole one takes it up again.
+ */
+static void follow(struct walk *w, bool fits, const uint8_t now[EG_CHAIN_BYTES],
+                   struct eg_slice stored)
+{
+    if (stored.n == EG_CHAIN_BYTES) {
+        memcpy(w->prev, stored.p, EG_CHAIN_BYTES);
+        w->linked = true;
+        w->doubtful = false;
+    } else if (w->linked) {
+        memcpy(w->prev, now, EG_CHAIN_BYTES);
+        w->linked = fits || !w->doubtful;
+        w->doubtful = !fits && !w->doubtful;
+    }
+}
+
 static void check_event(struct check *c, struct walk *w, uint64_t cursor, struct eg_slice hash,
                         struct eg_slice body)
 {
@@ -197,19 +219,19 @@ static void check_event(struct check *c, struct walk *w, uint64_t cursor, struct
     const char *id = w->start.id;
     if (cursor > w->next) {
         missing(c, w, cursor - 1);
-        w->linked = false;
+        w->linked = w->doubtful = false;
     }
-    if (hash.n != EG_CHAIN_BYTES) {
+    if (hash.n != EG_CHAIN_BYTES && hash.n != EG_HASH_SHORT) {
         fault(c, "session %s: event %" PRIu64 " has no hash", id, cursor);
-        w->linked = false;
+        w->linked = w->doubtful = false;
     } else {
         eg_chain_next(w->prev, body, now);
-        if (w->linked && memcmp(now, hash.p, EG_CHAIN_BYTES) != 0) {
+        const bool fits = memcmp(now, hash.p, hash.n) == 0;
+        if (w->linked && !fits && !w->doubtful) {
             fault(c, "session %s: event %" PRIu64 " is not what was written, or not in its place",
                   id, cursor);
         }
-        memcpy(w->prev, hash.p, EG_CHAIN_BYTES);
-        w->linked = true;
+        follow(w, fits, now, hash);
     }
     if (eg_event_read(body, &head) != EG_OK) {
         fault(c, "session %s: event %" PRIu64 " is not an event", id, cursor);
@@ -268,7 +290,7 @@ static enum eg_err check_end(struct check *c, const struct walk *w,
     struct sum below = {0, 0};
     if (w->next <= w->start.cursor) {
         missing(c, w, w->start.cursor);
-    } else if (w->linked && w->start.cursor >= w->start.oldest &&
+    } else if (w->linked && !w->doubtful && w->start.cursor >= w->start.oldest &&
                memcmp(w->prev, w->start.hash, EG_CHAIN_BYTES) != 0) {
         fault(c, "session %s: the hash of its head is not that of event %" PRIu64, w->start.id,
               w->start.cursor);

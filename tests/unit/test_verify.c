@@ -107,6 +107,34 @@ Test(verify, an_altered_hash_is_found)
     scratch_drop(dir);
 }
 
+/* Of most hashes the first bytes are stored: one that is wrong is told from a wrong event. */
+Test(verify, an_altered_part_of_a_hash_is_found_once)
+{
+    expect("UPDATE events SET hash=x'00000000' WHERE cursor=1700",
+           "session mid: event 1700 is not what was written");
+    expect("UPDATE events SET hash=x'00000000' WHERE cursor=2500",
+           "session mid: event 2500 is not what was written");
+    expect("UPDATE events SET hash=x'0000' WHERE cursor=1700",
+           "session mid: event 1700 has no hash");
+}
+
+/* The chain is taken up again at the next whole hash. */
+Test(verify, alterations_that_lie_apart_are_found_each)
+{
+    char dir[64];
+    struct report r;
+    prepare(dir);
+    (void)store_sql(dir, "UPDATE events SET body=CAST(replace(CAST(body AS TEXT),'\"two\"',"
+                         "'\"TWO\"') AS BLOB) WHERE cursor IN (15,32,1700,2500)");
+    (void)verify(dir, NULL, false, &r);
+    cr_assert_eq(r.n, 4, "%s", r.text);
+    cr_assert_neq(strstr(r.text, "event 15 "), NULL);
+    cr_assert_neq(strstr(r.text, "event 32 "), NULL);
+    cr_assert_neq(strstr(r.text, "event 1700 "), NULL);
+    cr_assert_neq(strstr(r.text, "event 2500 "), NULL);
+    scratch_drop(dir);
+}
+
 Test(verify, a_hole_is_found)
 {
     char dir[64];
@@ -178,10 +206,11 @@ Test(verify, an_event_of_another_session_is_found)
 
 Test(verify, events_beyond_the_head_are_found)
 {
-    expect("UPDATE sessions SET cursor=4, hash=(SELECT hash FROM events WHERE sid=3 AND cursor=4),"
-           " bytes=(SELECT sum(length(body)) FROM events WHERE sid=3 AND cursor<5)"
-           " WHERE id='right'",
-           "session right: event 5 lies beyond the head 4");
+    expect("UPDATE sessions SET cursor=2496,"
+           " hash=(SELECT hash FROM events WHERE sid=2 AND cursor=2496),"
+           " bytes=(SELECT sum(length(body)) FROM events WHERE sid=2 AND cursor<2497)"
+           " WHERE id='mid'",
+           "session mid: event 2497 lies beyond the head 2496");
 }
 
 Test(verify, rows_of_no_session_are_found)
