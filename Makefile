@@ -13,7 +13,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes -Wmis
 OPT_release := -O2 -g
 OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 OPT_tsan := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-OPT_cover := -O0 -g --coverage
+OPT_cover := -O0 -g --coverage -fprofile-update=atomic
 CFLAGS += -std=gnu11 $(WARN) $(OPT_$(VARIANT)) -pthread
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -Isrc -I$(BUILD)/gen $(if $(CONFIG_FILE),-DEG_CONFIG_FILE='"$(CONFIG_FILE)"')
 LDFLAGS += -pthread $(filter -fsanitize% --coverage,$(OPT_$(VARIANT))) -rdynamic
@@ -29,7 +29,7 @@ LIBOBJ := $(filter-out $(BUILD)/src/app/main.o,$(OBJ))
 DAEMON := $(BUILD)/ebbgate
 LIB := $(BUILD)/libebbgate.a
 
-.PHONY: all help clean deps run test check asan tsan cover lint format
+.PHONY: all help clean deps run test check asan tsan lint format
 all: $(DAEMON) ## release build into build/
 
 help: ## this list
@@ -94,11 +94,6 @@ asan: ## every suite under AddressSanitizer and UndefinedBehaviorSanitizer
 tsan: ## the black-box suites against a daemon under ThreadSanitizer
 	+@$(MAKE) --no-print-directory VARIANT=tsan \
 	    SUITES="$(filter test-protocol test-cli test-fault test-http,$(SUITES))" check
-
-cover: ## test coverage of src/ into build/cover/coverage.txt
-	+@$(MAKE) --no-print-directory VARIANT=cover check
-	gcovr --root . --filter src/ --object-directory build/cover --print-summary \
-	    --output build/cover/coverage.txt
 
 lint: ## format, layers, clang-tidy, cppcheck
 	@sh scripts/lint.sh

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing to build (and test, and lint) Ebbgate: deps.sh [build] [test] [lint] [bench]
+# Installs what is missing to build, test, lint Ebbgate and so on: deps.sh [build] [test] [lint]
+# [cover] [bench]
 #
 # Without arguments: the first three. bench: the servers that `make bench-peers` measures; their
 # packages bring system services, which are not started where the init system heeds RUNLEVEL. On Debian and Ubuntu the missing packages are installed with apt-get,
@@ -38,6 +39,7 @@ bench c:node           nodejs                   nodejs
 bench c:npm            npm                      nodejs-npm
 bench c:valgrind       valgrind                 valgrind
 bench c:python3        python3                  python3
+cover c:gcovr          gcovr                    gcovr
 lint  c:clang-format   clang-format             clang-tools-extra
 lint  c:clang-tidy     clang-tidy               clang-tools-extra
 lint  c:cppcheck       cppcheck                 cppcheck

@@ -39,14 +39,14 @@ struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id)
     return a;
 }
 
-void eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
+bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
 {
     if (a->ready_count == a->ready_cap) {
         const unsigned cap = a->ready_cap ? a->ready_cap * 2 : 64;
         int64_t *grown = malloc(cap * sizeof *grown);
         if (!grown) {
             m->failed = true;
-            return;
+            return false;
         }
         for (unsigned i = 0; i < a->ready_count; i++) {
             grown[i] = a->ready[(a->ready_first + i) & (a->ready_cap - 1)];
@@ -57,6 +57,7 @@ void eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
         a->ready_first = 0;
     }
     a->ready[(a->ready_first + a->ready_count++) & (a->ready_cap - 1)] = sid;
+    return true;
 }
 
 /* The worker that is to have the head of s: the one that had the last turn if it has room, else the
@@ -123,8 +124,7 @@ void eg_dispatch_session(struct eg_machine *m, struct eg_session *s)
 {
     eg_session_touch(m, s);
     if (!s->in_ready) {
-        eg_agent_ready(m, s->agent, s->sid);
-        s->in_ready = true;
+        s->in_ready = eg_agent_ready(m, s->agent, s->sid);
     }
     eg_dispatch(m, s->agent);
 }

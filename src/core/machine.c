@@ -427,14 +427,17 @@ void eg_machine_rolled_back(struct eg_machine *m)
             s->dirty = false;
             s->gone = true; /* it was never stored */
         } else if (!eg_session_reload(m, s)) {
+            m->failed = false;
             lose(m, s);
         } else {
             const struct eg_turn *head = eg_turn_head(s);
             if (head && head->state == EG_TURN_QUEUED) {
-                eg_agent_ready(m, s->agent, s->sid);
-                s->in_ready = true;
+                s->in_ready = eg_agent_ready(m, s->agent, s->sid);
             }
             eg_turn_recover(m, s);
+        }
+        if (m->failed) { /* a turn would wait for ever, or a client for its answer */
+            eg_table_fatal("a batch that is rolled back");
         }
     }
     m->failed = false;

@@ -311,7 +311,8 @@ void eg_turn_recover(struct eg_machine *m, struct eg_session *s);
 /* --- handing out (dispatch.c) --- */
 struct eg_agent *eg_agent_find(struct eg_machine *m, struct eg_slice id);
 struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id);
-void eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid);
+/* Puts sid at the end of the ring; false without memory (failed is latched). */
+bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid);
 void eg_dispatch_session(struct eg_machine *m, struct eg_session *s); /* its head waits */
 void eg_dispatch(struct eg_machine *m, struct eg_agent *a);
 

@@ -304,6 +304,7 @@ static void frame_fail(struct eg_machine *m, struct eg_conn *c, struct eg_sessio
         } else {
             eg_buf_slice(&text, f->error.n ? f->error : EG_LIT("the worker failed"));
         }
+        m->failed = m->failed || text.err;
         eg_turn_attempt_over(m, s, t, f->retry, true, f->retry_after_ms,
                              (struct eg_slice){text.p, text.n});
     }

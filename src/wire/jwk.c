@@ -97,6 +97,8 @@ static bool jwk_kid(struct eg_slice jwk, struct eg_key_info *info)
     return true;
 }
 
+const char eg_jwk_no_memory[] = "there is no memory for it";
+
 /* Reads a JWK. NULL on success, else static text that says what is wrong with it. */
 const char *eg_jwk_read(struct eg_slice text, bool private, struct eg_key *key)
 {
@@ -127,7 +129,7 @@ const char *eg_jwk_read(struct eg_slice text, bool private, struct eg_key *key)
     if (!wrong && private) {
         key->secret = sodium_malloc(crypto_sign_SECRETKEYBYTES);
         if (!key->secret)
-            wrong = "there is no memory for it";
+            wrong = eg_jwk_no_memory;
         else if (crypto_sign_seed_keypair(derived, key->secret, seed) != 0 ||
                  sodium_memcmp(derived, key->info.public_key, sizeof(derived)) != 0)
             wrong = "x does not belong to d";

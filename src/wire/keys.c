@@ -108,7 +108,8 @@ static enum eg_err file_load(const char *path, bool private, struct eg_key *key,
     if (!e) {
         wrong = eg_jwk_read((struct eg_slice){text, n}, private, key);
         if (wrong)
-            e = tell(why, size, EG_EINVALID, "%s: %s", path, wrong);
+            e = tell(why, size, wrong == eg_jwk_no_memory ? EG_ENOMEM : EG_EINVALID, "%s: %s", path,
+                     wrong);
     }
     sodium_memzero(text, sizeof(text));
     return e;
@@ -442,13 +443,18 @@ static enum eg_err remove_if(const char *path, const char *kid)
     char text[EG_KEY_FILE_MAX];
     struct eg_key key = {0};
     bool private = ends_with(path, ".key");
+    const char *wrong;
     enum eg_err e = EG_ENOTFOUND;
     size_t n;
 
     /* Read as if public, so that a key whose mode is wrong can be removed too. */
-    if (!file_read(path, false, text, &n, NULL, 0) &&
-        !eg_jwk_read((struct eg_slice){text, n}, private, &key) && strcmp(key.info.kid, kid) == 0)
-        e = unlink(path) == 0 ? EG_OK : EG_EIO;
+    if (!file_read(path, false, text, &n, NULL, 0)) {
+        wrong = eg_jwk_read((struct eg_slice){text, n}, private, &key);
+        if (wrong == eg_jwk_no_memory)
+            e = EG_ENOMEM;
+        else if (!wrong && strcmp(key.info.kid, kid) == 0)
+            e = unlink(path) == 0 ? EG_OK : EG_EIO;
+    }
     sodium_memzero(text, sizeof(text));
     key_wipe(&key);
     return e;
@@ -473,7 +479,7 @@ enum eg_err eg_key_delete(const char *dir, const char *kid)
             enum eg_err one = remove_if(path, kid);
 
             removed += one == EG_OK;
-            if (one == EG_EIO)
+            if (one != EG_OK && one != EG_ENOTFOUND)
                 e = one;
             free(path);
         }

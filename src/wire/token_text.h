@@ -22,7 +22,9 @@ struct eg_key {
 };
 
 /* Reads a checked-size JWK text into key; private: d is required and must belong to x, else d is
- * refused. NULL on success, else static text that says what is wrong; then key holds no secret. */
+ * refused. NULL on success, else static text that says what is wrong (eg_jwk_no_memory: nothing
+ * is); then key holds no secret. */
+extern const char eg_jwk_no_memory[];
 const char *eg_jwk_read(struct eg_slice text, bool private, struct eg_key *key);
 /* Appends the public members, without braces. */
 void eg_jwk_public(const struct eg_key_info *info, struct eg_buf *out);

@@ -1,6 +1,7 @@
 #include "machine_rig.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,23 +41,39 @@ static void collect(struct machine_rig *r)
     r->m->revoked_count = 0;
 }
 
+static void around(const struct machine_rig *r, enum mr_part part, bool begins)
+{
+    if (r->around) {
+        r->around(part, begins);
+    }
+}
+
+static bool roll_back(struct machine_rig *r)
+{
+    r->failures++;
+    around(r, MR_ROLLBACK, true);
+    eg_machine_rolled_back(r->m);
+    around(r, MR_ROLLBACK, false);
+    return false;
+}
+
 static bool attempt(struct machine_rig *r, struct eg_cmd *cmd)
 {
+    around(r, MR_STEP, true);
     if (cmd) {
         eg_machine_step(r->m, cmd, r->now);
     }
     eg_machine_tick(r->m, r->now);
     const bool writes = eg_machine_flush(r->m);
+    around(r, MR_STEP, false);
     if (r->m->failed) {
-        eg_machine_rolled_back(r->m);
-        return false;
+        return roll_back(r);
     }
     if (writes) {
         const enum eg_err e = r->storage->ops->commit(r->storage);
         r->m->writing = false;
         if (e != EG_OK) {
-            eg_machine_rolled_back(r->m);
-            return false;
+            return roll_back(r);
         }
     }
     eg_machine_committed(r->m);

@@ -10,6 +10,8 @@
 
 #define MR_OUTS 256
 
+enum mr_part { MR_STEP, MR_ROLLBACK };
+
 struct machine_rig {
     struct eg_storage *storage;
     struct eg_settings *settings;
@@ -18,6 +20,9 @@ struct machine_rig {
     struct eg_out out[MR_OUTS]; /* of the last batch; owned */
     int outs;
     uint64_t next_conn;
+    int failures; /* batches that had to be rolled back */
+    /* Called before and after the first try of a batch and its rolling back, when set. */
+    void (*around)(enum mr_part part, bool begins);
 };
 
 /* A machine that knows the agent "a". */

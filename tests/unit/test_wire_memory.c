@@ -1,95 +1,20 @@
 /*
  * Every allocation of src/wire fails once: the call says so, leaves nothing behind, and the next
- * call works. The linker sends the library's malloc and its kin through the functions below.
+ * call works.
  */
 #include <criterion/criterion.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "failing.h"
 #include "wire/event.h"
 #include "wire/frame.h"
 #include "wire/json.h"
 #include "wire/json_text.h"
 #include "wire/token.h"
-
-static int left = -1; /* allocations that still succeed; -1: all */
-static bool failed;
-
-static bool fails(void)
-{
-    if (left < 0 || left-- > 0)
-        return false;
-    failed = true;
-    left = -1; /* once */
-    return true;
-}
-
-void *__real_malloc(size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_malloc(size_t n)
-{
-    return fails() ? NULL : __real_malloc(n);
-}
-
-void *__real_calloc(size_t n, size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__real_realloc(void *p, size_t n);
-void *__wrap_realloc(void *p, size_t n);
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails() ? NULL : __real_realloc(p, n);
-}
-
-char *__wrap_strdup(const char *s);
-char *__wrap_strdup(const char *s)
-{
-    size_t n = strlen(s) + 1;
-    char *copy = __wrap_malloc(n);
-
-    return copy ? memcpy(copy, s, n) : NULL;
-}
-
-int __wrap_asprintf(char **out, const char *fmt, ...);
-int __wrap_asprintf(char **out, const char *fmt, ...)
-{
-    va_list ap;
-    int n;
-
-    if (fails())
-        return -1;
-    va_start(ap, fmt);
-    n = vasprintf(out, fmt, ap);
-    va_end(ap);
-    return n;
-}
-
-/* Runs act with the first, second, ... allocation failing, until none does any more. Returns how
- * many there were. act returns whether it has told of the failure. */
-static int each_allocation(bool (*act)(void *arg), void *arg)
-{
-    int n = 0;
-
-    for (;; n++) {
-        bool told;
-
-        failed = false;
-        left = n;
-        told = act(arg);
-        left = -1;
-        cr_assert_eq(told, failed, "allocation %d", n);
-        if (!failed)
-            return n;
-    }
-}
 
 static bool scan(void *arg)
 {
@@ -107,14 +32,14 @@ Test(wire_memory, scanning)
     struct eg_buf b = {0};
     struct eg_slice large;
 
-    cr_assert_eq(each_allocation(scan, &small), 0);
-    cr_assert_eq(each_allocation(scan, &escaped), 1);
+    cr_assert_eq(failing_each(scan, &small), 0);
+    cr_assert_eq(failing_each(scan, &escaped), 1);
     eg_buf_char(&b, '{');
     for (int i = 0; i < 600; i++)
         eg_buf_printf(&b, "%s\"k%d\":{\"x\":1}", i ? "," : "", i);
     eg_buf_char(&b, '}');
     large = (struct eg_slice){b.p, b.n};
-    cr_assert_geq(each_allocation(scan, &large), 3);
+    cr_assert_geq(failing_each(scan, &large), 3);
     eg_buf_free(&b);
 }
 
@@ -136,8 +61,8 @@ Test(wire_memory, frames)
                                    "\"message_id\":\"m\",\"metadata\":{}}");
     struct eg_slice escaped = EG_LIT("{\"t\\u0079pe\":\"ping\",\"id\":\"\\u0041\"}");
 
-    cr_assert_eq(each_allocation(parse, &plain), 1);
-    cr_assert_eq(each_allocation(parse, &escaped), 2);
+    cr_assert_eq(failing_each(parse, &plain), 1);
+    cr_assert_eq(failing_each(parse, &escaped), 2);
 }
 
 static bool make_event(void *arg)
@@ -167,8 +92,8 @@ Test(wire_memory, events)
     struct eg_bytes *b = eg_event_make(&e);
     struct eg_slice event = eg_bytes_slice(b);
 
-    cr_assert_eq(each_allocation(make_event, NULL), 1);
-    cr_assert_eq(each_allocation(wrap_event, &event), 1);
+    cr_assert_eq(failing_each(make_event, NULL), 1);
+    cr_assert_eq(failing_each(wrap_event, &event), 1);
     eg_bytes_unref(b);
 }
 
@@ -188,7 +113,7 @@ Test(wire_memory, comparing)
         EG_LIT("{\"s\":1,\"c\":1,\"d\":1,\"e\":1,\"f\":1,\"g\":1,\"h\":1,\"i\":1,\"j\":1,\"k\":1,"
                "\"l\":1,\"m\":1,\"n\":1,\"o\":1,\"p\":1,\"q\":1,\"r\":1,\"\\u0061\":\"b\"}")};
 
-    cr_assert_geq(each_allocation(compare, two), 6);
+    cr_assert_geq(failing_each(compare, two), 6);
 }
 
 static bool write_out(void *arg)
@@ -207,7 +132,7 @@ static bool write_out(void *arg)
 
 Test(wire_memory, writing)
 {
-    cr_assert_eq(each_allocation(write_out, NULL), 1);
+    cr_assert_eq(failing_each(write_out, NULL), 1);
 }
 
 static bool read_long_number(void *arg)
@@ -229,12 +154,12 @@ Test(wire_memory, long_numbers_and_keys)
     struct eg_slice number = {digits, sizeof(digits)}, text;
 
     memset(digits, '1', sizeof(digits));
-    cr_assert_eq(each_allocation(read_long_number, &number), 1);
+    cr_assert_eq(failing_each(read_long_number, &number), 1);
     for (int i = 0; i < 52; i++)
         sprintf(object + strlen(object), "\\u00%02x", (unsigned)('a' + i % 26));
     strcat(object, "\":1}");
     text = eg_slice_cstr(object);
-    cr_assert_eq(each_allocation(find_long_key, &text), 2);
+    cr_assert_eq(failing_each(find_long_key, &text), 2);
 }
 
 static char dir[64];
@@ -266,6 +191,29 @@ static bool generate(void *arg)
     return e == EG_ENOMEM;
 }
 
+static bool generate_in_new_folder(void *arg)
+{
+    char kid[64], path[300], folder[80];
+    enum eg_err e;
+
+    (void)arg;
+    snprintf(folder, sizeof(folder), "%s/new", dir);
+    e = eg_key_generate(folder, 5, kid, path, sizeof(path));
+    if (!e)
+        cr_assert_eq(unlink(path), 0);
+    rmdir(folder);
+    return e == EG_ENOMEM;
+}
+
+static bool withdraw(void *arg)
+{
+    enum eg_err e = eg_key_delete(dir, "not-there");
+
+    (void)arg;
+    cr_assert(e == EG_ENOTFOUND || e == EG_ENOMEM);
+    return e == EG_ENOMEM;
+}
+
 static bool load(void *arg)
 {
     struct eg_keyring *r;
@@ -275,6 +223,7 @@ static bool load(void *arg)
     (void)arg;
     cr_assert((e == EG_OK) == (r != NULL));
     eg_keyring_unref(r);
+    cr_assert(e == EG_OK || e == EG_ENOMEM, "%s", why);
     return e != EG_OK;
 }
 
@@ -319,13 +268,15 @@ Test(wire_memory, keys_and_tokens, .init = make_key, .fini = remove_key)
     struct verification v;
     struct eg_buf b = {0};
 
-    cr_assert_eq(each_allocation(generate, NULL), 1);
-    cr_assert_geq(each_allocation(load, NULL), 3);
+    cr_assert_eq(failing_each(generate, NULL), 2);
+    cr_assert_eq(failing_each(generate_in_new_folder, NULL), 3);
+    cr_assert_geq(failing_each(withdraw, NULL), 1);
+    cr_assert_geq(failing_each(load, NULL), 3);
     cr_assert_eq(eg_keyring_load(dir, NULL, &v.ring, NULL, 0), EG_OK);
-    cr_assert_geq(each_allocation(mint, v.ring), 2);
+    cr_assert_geq(failing_each(mint, v.ring), 2);
     cr_assert_eq(eg_token_mint(v.ring, &c, &b), EG_OK);
     v.token = (struct eg_slice){b.p, b.n};
-    cr_assert_geq(each_allocation(verify, &v), 9);
+    cr_assert_geq(failing_each(verify, &v), 9);
     eg_buf_free(&b);
     eg_keyring_unref(v.ring);
 }
