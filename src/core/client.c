@@ -12,6 +12,7 @@
 
 #define SUBS_KEPT 10000
 
+static const char *const removal_text = "the session of this id is still being removed";
 static const char *const sub_sessions_text = "too many open sessions of this sub";
 
 void eg_identity_free(struct eg_identity *i)
@@ -191,7 +192,8 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
     }
     struct eg_session *s = eg_session_create(m, id, agent, owner, EG_SESSION_OPEN);
     if (!s) {
-        refuse(m, cmd, EG_CODE_storage_unavailable, NULL, NULL, 1);
+        const bool works = !m->failed && !m->readonly;
+        refuse(m, cmd, EG_CODE_storage_unavailable, works ? removal_text : NULL, NULL, 1);
         return NULL;
     }
     *created = true;
@@ -334,7 +336,7 @@ enum eg_code eg_client_publish(struct eg_machine *m, struct eg_session *s,
             return *duplicate ? EG_CODE_NONE : EG_CODE_id_conflict;
         }
     }
-    if (s->state == EG_SESSION_CLOSED) {
+    if (s->state != EG_SESSION_OPEN) {
         return EG_CODE_session_closed;
     }
     if (!eg_machine_write(m)) {

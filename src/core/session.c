@@ -256,7 +256,9 @@ struct eg_session *eg_session_create(struct eg_machine *m, struct eg_slice id,
                                      enum eg_session_state state)
 {
     struct eg_session_row row = {.state = state, .oldest = 1};
-    if (!eg_machine_write(m)) {
+    struct eg_session *there = NULL;
+    HASH_FIND(hh, m->sessions, id.p, id.n, there);
+    if (there || !eg_machine_write(m)) {
         return NULL;
     }
     memcpy(row.id, id.p, id.n);
