@@ -11,6 +11,7 @@
 #include "app/setting.h"
 #include "base/log.h"
 #include "ebbgate/protocol.h"
+#include "wire/json.h"
 
 typedef void mistake_fn(void *arg, const struct eg_setting *d, const char *text);
 
@@ -72,18 +73,28 @@ static bool range_valid(const char *text)
     return text[n] == '\0' || small_number(text + n + 1, v4 ? 32 : 128, &bits);
 }
 
+static bool plain_text(const char *text)
+{
+    for (const char *p = text; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return false;
+    }
+    return eg_utf8_valid(eg_slice_cstr(text), NULL);
+}
+
+/* What is no plain text is not repeated in a message. */
 static void check_lists(const struct eg_settings *s, mistake_fn *mistake, void *arg)
 {
     char text[320];
     for (char **p = s->allowed_origins; *p; p++) {
-        if (!origin_valid(*p)) {
+        if (!origin_valid(*p) && plain_text(*p)) {
             snprintf(text, sizeof text,
                      "\"%.200s\" is no origin; write scheme://host[:port] without a path", *p);
             mistake(arg, &eg_setting_table[EG_SETTING_AT_allowed_origins], text);
         }
     }
     for (char **p = s->trusted_proxies; *p; p++) {
-        if (!range_valid(*p)) {
+        if (!range_valid(*p) && plain_text(*p)) {
             snprintf(text, sizeof text, "\"%.200s\" is no address or CIDR range", *p);
             mistake(arg, &eg_setting_table[EG_SETTING_AT_trusted_proxies], text);
         }
@@ -93,6 +104,22 @@ static void check_lists(const struct eg_settings *s, mistake_fn *mistake, void *
             snprintf(text, sizeof text, "an agent id has at most %d bytes", EG_ID_MAX);
             mistake(arg, &eg_setting_table[EG_SETTING_AT_agents], text);
         }
+    }
+}
+
+/* What goes into logs, JSON and printed configurations. */
+static void check_texts(const struct eg_settings *s, mistake_fn *mistake, void *arg)
+{
+    for (int i = 0; i < EG_SETTING_COUNT; i++) {
+        const struct eg_setting *d = &eg_setting_table[i];
+        const void *at = (const char *)s + d->offset;
+        bool ok = true;
+        if (d->type == EG_SETTING_STR)
+            ok = plain_text(*(char *const *)at);
+        for (char **p = d->type == EG_SETTING_LIST ? *(char **const *)at : NULL; p && *p; p++)
+            ok = ok && plain_text(*p);
+        if (!ok)
+            mistake(arg, d, "must be UTF-8 text without control characters");
     }
 }
 
@@ -111,6 +138,7 @@ void eg_settings_check(const struct eg_settings *s, mistake_fn *mistake, void *a
         strcmp(listen_host, admin_host) == 0)
         mistake(arg, &eg_setting_table[EG_SETTING_AT_admin],
                 "is the same address as the public listener's");
+    check_texts(s, mistake, arg);
     check_lists(s, mistake, arg);
 
     enum eg_log_level level;
