@@ -66,6 +66,7 @@ struct sim_worker {
 
 struct sim {
     uint64_t seed, rng;
+    const uint8_t *script, *script_end; /* choices in place of the random source; NULL: none */
     struct eg_storage *storage;
     struct eg_settings *settings;
     struct eg_machine *machine;
@@ -94,6 +95,8 @@ void sim_fault(struct sim *w, const char *fmt, ...) EG_PRINTF(2, 3);
 
 /* Runs one schedule of steps; returns false, with w->fault set, when a rule was broken. */
 bool sim_run(struct sim *w, uint64_t seed, unsigned steps);
+/* The same with each choice taken from n bytes, until they are used up. */
+bool sim_play(struct sim *w, const uint8_t *bytes, size_t n);
 void sim_end(struct sim *w);
 
 /* Holds the log against all that was told (check.c). */

@@ -12,8 +12,22 @@
 #include "wire/event.h"
 #include "wire/json.h"
 
+/* One byte for a small choice, two for a large one; nothing but zeros once they are used up. */
+static uint64_t scripted(struct sim *w, uint64_t below)
+{
+    uint64_t v = 0;
+    for (uint64_t reach = 1; reach < below && w->script < w->script_end && reach < 65536;
+         reach *= 256) {
+        v = v * 256 + *w->script++;
+    }
+    return v % below;
+}
+
 uint64_t sim_random(struct sim *w, uint64_t below)
 {
+    if (w->script) {
+        return scripted(w, below);
+    }
     uint64_t z = (w->rng += 0x9e3779b97f4a7c15u); /* splitmix64, public domain, Vigna */
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
@@ -633,23 +647,24 @@ static void come_to_an_end(struct sim *w)
     sim_fault(w, "turns stay open although workers are there");
 }
 
-bool sim_run(struct sim *w, uint64_t seed, unsigned steps)
+static void one_step(struct sim *w)
 {
-    begin(w, seed);
-    for (unsigned i = 0; i < steps && !w->fault[0]; i++) {
-        const uint64_t what = sim_random(w, 100);
-        if (what < 55) {
-            client_acts(w, &w->client[sim_random(w, SIM_CLIENTS)]);
-        } else if (what < 97) {
-            worker_acts(w, &w->worker[sim_random(w, SIM_WORKERS)]);
-        } else if (what == 97 && sim_random(w, 4) == 0) {
-            crash(w);
-        }
-        if (sim_random(w, 3) == 0) {
-            time_passes(w);
-            batch(w);
-        }
+    const uint64_t what = sim_random(w, 100);
+    if (what < 55) {
+        client_acts(w, &w->client[sim_random(w, SIM_CLIENTS)]);
+    } else if (what < 97) {
+        worker_acts(w, &w->worker[sim_random(w, SIM_WORKERS)]);
+    } else if (what == 97 && sim_random(w, 4) == 0) {
+        crash(w);
     }
+    if (sim_random(w, 3) == 0) {
+        time_passes(w);
+        batch(w);
+    }
+}
+
+static bool verdict(struct sim *w)
+{
     if (!w->fault[0]) {
         come_to_an_end(w);
     }
@@ -657,6 +672,26 @@ bool sim_run(struct sim *w, uint64_t seed, unsigned steps)
         sim_check(w);
     }
     return !w->fault[0];
+}
+
+bool sim_run(struct sim *w, uint64_t seed, unsigned steps)
+{
+    begin(w, seed);
+    for (unsigned i = 0; i < steps && !w->fault[0]; i++) {
+        one_step(w);
+    }
+    return verdict(w);
+}
+
+bool sim_play(struct sim *w, const uint8_t *bytes, size_t n)
+{
+    begin(w, 1);
+    w->script = bytes;
+    w->script_end = bytes + n;
+    while (w->script < w->script_end && !w->fault[0]) {
+        one_step(w);
+    }
+    return verdict(w);
 }
 
 void sim_end(struct sim *w)
