@@ -95,7 +95,7 @@ tsan: ## the black-box suites against a daemon under ThreadSanitizer
 	+@$(MAKE) --no-print-directory VARIANT=tsan \
 	    SUITES="$(filter test-protocol test-cli test-fault test-http,$(SUITES))" check
 
-lint: ## format, layers, clang-tidy, cppcheck
+lint: ## format, layers, thread safety, clang-tidy, cppcheck
 	@sh scripts/lint.sh
 
 format: ## put the sources into the project's format

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Checks format, layers and code: lint.sh [format] [layers] [tidy] [cppcheck], default all four.
+# Checks format, layers and code: lint.sh [format] [layers] [threads] [tidy] [cppcheck], default all.
 set -u
 failed=
-want=${*:-format layers tidy cppcheck}
+want=${*:-format layers threads tidy cppcheck}
+flags="-std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc"
 files() { find "$@" \( -name '*.c' -o -name '*.h' \) -print | LC_ALL=C sort; }
 
 for step in $want; do
@@ -14,10 +15,17 @@ for step in $want; do
     layers)
         sh scripts/check-layers.sh src || failed="$failed layers"
         ;;
+    threads)
+        # What guards what (src/base/annotations.h), and clang's warnings beside gcc's.
+        # shellcheck disable=SC2086 # a list of words
+        files src | grep '\.c$' | xargs -P 2 -n 12 clang $flags -Wall -Wextra -Wpedantic -Wshadow \
+            -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wthread-safety -Werror \
+            -fsyntax-only || failed="$failed threads"
+        ;;
     tidy)
         # shellcheck disable=SC2016 # expanded by the inner shell
-        files src | grep '\.c$' | xargs -P 2 -n 6 sh -c \
-            'clang-tidy --quiet "$@" -- -std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc 2>/dev/null' tidy ||
+        files src | grep '\.c$' | FLAGS=$flags xargs -P 2 -n 6 sh -c \
+            'clang-tidy --quiet "$@" -- $FLAGS 2>/dev/null' tidy ||
             failed="$failed tidy"
         ;;
     cppcheck)

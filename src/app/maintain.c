@@ -9,12 +9,12 @@
  */
 #include "app/maintain.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "store/reader.h"
 
@@ -22,14 +22,16 @@
 #define STEP_MS 20    /* rest between steps */
 #define STEP_FOUND 50
 
+EG_MUTEX(maintain);
+
 struct eg_maintain {
     pthread_t thread;
-    pthread_mutex_t lock;
+    struct maintain_mutex lock;
     pthread_cond_t wake;
-    bool stopping;
-    struct eg_settings *settings; /* under lock */
+    bool stopping EG_GUARDED_BY(maintain_mutex);
+    struct eg_settings *settings EG_GUARDED_BY(maintain_mutex);
     struct eg_core *core;
-    struct eg_reader *reader;
+    struct eg_reader *reader; /* the thread's own while it runs */
 };
 
 struct found {
@@ -88,25 +90,25 @@ static bool rest(struct eg_maintain *m, int64_t ms)
     until.tv_nsec += ms % 1000 * 1000000;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&m->lock);
-    while (!m->stopping && pthread_cond_timedwait(&m->wake, &m->lock, &until) == 0) {
+    maintain_lock(&m->lock);
+    while (!m->stopping && maintain_wait_until(&m->wake, &m->lock, &until) == 0) {
     }
     const bool go_on = !m->stopping;
-    pthread_mutex_unlock(&m->lock);
+    maintain_unlock(&m->lock);
     return go_on;
 }
 
 static struct eg_retention rule(struct eg_maintain *m)
 {
     const int64_t now = eg_clock_now().wall_ms;
-    pthread_mutex_lock(&m->lock);
+    maintain_lock(&m->lock);
     const struct eg_settings *s = m->settings;
     const struct eg_retention r = {
         .events_before_ms = s->retention_age_ms ? now - s->retention_age_ms : 0,
         .max_events = s->retention_events,
         .max_bytes = s->retention_bytes,
         .closed_before_ms = s->retention_closed_ms ? now - s->retention_closed_ms : 0};
-    pthread_mutex_unlock(&m->lock);
+    maintain_unlock(&m->lock);
     return r;
 }
 
@@ -141,7 +143,6 @@ static void *maintain_main(void *arg)
 enum eg_err eg_maintain_start(struct eg_core *core, struct eg_settings *settings,
                               struct eg_maintain **out, char *why, size_t why_size)
 {
-    pthread_condattr_t attr;
     struct eg_maintain *m = calloc(1, sizeof *m);
     if (!m) {
         return EG_ENOMEM;
@@ -152,12 +153,10 @@ enum eg_err eg_maintain_start(struct eg_core *core, struct eg_settings *settings
         return e;
     }
     m->core = core;
+    maintain_unshared(&m->lock);
     m->settings = eg_settings_ref(settings);
-    pthread_mutex_init(&m->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&m->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    maintain_init(&m->lock);
+    eg_cond_init(&m->wake);
     if (pthread_create(&m->thread, NULL, maintain_main, m) != 0) {
         eg_reader_close(m->reader);
         eg_settings_unref(m->settings);
@@ -170,11 +169,11 @@ enum eg_err eg_maintain_start(struct eg_core *core, struct eg_settings *settings
 
 void eg_maintain_settings(struct eg_maintain *m, struct eg_settings *settings)
 {
-    pthread_mutex_lock(&m->lock);
+    maintain_lock(&m->lock);
     eg_settings_ref(settings);
     eg_settings_unref(m->settings);
     m->settings = settings;
-    pthread_mutex_unlock(&m->lock);
+    maintain_unlock(&m->lock);
 }
 
 void eg_maintain_stop(struct eg_maintain *m)
@@ -182,13 +181,14 @@ void eg_maintain_stop(struct eg_maintain *m)
     if (!m) {
         return;
     }
-    pthread_mutex_lock(&m->lock);
+    maintain_lock(&m->lock);
     m->stopping = true;
     pthread_cond_signal(&m->wake);
-    pthread_mutex_unlock(&m->lock);
+    maintain_unlock(&m->lock);
     pthread_join(m->thread, NULL);
+    maintain_unshared(&m->lock);
     pthread_cond_destroy(&m->wake);
-    pthread_mutex_destroy(&m->lock);
+    maintain_destroy(&m->lock);
     eg_reader_close(m->reader);
     eg_settings_unref(m->settings);
     free(m);

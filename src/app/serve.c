@@ -61,6 +61,7 @@ static void look_at_disk(const struct eg_serve *s)
 {
     static bool low;
     struct statvfs v;
+    eg_serve_only_writer(&s->lock);
     if (statvfs(s->settings->data, &v) != 0)
         return;
     int64_t room = (int64_t)v.f_bavail * (int64_t)v.f_frsize;
@@ -108,6 +109,7 @@ static void wait_for_end(struct eg_serve *s)
 /* Lets open turns end. Returns false when it was cut short by another signal. */
 static bool drain(struct eg_serve *s)
 {
+    eg_serve_only_writer(&s->lock);
     int64_t watchdog_ms = eg_notify_watchdog_ms();
     int64_t until = eg_clock_mono_ms() + s->settings->drain_timeout_ms;
     int64_t open;
@@ -137,6 +139,7 @@ static int64_t spread_ms(void)
 
 static void announce(const struct eg_serve *s)
 {
+    eg_serve_only_writer(&s->lock);
     const char *public = eg_listener_bound(s->public_listener);
     const char *admin = eg_listener_bound(s->admin_listener);
     printf("ebbgate ready public=%s admin=%s\n", public, admin);
@@ -176,7 +179,7 @@ static int serve(struct eg_serve *s)
 static int run(const struct eg_command *cmd, int argc, char **argv)
 {
     struct eg_serve s = {
-        .cmd = cmd, .args = {.env = environ}, .lock = PTHREAD_MUTEX_INITIALIZER, .signals = -1};
+        .cmd = cmd, .args = {.env = environ}, .lock = {PTHREAD_MUTEX_INITIALIZER}, .signals = -1};
     struct eg_config c;
     enum eg_log_level level = EG_LOG_INFO;
     enum eg_log_format format = EG_LOG_AUTO;
@@ -193,6 +196,7 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     if (eg_log_level_parse(c.settings->log_level, &level) == EG_OK &&
         eg_log_format_parse(c.settings->log_format, &format) == EG_OK)
         eg_log_setup(level, format);
+    eg_serve_unshared(&s.lock);
     s.settings = eg_settings_ref(c.settings);
     eg_config_free(&c);
     code = serve(&s);

@@ -4,19 +4,20 @@
 #ifndef EG_APP_SERVE_H
 #define EG_APP_SERVE_H
 
-#include <pthread.h>
-
 #include "app/cli.h"
 #include "app/maintain.h"
+#include "base/lock.h"
 #include "core/core.h"
 #include "edge/listener.h"
 #include "http/http.h"
 
+EG_MUTEX(eg_serve);
+
 struct eg_serve {
     const struct eg_command *cmd;
-    struct eg_config_args args;   /* what reload reads again */
-    struct eg_settings *settings; /* replaced by a reload, under lock */
-    pthread_mutex_t lock;         /* settings, and one change of keys at a time */
+    struct eg_config_args args; /* what reload reads again */
+    struct eg_serve_mutex lock; /* settings, and one change of keys at a time */
+    struct eg_settings *settings EG_GUARDED_BY(eg_serve_mutex); /* main thread writes */
     unsigned reactor_count;
     struct eg_auth *auth;
     struct eg_limits *limits;

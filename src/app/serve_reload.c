@@ -76,10 +76,10 @@ static void hand_out(struct eg_serve *s, struct eg_settings *new)
     eg_listener_settings(s->public_listener, new);
     eg_listener_settings(s->admin_listener, new);
     eg_http_settings(s->http, new);
-    pthread_mutex_lock(&s->lock);
+    eg_serve_lock(&s->lock);
     eg_settings_unref(s->settings);
     s->settings = eg_settings_ref(new);
-    pthread_mutex_unlock(&s->lock);
+    eg_serve_unlock(&s->lock);
 }
 
 static void reload_config(struct eg_serve *s)
@@ -97,6 +97,7 @@ static void reload_config(struct eg_serve *s)
                "the configuration in force");
     } else {
         eg_serve_fit_files(c.settings);
+        eg_serve_only_writer(&s->lock);
         int changed = settle(s->settings, c.settings);
         if (changed > 0)
             hand_out(s, c.settings);
@@ -135,7 +136,7 @@ enum eg_err eg_serve_reload_keys(struct eg_serve *s, char *why, size_t why_size)
 {
     char made[8];
     struct eg_keyring *new = NULL;
-    pthread_mutex_lock(&s->lock);
+    eg_serve_lock(&s->lock);
     enum eg_err err = eg_keys_load(s->settings, false, &new, made, sizeof made, why, why_size);
     if (err != EG_OK) {
         if (!*why)
@@ -153,15 +154,15 @@ enum eg_err eg_serve_reload_keys(struct eg_serve *s, char *why, size_t why_size)
     eg_log(EG_LOG_INFO, "reload.keys", "changed=%d", changed);
     eg_keyring_unref(new);
 out:
-    pthread_mutex_unlock(&s->lock);
+    eg_serve_unlock(&s->lock);
     return err;
 }
 
 void eg_serve_print_config(struct eg_serve *s, struct eg_buf *out)
 {
-    pthread_mutex_lock(&s->lock);
+    eg_serve_lock(&s->lock);
     struct eg_settings *now = eg_settings_ref(s->settings);
-    pthread_mutex_unlock(&s->lock);
+    eg_serve_unlock(&s->lock);
     eg_buf_char(out, '{');
     for (int i = 0; i < EG_SETTING_COUNT; i++) {
         const struct eg_setting *d = &eg_setting_table[i];

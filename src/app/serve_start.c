@@ -111,6 +111,7 @@ static int start_keys(struct eg_serve *s)
 {
     char why[512] = "", made[512];
     struct eg_keyring *ring = NULL;
+    eg_serve_only_writer(&s->lock);
     enum eg_err err = eg_keys_load(s->settings, true, &ring, made, sizeof made, why, sizeof why);
     if (err != EG_OK)
         return fail(s, err, "keys", why);
@@ -123,6 +124,7 @@ static int start_keys(struct eg_serve *s)
 
 static int start_core(struct eg_serve *s, struct eg_storage *storage)
 {
+    eg_serve_only_writer(&s->lock);
     const struct eg_core_hooks hooks = {on_release, on_revoked, on_storage, on_fatal, s};
     const struct eg_reactors_config config = {.count = s->reactor_count,
                                               .settings = s->settings,
@@ -161,6 +163,7 @@ static enum eg_err on_reload_keys(void *arg, char *why, size_t why_size)
 
 static int start_http(struct eg_serve *s)
 {
+    eg_serve_only_writer(&s->lock);
     const struct eg_http_config config = {.core = s->core,
                                           .reactors = s->reactors,
                                           .auth = s->auth,
@@ -178,6 +181,7 @@ static int start_listener(struct eg_serve *s, bool admin)
 {
     struct eg_listener **to = admin ? &s->admin_listener : &s->public_listener;
     char why[512] = "";
+    eg_serve_only_writer(&s->lock);
     const struct eg_listener_config config = {.address =
                                                   admin ? s->settings->admin : s->settings->listen,
                                               .workers = admin ? 8 : (int)s->settings->workers,
@@ -200,6 +204,7 @@ int eg_serve_start(struct eg_serve *s)
     char why[512] = "";
     struct eg_storage *storage = NULL;
     int code;
+    eg_serve_only_writer(&s->lock);
     umask(077);
     eg_serve_fit_files(s->settings);
     s->reactor_count = (unsigned)s->settings->reactors;

@@ -71,7 +71,7 @@ int64_t eg_hist_quantile(enum eg_hist h, double q)
     for (int i = 0; i <= BUCKETS && total; i++) {
         seen += __atomic_load_n(&hist[h].count[i], __ATOMIC_RELAXED);
         if ((double)seen >= q * (double)total) {
-            return 1LL << i;
+            return INT64_C(1) << i;
         }
     }
     return 0;

@@ -10,10 +10,10 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "core/machine.h"
@@ -23,39 +23,46 @@
 #define IDLE_WAKE_MS 1000      /* the watchdog sees progress this often */
 #define BATCH_BYTES (16 << 20) /* a batch is committed when it has this much, whatever waits */
 
+EG_ROLE(core_thread);
+
 struct eg_core {
     pthread_t thread;
     struct eg_queue queue;
-    struct eg_machine *machine;
-    struct eg_storage *storage;
+    struct eg_machine *machine EG_PT_GUARDED_BY(core_thread);
+    struct eg_storage *storage EG_PT_GUARDED_BY(core_thread);
+    const char *epoch; /* of machine, which never changes it */
     struct eg_core_hooks hooks;
     unsigned reactors;
-    struct eg_settings *new_settings; /* atomic hand-over; NULL none */
-    int draining, stopping;           /* atomic */
-    int64_t running, progress_ms;     /* atomic */
-    int64_t paused_until, probe_at;   /* mono ms; 0: not */
-    struct eg_qnode *held;            /* commands that came while paused, newest first */
+    struct eg_settings *new_settings;                /* atomic hand-over; NULL none */
+    int draining, stopping;                          /* atomic */
+    int64_t running, progress_ms;                    /* atomic */
+    int64_t paused_until EG_GUARDED_BY(core_thread); /* mono ms; 0: not, as the next */
+    int64_t probe_at EG_GUARDED_BY(core_thread);
+    /* Commands that came while paused, newest first. */
+    struct eg_qnode *held EG_GUARDED_BY(core_thread);
 };
+
+EG_MUTEX(waiter);
 
 /* What a caller waits on. */
 struct waiter {
-    pthread_mutex_t lock;
+    struct waiter_mutex lock;
     pthread_cond_t cond;
-    bool done;
+    bool done EG_GUARDED_BY(waiter_mutex);
 };
 
 static void answer(struct eg_call *call)
 {
     struct waiter *w = call->waiter;
-    pthread_mutex_lock(&w->lock);
+    waiter_lock(&w->lock);
     w->done = true;
     pthread_cond_signal(&w->cond);
-    pthread_mutex_unlock(&w->lock);
+    waiter_unlock(&w->lock);
 }
 
 void eg_core_call(struct eg_core *core, struct eg_call *call)
 {
-    struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+    struct waiter w = {.lock = {PTHREAD_MUTEX_INITIALIZER}, .cond = PTHREAD_COND_INITIALIZER};
     struct eg_cmd *cmd = eg_cmd_new(EG_CMD_CALL, 0);
     if (!cmd) {
         call->code = EG_CODE_internal;
@@ -64,12 +71,12 @@ void eg_core_call(struct eg_core *core, struct eg_call *call)
     cmd->call = call;
     call->waiter = &w;
     eg_core_post(core, cmd);
-    pthread_mutex_lock(&w.lock);
+    waiter_lock(&w.lock);
     while (!w.done) {
-        pthread_cond_wait(&w.cond, &w.lock);
+        waiter_wait(&w.cond, &w.lock);
     }
-    pthread_mutex_unlock(&w.lock);
-    pthread_mutex_destroy(&w.lock);
+    waiter_unlock(&w.lock);
+    waiter_destroy(&w.lock);
     pthread_cond_destroy(&w.cond);
 }
 
@@ -85,6 +92,7 @@ void eg_core_post_list(struct eg_core *core, struct eg_cmd *first, struct eg_cmd
 
 /* --- after the commit --- */
 
+EG_REQUIRES(core_thread)
 static void release(struct eg_core *core)
 {
     struct eg_machine *m = core->machine;
@@ -107,12 +115,14 @@ static void release(struct eg_core *core)
     m->done_count = 0;
 }
 
+EG_REQUIRES(core_thread)
 static void fatal(struct eg_core *core)
 {
     core->hooks.fatal(core->hooks.arg, core->storage->ops->why(core->storage));
     abort(); /* fatal does not return */
 }
 
+EG_REQUIRES(core_thread)
 static void storage_failed(struct eg_core *core, struct eg_now now)
 {
     const char *why = core->storage->ops->why(core->storage);
@@ -125,6 +135,7 @@ static void storage_failed(struct eg_core *core, struct eg_now now)
     core->probe_at = now.mono_ms + PROBE_MS;
 }
 
+EG_REQUIRES(core_thread)
 static void probe(struct eg_core *core, struct eg_now now)
 {
     const enum eg_err e = core->storage->ops->probe(core->storage);
@@ -146,6 +157,7 @@ static void probe(struct eg_core *core, struct eg_now now)
 /* --- one batch --- */
 
 /* The part of a call that is not the machine's. */
+EG_REQUIRES(core_thread)
 static void around_call(struct eg_core *core, struct eg_call *call, struct eg_now now)
 {
     if (call->kind == EG_CALL_PAUSE) {
@@ -159,6 +171,7 @@ static void around_call(struct eg_core *core, struct eg_call *call, struct eg_no
 }
 
 /* While paused, what would write waits; resuming and acts of the audit log pass. */
+EG_REQUIRES(core_thread)
 static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
 {
     if (core->paused_until == 0 || cmd->kind == EG_CMD_DETACH || cmd->kind == EG_CMD_SYNC) {
@@ -170,6 +183,7 @@ static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
             cmd->call->kind != EG_CALL_SESSION_INFO);
 }
 
+EG_REQUIRES(core_thread)
 static struct eg_qnode *unhold(struct eg_core *core, struct eg_qnode *list)
 {
     while (core->held) {
@@ -183,6 +197,7 @@ static struct eg_qnode *unhold(struct eg_core *core, struct eg_qnode *list)
 
 /* Steps all of first..last (by next), then the machine's own work; true when it could be committed.
  */
+EG_REQUIRES(core_thread)
 static bool run_batch(struct eg_core *core, struct eg_qnode *first, int n, struct eg_now now)
 {
     struct eg_machine *m = core->machine;
@@ -214,6 +229,7 @@ static bool run_batch(struct eg_core *core, struct eg_qnode *first, int n, struc
 }
 
 /* Runs a batch to its answers. */
+EG_REQUIRES(core_thread)
 static void batch(struct eg_core *core, struct eg_qnode *first, int n)
 {
     const struct eg_now now = eg_clock_now();
@@ -248,6 +264,7 @@ static size_t cmd_bytes(const struct eg_cmd *cmd)
 }
 
 /* Splits the list into batches of bounded size. */
+EG_REQUIRES(core_thread)
 static void run(struct eg_core *core, struct eg_qnode *list)
 {
     const struct eg_now now = eg_clock_now();
@@ -288,6 +305,7 @@ static void run(struct eg_core *core, struct eg_qnode *list)
 
 /* --- the thread --- */
 
+EG_REQUIRES(core_thread)
 static void take_settings(struct eg_core *core)
 {
     struct eg_settings *s = __atomic_exchange_n(&core->new_settings, NULL, __ATOMIC_ACQ_REL);
@@ -297,6 +315,7 @@ static void take_settings(struct eg_core *core)
     }
 }
 
+EG_REQUIRES(core_thread)
 static int wait_ms(const struct eg_core *core, int64_t now_mono)
 {
     int64_t until = eg_machine_deadline(core->machine);
@@ -312,6 +331,7 @@ static int wait_ms(const struct eg_core *core, int64_t now_mono)
     return until - now_mono < IDLE_WAKE_MS ? (int)(until - now_mono) : IDLE_WAKE_MS;
 }
 
+EG_REQUIRES(core_thread)
 static struct eg_qnode *next_commands(struct eg_core *core)
 {
     struct eg_qnode *list = eg_queue_take(&core->queue);
@@ -333,6 +353,7 @@ static struct eg_qnode *next_commands(struct eg_core *core)
 static void *core_main(void *arg)
 {
     struct eg_core *core = arg;
+    core_thread_is_here();
     for (;;) {
         struct eg_qnode *list = next_commands(core);
         const struct eg_now now = eg_clock_now();
@@ -369,6 +390,8 @@ enum eg_err eg_core_start(struct eg_storage *storage, struct eg_settings *settin
         (e = eg_machine_new(storage, settings, reactors, eg_clock_now(), &core->machine))) {
         goto fail;
     }
+    core_thread_is_here(); /* not yet, so this one stands in for it */
+    core->epoch = core->machine->epoch;
     eg_metric_set(EG_M_storage_ok, 1);
     batch(core, NULL,
           0); /* what starting changed is on disk, and revocations are known, before we serve */
@@ -411,7 +434,7 @@ int64_t eg_core_progress_ms(struct eg_core *core)
 
 const char *eg_core_epoch(struct eg_core *core)
 {
-    return core->machine->epoch;
+    return core->epoch;
 }
 
 void eg_core_stop(struct eg_core *core)
@@ -426,6 +449,7 @@ void eg_core_stop(struct eg_core *core)
         eg_core_post(core, wake);
     }
     pthread_join(core->thread, NULL);
+    core_thread_is_here(); /* it has ended */
     /* Forks that were under way: their half is removed at the next start. */
     struct eg_chore *c;
     DL_FOREACH(core->machine->chores, c)

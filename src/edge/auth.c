@@ -1,11 +1,11 @@
 #include "edge/auth.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/lock.h"
 #include "base/log.h"
 
 #define HASH_NONFATAL_OOM 1
@@ -28,17 +28,21 @@ struct revocation {
     char what[]; /* "jti:..." or "sub:..." */
 };
 
+EG_RWLOCK(auth);
+
 struct eg_auth {
-    pthread_rwlock_t lock;
-    struct eg_keyring *ring;
-    char *audience;
-    int64_t max_lifetime_s;
-    uint64_t version;    /* keys and revocations; atomic */
-    uint64_t generation; /* these and the rules: what the cache depends on */
-    struct revocation *revoked;
-    unsigned sweep_at;
-    bool lost; /* a revocation could not be kept: refuse everybody rather than the wrong one */
-    struct verified *cache[CACHE_SLOTS];
+    struct auth_rwlock lock;
+    struct eg_keyring *ring EG_GUARDED_BY(auth_rwlock);
+    char *audience EG_GUARDED_BY(auth_rwlock);
+    int64_t max_lifetime_s EG_GUARDED_BY(auth_rwlock);
+    uint64_t version; /* keys and revocations; atomic */
+    /* These and the rules: what the cache depends on. */
+    uint64_t generation EG_GUARDED_BY(auth_rwlock);
+    struct revocation *revoked EG_GUARDED_BY(auth_rwlock);
+    unsigned sweep_at EG_GUARDED_BY(auth_rwlock);
+    /* A revocation could not be kept: refuse everybody rather than the wrong one. */
+    bool lost EG_GUARDED_BY(auth_rwlock);
+    struct verified *cache[CACHE_SLOTS] EG_GUARDED_BY(auth_rwlock);
 };
 
 static void verified_free(struct verified *v)
@@ -49,8 +53,8 @@ static void verified_free(struct verified *v)
     }
 }
 
-/* Everything that was verified may be judged otherwise now. Write lock held. */
-static void changed(struct eg_auth *a, bool keys_or_revocations)
+/* Everything that was verified may be judged otherwise now. */
+EG_REQUIRES(auth_rwlock) static void changed(struct eg_auth *a, bool keys_or_revocations)
 {
     for (int i = 0; i < CACHE_SLOTS; i++) {
         verified_free(a->cache[i]);
@@ -113,7 +117,8 @@ enum eg_err eg_auth_new(struct eg_keyring *ring, struct eg_settings *settings, s
     if (a == NULL) {
         return EG_ENOMEM;
     }
-    pthread_rwlock_init(&a->lock, NULL);
+    auth_init(&a->lock);
+    auth_unshared(&a->lock);
     a->ring = eg_keyring_ref(ring);
     a->version = 1;
     a->sweep_at = SWEEP_FIRST;
@@ -132,6 +137,7 @@ void eg_auth_free(struct eg_auth *a)
     if (a == NULL) {
         return;
     }
+    auth_unshared(&a->lock);
     changed(a, false);
     struct revocation *r = a->revoked, *next = NULL;
     HASH_CLEAR(hh, a->revoked);
@@ -141,39 +147,39 @@ void eg_auth_free(struct eg_auth *a)
     }
     eg_keyring_unref(a->ring);
     free(a->audience);
-    pthread_rwlock_destroy(&a->lock);
+    auth_destroy(&a->lock);
     free(a);
 }
 
 void eg_auth_keyring(struct eg_auth *a, struct eg_keyring *ring)
 {
     struct eg_keyring *old = NULL;
-    pthread_rwlock_wrlock(&a->lock);
+    auth_write(&a->lock);
     old = a->ring;
     a->ring = eg_keyring_ref(ring);
     changed(a, true);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_write(&a->lock);
     eg_keyring_unref(old);
 }
 
 void eg_auth_settings(struct eg_auth *a, struct eg_settings *settings)
 {
     char *audience = strdup(settings->audience != NULL ? settings->audience : "");
-    pthread_rwlock_wrlock(&a->lock);
+    auth_write(&a->lock);
     if (audience != NULL) { /* without memory the old audience stays required */
         free(a->audience);
         a->audience = audience;
     }
     a->max_lifetime_s = settings->max_token_lifetime_ms / 1000;
     changed(a, false);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_write(&a->lock);
 }
 
 struct eg_keyring *eg_auth_ring(struct eg_auth *a)
 {
-    pthread_rwlock_rdlock(&a->lock);
+    auth_read(&a->lock);
     struct eg_keyring *ring = eg_keyring_ref(a->ring);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_read(&a->lock);
     return ring;
 }
 
@@ -182,8 +188,8 @@ uint64_t eg_auth_version(struct eg_auth *a)
     return __atomic_load_n(&a->version, __ATOMIC_ACQUIRE);
 }
 
-/* Forgets revocations that ran out, now and then. Write lock held. */
-static void sweep(struct eg_auth *a, int64_t wall_ms)
+/* Forgets revocations that ran out, now and then. */
+EG_REQUIRES(auth_rwlock) static void sweep(struct eg_auth *a, int64_t wall_ms)
 {
     struct revocation *r = a->revoked, *next = NULL;
     if (HASH_COUNT(a->revoked) < a->sweep_at) {
@@ -201,8 +207,8 @@ static void sweep(struct eg_auth *a, int64_t wall_ms)
     /* NOLINTEND(clang-analyzer-unix.Malloc) */
 }
 
-/* The row of what, made when there is none; NULL without memory. Write lock held. */
-static struct revocation *obtain(struct eg_auth *a, const char *what)
+/* The row of what, made when there is none; NULL without memory. */
+EG_REQUIRES(auth_rwlock) static struct revocation *obtain(struct eg_auth *a, const char *what)
 {
     struct revocation *r = NULL;
     const size_t n = strlen(what);
@@ -221,7 +227,7 @@ static struct revocation *obtain(struct eg_auth *a, const char *what)
 
 void eg_auth_revoked(struct eg_auth *a, const char *what, int64_t until_ms)
 {
-    pthread_rwlock_wrlock(&a->lock);
+    auth_write(&a->lock);
     sweep(a, eg_clock_now().wall_ms);
     struct revocation *r = obtain(a, what);
     if (r != NULL) {
@@ -230,13 +236,14 @@ void eg_auth_revoked(struct eg_auth *a, const char *what, int64_t until_ms)
         a->lost = true;
     }
     changed(a, true);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_write(&a->lock);
     if (r == NULL) {
         eg_log(EG_LOG_ERROR, "auth.memory", "text=a revocation was lost, no token is accepted");
     }
 }
 
-/* Whether kind ("jti:" or "sub:") with value is revoked. A lock held. */
+/* Whether kind ("jti:" or "sub:") with value is revoked. */
+EG_REQUIRES_SHARED(auth_rwlock)
 static bool is_revoked(const struct eg_auth *a, const char *kind, const char *value,
                        int64_t wall_ms)
 {
@@ -265,6 +272,7 @@ static bool surely_in_time(const struct eg_claims *c, int64_t now_s)
 
 /* Whether the token with this key was verified before; *out is a copy of its claims. A lock held.
  */
+EG_REQUIRES_SHARED(auth_rwlock)
 static bool cached(struct eg_auth *a, const uint8_t key[KEY_BYTES], int64_t wall_ms,
                    struct eg_claims *out)
 {
@@ -283,14 +291,14 @@ static void remember(struct eg_auth *a, const uint8_t key[KEY_BYTES],
         return;
     }
     memcpy(v->key, key, KEY_BYTES);
-    pthread_rwlock_wrlock(&a->lock);
+    auth_write(&a->lock);
     if (a->generation == generation) {
         struct verified **slot = slot_of(a, key);
         struct verified *old = *slot;
         *slot = v;
         v = old;
     }
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_write(&a->lock);
     verified_free(v);
 }
 
@@ -299,12 +307,12 @@ static enum eg_err verify(struct eg_auth *a, struct eg_slice token, int64_t wall
                           struct eg_claims *out, uint64_t *generation, const char **cause)
 {
     enum eg_err err = EG_OK;
-    pthread_rwlock_rdlock(&a->lock);
+    auth_read(&a->lock);
     struct eg_keyring *ring = eg_keyring_ref(a->ring);
     char *audience = strdup(a->audience);
     const struct eg_token_rules rules = {audience, a->max_lifetime_s, wall_ms / 1000};
     *generation = a->generation;
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_read(&a->lock);
     if (audience == NULL) {
         *cause = "out of memory";
         err = EG_ENOMEM;
@@ -333,9 +341,9 @@ enum eg_err eg_auth_check(struct eg_auth *a, struct eg_slice token, int64_t wall
         goto out;
     }
     eg_chain_next(no_prefix, token, key);
-    pthread_rwlock_rdlock(&a->lock);
+    auth_read(&a->lock);
     hit = cached(a, key, wall_ms, out);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_read(&a->lock);
     if (!hit) {
         err = verify(a, token, wall_ms, out, &generation, &why);
         if (err != EG_OK) {
@@ -343,13 +351,13 @@ enum eg_err eg_auth_check(struct eg_auth *a, struct eg_slice token, int64_t wall
             goto out;
         }
     }
-    pthread_rwlock_rdlock(&a->lock);
+    auth_read(&a->lock);
     if (is_revoked(a, "jti:", out->jti, wall_ms)) {
         why = "token revoked";
     } else if (is_revoked(a, "sub:", out->sub, wall_ms)) {
         why = "subject revoked";
     }
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_read(&a->lock);
     if (why != NULL) {
         err = EG_EDENIED;
         eg_claims_free(out);
@@ -364,8 +372,8 @@ out:
     return err;
 }
 
-/* Whether the ring still has kid; a token without one stands on the only key. A lock held. */
-static bool has_key(const struct eg_auth *a, const char *kid)
+/* Whether the ring still has kid; a token without one stands on the only key. */
+EG_REQUIRES_SHARED(auth_rwlock) static bool has_key(const struct eg_auth *a, const char *kid)
 {
     const int n = eg_keyring_count(a->ring);
     if (kid == NULL || *kid == '\0') {
@@ -382,9 +390,9 @@ static bool has_key(const struct eg_auth *a, const char *kid)
 bool eg_auth_stands(struct eg_auth *a, const char *sub, const char *jti, const char *kid)
 {
     const int64_t wall_ms = eg_clock_now().wall_ms;
-    pthread_rwlock_rdlock(&a->lock);
+    auth_read(&a->lock);
     const bool stands = has_key(a, kid) && !is_revoked(a, "jti:", jti, wall_ms) &&
                         !is_revoked(a, "sub:", sub, wall_ms);
-    pthread_rwlock_unlock(&a->lock);
+    auth_end_read(&a->lock);
     return stands;
 }

@@ -1,11 +1,11 @@
 #include "edge/limits.h"
 
 #include <arpa/inet.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/lock.h"
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
@@ -32,12 +32,17 @@ struct bounds {
     int64_t connections, handshakes, rate; /* 0: none */
 };
 
+EG_MUTEX(limits);
+
 struct eg_limits {
-    pthread_mutex_t lock;
-    int64_t max_total;
-    struct bounds loopback, other;
-    int64_t total, handshakes, knocking;
-    struct row *rows;
+    struct limits_mutex lock; /* of all that follows */
+    int64_t max_total EG_GUARDED_BY(limits_mutex);
+    struct bounds loopback EG_GUARDED_BY(limits_mutex);
+    struct bounds other EG_GUARDED_BY(limits_mutex);
+    int64_t total EG_GUARDED_BY(limits_mutex);
+    int64_t handshakes EG_GUARDED_BY(limits_mutex);
+    int64_t knocking EG_GUARDED_BY(limits_mutex);
+    struct row *rows EG_GUARDED_BY(limits_mutex);
 };
 
 /* The table's key: the IPv4 address mapped into IPv6, or the first half of an IPv6 address; any
@@ -74,21 +79,21 @@ static bool idle(const struct row *r)
     return r->connections == 0 && r->handshakes == 0 && r->knocking == 0;
 }
 
-static void drop(struct eg_limits *l, struct row *r)
+EG_REQUIRES(limits_mutex) static void drop(struct eg_limits *l, struct row *r)
 {
     HASH_DEL(l->rows, r);
     free(r);
 }
 
 /* Appends r to the table as the row seen last. False without memory: r is not in the table. */
-static bool append(struct eg_limits *l, struct row *r)
+EG_REQUIRES(limits_mutex) static bool append(struct eg_limits *l, struct row *r)
 {
     HASH_ADD(hh, l->rows, key, KEY_BYTES, r);
     return r->hh.tbl != NULL;
 }
 
 /* Looks at the n rows that were looked at longest ago and forgets those that hold nothing. */
-static void sweep(struct eg_limits *l, int n, int64_t now)
+EG_REQUIRES(limits_mutex) static void sweep(struct eg_limits *l, int n, int64_t now)
 {
     /* NOLINTBEGIN(clang-analyzer-unix.Malloc): the analyzer loses the links of the table */
     while (n-- > 0 && l->rows != NULL && l->rows->hh.next != NULL) {
@@ -108,7 +113,7 @@ static void sweep(struct eg_limits *l, int n, int64_t now)
     /* NOLINTEND(clang-analyzer-unix.Malloc) */
 }
 
-static struct row *find(struct eg_limits *l, const uint8_t key[KEY_BYTES])
+EG_REQUIRES(limits_mutex) static struct row *find(struct eg_limits *l, const uint8_t key[KEY_BYTES])
 {
     struct row *r = NULL;
     HASH_FIND(hh, l->rows, key, KEY_BYTES, r);
@@ -116,6 +121,7 @@ static struct row *find(struct eg_limits *l, const uint8_t key[KEY_BYTES])
 }
 
 /* The row of key, made when there is none; NULL when the table is full or memory is out. */
+EG_REQUIRES(limits_mutex)
 static struct row *obtain(struct eg_limits *l, const uint8_t key[KEY_BYTES], int64_t now)
 {
     struct row *r = find(l, key);
@@ -141,7 +147,7 @@ enum eg_err eg_limits_new(struct eg_settings *settings, struct eg_limits **out)
     if (l == NULL) {
         return EG_ENOMEM;
     }
-    pthread_mutex_init(&l->lock, NULL);
+    limits_init(&l->lock);
     eg_limits_settings(l, settings);
     *out = l;
     return EG_OK;
@@ -152,13 +158,14 @@ void eg_limits_free(struct eg_limits *l)
     if (l == NULL) {
         return;
     }
+    limits_unshared(&l->lock);
     struct row *r = l->rows, *next = NULL;
     HASH_CLEAR(hh, l->rows);
     for (; r != NULL; r = next) {
         next = r->hh.next;
         free(r);
     }
-    pthread_mutex_destroy(&l->lock);
+    limits_destroy(&l->lock);
     free(l);
 }
 
@@ -166,13 +173,13 @@ void eg_limits_settings(struct eg_limits *l, struct eg_settings *s)
 {
     const struct bounds named = {s->max_connections_per_address, s->max_handshakes_per_address,
                                  s->handshake_rate};
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     l->max_total = s->max_connections;
     l->loopback = named;
     l->other.connections = named.connections > 0 ? named.connections : PER_ADDRESS;
     l->other.handshakes = named.handshakes > 0 ? named.handshakes : HANDSHAKES_PER_ADDRESS;
     l->other.rate = named.rate > 0 ? named.rate : RATE_PER_ADDRESS;
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
 }
 
 bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms)
@@ -180,7 +187,7 @@ bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms)
     uint8_t key[KEY_BYTES];
     const bool local = address_key(addr, key);
     bool fits = false;
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     struct row *r = obtain(l, key, mono_ms);
     const struct bounds *b = local ? &l->loopback : &l->other;
     if (r != NULL && (b->handshakes == 0 || r->knocking < b->handshakes)) {
@@ -188,7 +195,7 @@ bool eg_limits_knock(struct eg_limits *l, const char *addr, int64_t mono_ms)
         l->knocking++;
         fits = true;
     }
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
     return fits;
 }
 
@@ -196,15 +203,16 @@ void eg_limits_knocked(struct eg_limits *l, const char *addr)
 {
     uint8_t key[KEY_BYTES];
     (void)address_key(addr, key);
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     struct row *r = find(l, key);
     if (r != NULL && r->knocking > 0) {
         r->knocking--;
         l->knocking--;
     }
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
 }
 
+EG_REQUIRES(limits_mutex)
 static enum eg_code judge(struct eg_limits *l, struct row *r, const struct bounds *b, int64_t now)
 {
     if (r == NULL || l->total >= l->max_total ||
@@ -222,7 +230,7 @@ enum eg_code eg_limits_enter(struct eg_limits *l, const char *addr, int64_t mono
 {
     uint8_t key[KEY_BYTES];
     const bool local = address_key(addr, key);
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     struct row *r = obtain(l, key, mono_ms);
     const enum eg_code code = judge(l, r, local ? &l->loopback : &l->other, mono_ms);
     if (code == EG_CODE_NONE) {
@@ -231,7 +239,7 @@ enum eg_code eg_limits_enter(struct eg_limits *l, const char *addr, int64_t mono
         l->total++;
         l->handshakes++;
     }
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
     return code;
 }
 
@@ -239,20 +247,20 @@ void eg_limits_established(struct eg_limits *l, const char *addr)
 {
     uint8_t key[KEY_BYTES];
     (void)address_key(addr, key);
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     struct row *r = find(l, key);
     if (r != NULL && r->handshakes > 0) {
         r->handshakes--;
         l->handshakes--;
     }
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
 }
 
 void eg_limits_leave(struct eg_limits *l, const char *addr, bool was_established)
 {
     uint8_t key[KEY_BYTES];
     (void)address_key(addr, key);
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     struct row *r = find(l, key);
     if (r != NULL && r->connections > 0) {
         r->connections--;
@@ -262,14 +270,14 @@ void eg_limits_leave(struct eg_limits *l, const char *addr, bool was_established
             l->handshakes--;
         }
     }
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
 }
 
 struct eg_limits_count eg_limits_count(struct eg_limits *l)
 {
-    pthread_mutex_lock(&l->lock);
+    limits_lock(&l->lock);
     const struct eg_limits_count c = {l->total, l->handshakes + l->knocking,
                                       (int64_t)HASH_COUNT(l->rows)};
-    pthread_mutex_unlock(&l->lock);
+    limits_unlock(&l->lock);
     return c;
 }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "edge/adopt.h"
@@ -27,6 +28,9 @@
 #define POLITE_PER_SECOND 100 /* refusals by limits that are told in a hello_error */
 #define RETRY_FIELD "Retry-After: 1\r\n"
 
+EG_RWLOCK(listener);
+EG_MUTEX(count);
+
 struct eg_listener {
     struct eg_listener_config config; /* address is a copy, settings under lock */
     struct eg_listen_address address;
@@ -36,14 +40,14 @@ struct eg_listener {
     struct eg_selftest *selftest; /* while starting */
     int ready, draining;          /* atomic */
 
-    pthread_rwlock_t lock; /* of what a reload changes: */
-    struct eg_settings *settings;
-    struct eg_proxies *proxies;
+    struct listener_rwlock lock; /* of what a reload changes: */
+    struct eg_settings *settings EG_GUARDED_BY(listener_rwlock);
+    struct eg_proxies *proxies EG_GUARDED_BY(listener_rwlock);
 
-    pthread_mutex_t count_lock;
+    struct count_mutex count_lock;
     pthread_cond_t counted;
-    int workers; /* threads that started */
-    struct eg_bucket polite;
+    int workers EG_GUARDED_BY(count_mutex); /* threads that started */
+    struct eg_bucket polite EG_GUARDED_BY(count_mutex);
 };
 
 /* What the library complained of while this thread was starting it. */
@@ -139,12 +143,12 @@ static bool is_selftest(struct eg_listener *l, const struct eg_request *r)
 /* Whether a refusal by code may be told in a hello_error, which needs a socket for a while. */
 static bool polite(struct eg_listener *l)
 {
-    pthread_mutex_lock(&l->count_lock);
+    count_lock(&l->count_lock);
     const bool ok = eg_bucket_take(&l->polite, POLITE_PER_SECOND, 1, eg_clock_mono_ms());
-    pthread_mutex_unlock(&l->count_lock);
-    pthread_rwlock_rdlock(&l->lock);
+    count_unlock(&l->count_lock);
+    listener_read(&l->lock);
     const int64_t most = l->settings->max_connections;
-    pthread_rwlock_unlock(&l->lock);
+    listener_end_read(&l->lock);
     return ok && eg_metric_get(EG_M_connections) < most + (most / 16 > 64 ? most / 16 : 64);
 }
 
@@ -162,11 +166,11 @@ static enum eg_err describe(struct eg_listener *l, const struct mg_request_info 
     bool twice = false;
     a->mode = EG_CONN_WS;
     a->draining = __atomic_load_n(&l->draining, __ATOMIC_RELAXED) != 0;
-    pthread_rwlock_rdlock(&l->lock);
+    listener_read(&l->lock);
     eg_proxies_client(l->proxies, ri->remote_addr, r, a->addr);
     a->origin_allowed = eg_origin_allowed(eg_request_header(r, "Origin", &twice),
                                           l->settings->allowed_origins, l->address.loopback);
-    pthread_rwlock_unlock(&l->lock);
+    listener_end_read(&l->lock);
     return eg_upgrade_token(r, &a->token, &a->token_from_query);
 }
 
@@ -309,10 +313,10 @@ static void *on_thread(const struct mg_context *ctx, int type)
     if (type == 0) {
         eg_lobby_enter(l->lobby);
     } else if (type == 1) {
-        pthread_mutex_lock(&l->count_lock);
+        count_lock(&l->count_lock);
         l->workers++;
         pthread_cond_signal(&l->counted);
-        pthread_mutex_unlock(&l->count_lock);
+        count_unlock(&l->count_lock);
     }
     return l;
 }
@@ -320,9 +324,9 @@ static void *on_thread(const struct mg_context *ctx, int type)
 static bool on_lobby_asks(void *listener, const char *addr)
 {
     struct eg_listener *l = listener;
-    pthread_rwlock_rdlock(&l->lock);
+    listener_read(&l->lock);
     const bool trusted = eg_proxies_trusts(l->proxies, addr);
-    pthread_rwlock_unlock(&l->lock);
+    listener_end_read(&l->lock);
     return trusted;
 }
 
@@ -348,6 +352,7 @@ static void option(struct options *o, const char *name, const char *value)
 /* Starts the library's threads. */
 static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_size)
 {
+    listener_unshared(&l->lock);
     char ports[80], threads[16], timeout[24], head[16], said[200] = "";
     struct options o = {.n = 0};
     const struct mg_callbacks callbacks = {.begin_request = on_request,
@@ -396,20 +401,20 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
     return EG_OK;
 }
 
-/* Waits until all workers run: the library only logs when one does not. */
-static bool await_workers(struct eg_listener *l)
+/* Waits until all workers run: the library only logs when one does not. Returns how many run. */
+static int await_workers(struct eg_listener *l)
 {
     struct timespec until;
     int late = 0;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += START_WAIT_S;
-    pthread_mutex_lock(&l->count_lock);
+    count_lock(&l->count_lock);
     while (l->workers < l->config.workers && late == 0) {
-        late = pthread_cond_timedwait(&l->counted, &l->count_lock, &until);
+        late = count_wait_until(&l->counted, &l->count_lock, &until);
     }
-    const bool all = l->workers >= l->config.workers;
-    pthread_mutex_unlock(&l->count_lock);
-    return all;
+    const int workers = l->workers;
+    count_unlock(&l->count_lock);
+    return workers;
 }
 
 /* Makes a first connection, with which the lobby takes its place. */
@@ -429,8 +434,9 @@ static bool await_lobby(struct eg_listener *l)
 static enum eg_err prove(struct eg_listener *l, char *why, size_t why_size)
 {
     struct mg_server_ports port = {0};
-    if (!await_workers(l)) {
-        snprintf(why, why_size, "only %d of %d HTTP threads could be started", l->workers,
+    const int workers = await_workers(l);
+    if (workers < l->config.workers) {
+        snprintf(why, why_size, "only %d of %d HTTP threads could be started", workers,
                  l->config.workers);
         return EG_EIO;
     }
@@ -452,7 +458,6 @@ static enum eg_err prove(struct eg_listener *l, char *why, size_t why_size)
 static enum eg_err make(const struct eg_listener_config *config, struct eg_listener **out,
                         char *why, size_t why_size)
 {
-    pthread_condattr_t attr;
     enum eg_err err = EG_ENOMEM;
     struct eg_listener *l = calloc(1, sizeof *l);
     if (l == NULL) {
@@ -461,13 +466,11 @@ static enum eg_err make(const struct eg_listener_config *config, struct eg_liste
     *out = l;
     l->config = *config;
     l->config.address = NULL;
+    listener_unshared(&l->lock);
     l->settings = eg_settings_ref(config->settings);
-    pthread_rwlock_init(&l->lock, NULL);
-    pthread_mutex_init(&l->count_lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&l->counted, &attr);
-    pthread_condattr_destroy(&attr);
+    listener_init(&l->lock);
+    count_init(&l->count_lock);
+    eg_cond_init(&l->counted);
     mg_init_library(MG_FEATURES_DEFAULT);
     const struct eg_lobby_config lobby = {.limits = config->limits,
                                           .is_proxy = on_lobby_asks,
@@ -526,13 +529,14 @@ void eg_listener_stop(struct eg_listener *l)
         mg_stop(l->ctx);
     }
     mg_exit_library();
+    listener_unshared(&l->lock);
     eg_lobby_free(l->lobby);
     eg_selftest_free(l->selftest);
     eg_proxies_free(l->proxies);
     eg_settings_unref(l->settings);
     pthread_cond_destroy(&l->counted);
-    pthread_mutex_destroy(&l->count_lock);
-    pthread_rwlock_destroy(&l->lock);
+    count_destroy(&l->count_lock);
+    listener_destroy(&l->lock);
     free(l);
 }
 
@@ -548,12 +552,12 @@ void eg_listener_settings(struct eg_listener *l, struct eg_settings *settings)
     if (eg_proxies_new(settings->trusted_proxies, &proxies, why, sizeof why) != EG_OK) {
         eg_log(EG_LOG_ERROR, "listener.settings", "why=%s" EG_F "kept=trusted_proxies", why);
     }
-    pthread_rwlock_wrlock(&l->lock);
+    listener_write(&l->lock);
     struct eg_settings *old_settings = l->settings;
     struct eg_proxies *old_proxies = proxies != NULL ? l->proxies : NULL;
     l->settings = eg_settings_ref(settings);
     l->proxies = proxies != NULL ? proxies : l->proxies;
-    pthread_rwlock_unlock(&l->lock);
+    listener_end_write(&l->lock);
     eg_lobby_deadline(l->lobby, settings->handshake_timeout_ms);
     eg_settings_unref(old_settings);
     eg_proxies_free(old_proxies);
@@ -569,9 +573,9 @@ void eg_listener_client_addr(struct eg_listener *l, const struct mg_connection *
     struct eg_request r;
     const struct mg_request_info *ri = mg_get_request_info(conn);
     view(ri, &r);
-    pthread_rwlock_rdlock(&l->lock);
+    listener_read(&l->lock);
     eg_proxies_client(l->proxies, ri->remote_addr, &r, out);
-    pthread_rwlock_unlock(&l->lock);
+    listener_end_read(&l->lock);
 }
 
 enum eg_err eg_adopt_stream(struct eg_listener *l, struct mg_connection *conn, struct eg_slice head,

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
@@ -40,6 +40,9 @@ struct visitor {
     struct visitor *prev, *next;
 };
 
+EG_MUTEX(left);
+
+/* Belongs to the thread that accepts, but for what says otherwise. */
 struct eg_lobby {
     struct eg_lobby_config config;
     int64_t deadline_ms;               /* atomic */
@@ -51,8 +54,8 @@ struct eg_lobby {
     struct visitor *waits;              /* oldest first */
     struct visitor *ready;              /* oldest first */
     struct visitor *leaves;             /* oldest first */
-    pthread_mutex_t lock;
-    struct visitor *left; /* under lock: to be added to leaves */
+    struct left_mutex lock;
+    struct visitor *left EG_GUARDED_BY(left_mutex); /* to be added to leaves */
     char head[EG_LOBBY_HEAD_MAX + 1];
 };
 
@@ -88,7 +91,7 @@ enum eg_err eg_lobby_new(const struct eg_lobby_config *config, struct eg_lobby *
     }
     g->config = *config;
     g->deadline_ms = config->deadline_ms;
-    pthread_mutex_init(&g->lock, NULL);
+    left_init(&g->lock);
     g->listener = -1;
     g->reserve = open_reserve();
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -161,6 +164,7 @@ void eg_lobby_free(struct eg_lobby *g)
     while (g->waits != NULL) {
         dismiss(g, g->waits);
     }
+    left_unshared(&g->lock);
     DL_CONCAT(g->ready, g->leaves);
     DL_CONCAT(g->ready, g->left);
     while (g->ready != NULL) {
@@ -174,7 +178,7 @@ void eg_lobby_free(struct eg_lobby *g)
     close_fd(&g->epoll);
     close_fd(&g->timer);
     close_fd(&g->event);
-    pthread_mutex_destroy(&g->lock);
+    left_destroy(&g->lock);
     free(g);
 }
 
@@ -276,9 +280,9 @@ void eg_lobby_linger(struct eg_lobby *g, int fd)
     }
     v->fd = fd;
     v->leaving = true;
-    pthread_mutex_lock(&g->lock);
+    left_lock(&g->lock);
     DL_APPEND(g->left, v);
-    pthread_mutex_unlock(&g->lock);
+    left_unlock(&g->lock);
     raise_event(g);
 }
 
@@ -286,10 +290,10 @@ void eg_lobby_linger(struct eg_lobby *g, int fd)
 static void take_leavers(struct eg_lobby *g, int64_t now)
 {
     struct visitor *v = NULL, *next = NULL, *left = NULL;
-    pthread_mutex_lock(&g->lock);
+    left_lock(&g->lock);
     left = g->left;
     g->left = NULL;
-    pthread_mutex_unlock(&g->lock);
+    left_unlock(&g->lock);
     DL_FOREACH_SAFE(left, v, next)
     {
         DL_DELETE(left, v);

@@ -7,16 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/lock.h"
 #include "base/log.h"
+
+EG_MUTEX(pool);
 
 struct eg_pool {
     const struct eg_log_ops *ops;
     char *dir;
-    pthread_mutex_t lock;
+    struct pool_mutex lock;
     pthread_cond_t wake;
-    struct eg_job *first, *last;
-    bool stopping;
-    unsigned threads;
+    struct eg_job *first EG_GUARDED_BY(pool_mutex), *last EG_GUARDED_BY(pool_mutex);
+    bool stopping EG_GUARDED_BY(pool_mutex);
+    unsigned threads; /* set before the object is shared, as are ops and dir */
     pthread_t thread[];
 };
 
@@ -49,7 +52,7 @@ void eg_job_free(struct eg_job *job)
 static void enqueue(struct eg_pool *pool, struct eg_job *job)
 {
     job->next = NULL;
-    pthread_mutex_lock(&pool->lock);
+    pool_lock(&pool->lock);
     if (pool->last) {
         pool->last->next = job;
     } else {
@@ -57,7 +60,7 @@ static void enqueue(struct eg_pool *pool, struct eg_job *job)
     }
     pool->last = job;
     pthread_cond_signal(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    pool_unlock(&pool->lock);
 }
 
 void eg_pool_give(struct eg_pool *pool, struct eg_job *job)
@@ -68,9 +71,9 @@ void eg_pool_give(struct eg_pool *pool, struct eg_job *job)
 /* The next job; NULL at the end. */
 static struct eg_job *dequeue(struct eg_pool *pool)
 {
-    pthread_mutex_lock(&pool->lock);
+    pool_lock(&pool->lock);
     while (!pool->first && !pool->stopping) {
-        pthread_cond_wait(&pool->wake, &pool->lock);
+        pool_wait(&pool->wake, &pool->lock);
     }
     struct eg_job *const job = pool->stopping ? NULL : pool->first;
     if (job) {
@@ -79,7 +82,7 @@ static struct eg_job *dequeue(struct eg_pool *pool)
             pool->last = NULL;
         }
     }
-    pthread_mutex_unlock(&pool->lock);
+    pool_unlock(&pool->lock);
     return job;
 }
 
@@ -117,7 +120,7 @@ enum eg_err eg_pool_start(const struct eg_log_ops *ops, const char *dir, unsigne
         goto out;
     }
     pool->ops = ops;
-    pthread_mutex_init(&pool->lock, NULL);
+    pool_init(&pool->lock);
     pthread_cond_init(&pool->wake, NULL);
     pool->dir = strdup(dir);
     if (!pool->dir) {
@@ -144,20 +147,21 @@ void eg_pool_stop(struct eg_pool *pool)
     if (!pool) {
         return;
     }
-    pthread_mutex_lock(&pool->lock);
+    pool_lock(&pool->lock);
     pool->stopping = true;
     pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
+    pool_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->threads; i++) {
         pthread_join(pool->thread[i], NULL);
     }
+    pool_unshared(&pool->lock);
     while (pool->first) {
         struct eg_job *const job = pool->first;
         pool->first = job->next;
         eg_job_free(job);
     }
     pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->lock);
+    pool_destroy(&pool->lock);
     free(pool->dir);
     free(pool);
 }

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "base/log.h"
 #include "edge/pool.h"
 
@@ -35,12 +36,14 @@ struct kick_mail {
     const char *reason;
 };
 
+EG_MUTEX(farewell);
+
 /* One wait for all reactors; lives until the last of them is done with it. */
 struct eg_farewell {
-    pthread_mutex_t lock;
+    struct farewell_mutex lock;
     pthread_cond_t done;
-    unsigned open; /* reactors that still have connections */
-    int refs;
+    unsigned open EG_GUARDED_BY(farewell_mutex); /* reactors that still have connections */
+    int refs;                                    /* atomic */
 };
 
 struct farewell_mail {
@@ -270,7 +273,7 @@ static void farewell_unref(struct eg_farewell *f)
 {
     if (__atomic_sub_fetch(&f->refs, 1, __ATOMIC_ACQ_REL) == 0) {
         pthread_cond_destroy(&f->done);
-        pthread_mutex_destroy(&f->lock);
+        farewell_destroy(&f->lock);
         free(f);
     }
 }
@@ -282,10 +285,10 @@ void eg_farewell_check(struct eg_reactor *r)
         return;
     }
     r->farewell = NULL;
-    pthread_mutex_lock(&f->lock);
+    farewell_lock(&f->lock);
     f->open--;
     pthread_cond_signal(&f->done);
-    pthread_mutex_unlock(&f->lock);
+    farewell_unlock(&f->lock);
     farewell_unref(f);
 }
 
@@ -293,18 +296,16 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
 {
     struct eg_farewell *const f = calloc(1, sizeof *f);
     struct timespec until;
-    pthread_condattr_t attr;
     unsigned untold = 0;
     if (!f) {
         return;
     }
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_mutex_init(&f->lock, NULL);
-    pthread_cond_init(&f->done, &attr);
-    pthread_condattr_destroy(&attr);
+    farewell_init(&f->lock);
+    eg_cond_init(&f->done);
     f->refs = 1 + (int)rs->count;
+    farewell_lock(&f->lock);
     f->open = rs->count;
+    farewell_unlock(&f->lock);
     for (unsigned i = 0; i < rs->count; i++) {
         struct farewell_mail *const m =
             rs->reactor[i].started ? letter(EG_MAIL_FAREWELL, sizeof *m) : NULL;
@@ -316,9 +317,9 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
             untold++;
         }
     }
-    pthread_mutex_lock(&f->lock);
+    farewell_lock(&f->lock);
     f->open -= untold;
-    pthread_mutex_unlock(&f->lock);
+    farewell_unlock(&f->lock);
     __atomic_sub_fetch(&f->refs, (int)untold, __ATOMIC_ACQ_REL);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += timeout_ms / 1000;
@@ -327,10 +328,10 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    pthread_mutex_lock(&f->lock);
-    while (f->open && pthread_cond_timedwait(&f->done, &f->lock, &until) != ETIMEDOUT) {
+    farewell_lock(&f->lock);
+    while (f->open && farewell_wait_until(&f->done, &f->lock, &until) != ETIMEDOUT) {
     }
-    pthread_mutex_unlock(&f->lock);
+    farewell_unlock(&f->lock);
     farewell_unref(f);
 }
 

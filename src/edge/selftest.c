@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/lock.h"
 #include "edge/adopt.h"
 
 #define WAIT_MS 5000
@@ -21,17 +22,18 @@
 #define KEY "dGhlIHNhbXBsZSBub25jZQ=="
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
+EG_MUTEX(selftest);
+
 struct eg_selftest {
     char key[EG_SELFTEST_KEY_CHARS + 1];
-    pthread_mutex_t lock;
+    struct selftest_mutex lock;
     pthread_cond_t came;
-    struct eg_adopted *waiting; /* taken over and not asked for yet */
+    struct eg_adopted *waiting EG_GUARDED_BY(selftest_mutex); /* taken over and not asked for yet */
 };
 
 enum eg_err eg_selftest_new(struct eg_selftest **out)
 {
     uint8_t random[EG_SELFTEST_KEY_CHARS / 2];
-    pthread_condattr_t attr;
     struct eg_selftest *t = calloc(1, sizeof *t);
     if (t == NULL) {
         return EG_ENOMEM;
@@ -40,11 +42,8 @@ enum eg_err eg_selftest_new(struct eg_selftest **out)
     for (size_t i = 0; i < sizeof random; i++) {
         snprintf(t->key + 2 * i, 3, "%02x", random[i]);
     }
-    pthread_mutex_init(&t->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->came, &attr);
-    pthread_condattr_destroy(&attr);
+    selftest_init(&t->lock);
+    eg_cond_init(&t->came);
     *out = t;
     return EG_OK;
 }
@@ -54,9 +53,10 @@ void eg_selftest_free(struct eg_selftest *t)
     if (t == NULL) {
         return;
     }
+    selftest_unshared(&t->lock);
     eg_adopted_free(t->waiting);
     pthread_cond_destroy(&t->came);
-    pthread_mutex_destroy(&t->lock);
+    selftest_destroy(&t->lock);
     free(t);
 }
 
@@ -68,11 +68,11 @@ const char *eg_selftest_key(const struct eg_selftest *t)
 void eg_selftest_take(void *test, struct eg_adopted *a)
 {
     struct eg_selftest *t = test;
-    pthread_mutex_lock(&t->lock);
+    selftest_lock(&t->lock);
     struct eg_adopted *old = t->waiting;
     t->waiting = a;
     pthread_cond_signal(&t->came);
-    pthread_mutex_unlock(&t->lock);
+    selftest_unlock(&t->lock);
     eg_adopted_free(old);
 }
 
@@ -83,13 +83,13 @@ static struct eg_adopted *await_adopted(struct eg_selftest *t)
     int late = 0;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += WAIT_MS / 1000;
-    pthread_mutex_lock(&t->lock);
+    selftest_lock(&t->lock);
     while (t->waiting == NULL && late == 0) {
-        late = pthread_cond_timedwait(&t->came, &t->lock, &until);
+        late = selftest_wait_until(&t->came, &t->lock, &until);
     }
     struct eg_adopted *a = t->waiting;
     t->waiting = NULL;
-    pthread_mutex_unlock(&t->lock);
+    selftest_unlock(&t->lock);
     return a;
 }
 

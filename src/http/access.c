@@ -358,9 +358,9 @@ void eg_h_keys_rotate(struct eg_exchange *x)
     char *dir = eg_x_check_body(x, "") ? keys_folder(x) : NULL;
     if (!dir)
         return;
-    pthread_mutex_lock(&x->http->keys);
+    eg_http_keys_lock(&x->http->keys);
     rotate(x, dir);
-    pthread_mutex_unlock(&x->http->keys);
+    eg_http_keys_unlock(&x->http->keys);
     free(dir);
 }
 
@@ -393,9 +393,9 @@ void eg_h_key_delete(struct eg_exchange *x)
     char *dir = keys_folder(x);
     if (!dir)
         return;
-    pthread_mutex_lock(&x->http->keys);
+    eg_http_keys_lock(&x->http->keys);
     withdraw(x, dir);
-    pthread_mutex_unlock(&x->http->keys);
+    eg_http_keys_unlock(&x->http->keys);
     free(dir);
 }
 

@@ -31,10 +31,10 @@ static void call(struct eg_http *h, enum eg_call_kind kind)
 static void on_progress(void *arg, int64_t done, int64_t total)
 {
     struct work *w = arg;
-    pthread_mutex_lock(&w->h->lock);
+    eg_http_lock(&w->h->lock);
     w->h->backup.done = done;
     w->h->backup.total = total;
-    pthread_mutex_unlock(&w->h->lock);
+    eg_http_unlock(&w->h->lock);
     if (w->paused && total > 0 && done >= total) {
         w->paused = false;
         call(w->h, EG_CALL_RESUME);
@@ -46,24 +46,26 @@ static void *backup_main(void *arg)
     struct eg_http *h = arg;
     struct work w = {h, true};
     char why[512] = "";
+    eg_http_lock(&h->lock);
+    const char *to = h->backup.to; /* stays while this thread runs */
+    eg_http_unlock(&h->lock);
     call(h, EG_CALL_PAUSE);
-    const enum eg_err err =
-        eg_sqlite_backup(h->dir, h->backup.to, on_progress, &w, why, sizeof why);
+    const enum eg_err err = eg_sqlite_backup(h->dir, to, on_progress, &w, why, sizeof why);
     if (w.paused)
         call(h, EG_CALL_RESUME);
     if (err != EG_OK)
-        eg_log(EG_LOG_ERROR, "backup.failed", "to=%s" EG_F "why=%s", h->backup.to,
+        eg_log(EG_LOG_ERROR, "backup.failed", "to=%s" EG_F "why=%s", to,
                *why ? why : eg_err_text(err));
     else
-        eg_log(EG_LOG_INFO, "backup.done", "to=%s", h->backup.to);
-    pthread_mutex_lock(&h->lock);
+        eg_log(EG_LOG_INFO, "backup.done", "to=%s", to);
+    eg_http_lock(&h->lock);
     h->backup.state = err == EG_OK ? EG_BACKUP_DONE : EG_BACKUP_FAILED;
     h->backup.finished_ms = eg_clock_now().wall_ms;
     snprintf(h->backup.error, sizeof h->backup.error, "%s",
              err == EG_OK ? ""
              : *why       ? why
                           : eg_err_text(err));
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     return NULL;
 }
 
@@ -83,7 +85,7 @@ static void answer(struct eg_exchange *x, int status)
                                         [EG_BACKUP_FAILED] = "failed"};
     struct eg_http *h = x->http;
     struct eg_buf b = {0};
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     eg_buf_char(&b, '{');
     eg_json_kcstr(&b, "state", names[h->backup.state]);
     eg_json_kcstr(&b, "to", h->backup.to);
@@ -93,7 +95,7 @@ static void answer(struct eg_exchange *x, int status)
     time_or_null(&b, "finished", h->backup.finished_ms);
     eg_json_kcstr(&b, "error", *h->backup.error ? h->backup.error : NULL);
     eg_buf_char(&b, '}');
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     eg_x_json(x, status, &b);
 }
 
@@ -102,8 +104,8 @@ void eg_h_backup_get(struct eg_exchange *x)
     answer(x, 200);
 }
 
-/* Begins; the lock is held. EG_EBUSY: one is under way. */
-static enum eg_err begin(struct eg_http *h, const char *to)
+/* Begins. EG_EBUSY: one is under way. */
+EG_REQUIRES(eg_http_mutex) static enum eg_err begin(struct eg_http *h, const char *to)
 {
     if (h->backup.state == EG_BACKUP_RUNNING)
         return EG_EBUSY;
@@ -130,9 +132,9 @@ static enum eg_err begin(struct eg_http *h, const char *to)
 
 static bool is_running(struct eg_http *h)
 {
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     const bool running = h->backup.state == EG_BACKUP_RUNNING;
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     return running;
 }
 
@@ -168,9 +170,9 @@ void eg_h_backup_start(struct eg_exchange *x)
     }
     if (!eg_x_audit(x, "backup", to.p))
         return;
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     const enum eg_err err = begin(h, to.p);
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     if (err == EG_OK)
         answer(x, 202);
     else

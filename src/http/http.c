@@ -19,11 +19,12 @@ enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **ou
         return EG_ENOMEM;
     }
     h->config.dir = h->dir;
+    eg_http_unshared(&h->lock);
     h->settings = eg_settings_ref(config->settings);
     h->started_ms = eg_clock_now().wall_ms;
     h->started_mono_ms = eg_clock_mono_ms();
-    pthread_mutex_init(&h->lock, NULL);
-    pthread_mutex_init(&h->keys, NULL);
+    eg_http_init(&h->lock);
+    eg_http_keys_init(&h->keys);
     pthread_cond_init(&h->returned, NULL);
     *out = h;
     return EG_OK;
@@ -39,13 +40,14 @@ void eg_http_free(struct eg_http *h)
 {
     if (!h)
         return;
+    eg_http_unshared(&h->lock);
     if (h->backup.joinable)
         pthread_join(h->backup.thread, NULL);
     eg_http_close_readers(h);
     eg_settings_unref(h->settings);
     pthread_cond_destroy(&h->returned);
-    pthread_mutex_destroy(&h->keys);
-    pthread_mutex_destroy(&h->lock);
+    eg_http_keys_destroy(&h->keys);
+    eg_http_destroy(&h->lock);
     free(h->backup.to);
     free(h->dir);
     free(h);
@@ -53,10 +55,10 @@ void eg_http_free(struct eg_http *h)
 
 void eg_http_settings(struct eg_http *h, struct eg_settings *settings)
 {
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     struct eg_settings *old = h->settings;
     h->settings = eg_settings_ref(settings);
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     eg_settings_unref(old);
 }
 

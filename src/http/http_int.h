@@ -8,9 +8,9 @@
 #ifndef EG_HTTP_INT_H
 #define EG_HTTP_INT_H
 
-#include <pthread.h>
 #include <stdio.h>
 
+#include "base/lock.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "ebbgate/codes.h"
@@ -31,6 +31,9 @@
 
 enum eg_backup_state { EG_BACKUP_NONE, EG_BACKUP_RUNNING, EG_BACKUP_DONE, EG_BACKUP_FAILED };
 
+EG_MUTEX(eg_http);
+EG_MUTEX(eg_http_keys);
+
 struct eg_http {
     struct eg_http_config config;
     char *dir;
@@ -41,11 +44,11 @@ struct eg_http {
     int drained;                     /* atomic: POST /drain was taken */
     int64_t started_ms;              /* wall */
     int64_t started_mono_ms;
-    pthread_mutex_t lock; /* settings, readers, backup */
-    struct eg_settings *settings;
+    struct eg_http_mutex lock;
+    struct eg_settings *settings EG_GUARDED_BY(eg_http_mutex);
     pthread_cond_t returned; /* a reader */
-    struct eg_reader *idle[EG_READERS];
-    int idle_count, opened;
+    struct eg_reader *idle[EG_READERS] EG_GUARDED_BY(eg_http_mutex);
+    int idle_count EG_GUARDED_BY(eg_http_mutex), opened EG_GUARDED_BY(eg_http_mutex);
     struct {
         pthread_t thread;
         bool joinable;
@@ -53,8 +56,8 @@ struct eg_http {
         char *to;
         int64_t done, total, started_ms, finished_ms;
         char error[512];
-    } backup;
-    pthread_mutex_t keys; /* one change of the key files at a time */
+    } backup EG_GUARDED_BY(eg_http_mutex);
+    struct eg_http_keys_mutex keys; /* one change of the key files at a time */
 };
 
 struct eg_exchange;
@@ -181,7 +184,7 @@ bool eg_page_read(struct eg_exchange *x, char kind, int64_t *number, int numbers
 /* A reader for this thread; NULL: answered. */
 struct eg_reader *eg_x_reader(struct eg_exchange *x);
 void eg_x_return(struct eg_exchange *x, struct eg_reader *r);
-void eg_http_close_readers(struct eg_http *h);
+EG_REQUIRES(eg_http_mutex) void eg_http_close_readers(struct eg_http *h);
 /* The session named id, open or closed. False: answered. */
 bool eg_x_session(struct eg_exchange *x, struct eg_reader *r, struct eg_slice id,
                   struct eg_session_row *row);

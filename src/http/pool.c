@@ -7,14 +7,15 @@
 
 #include "http/http_int.h"
 
-/* Opens a further reader; the lock is held, and let go meanwhile. */
+/* Opens a further reader; the lock is let go meanwhile. */
+EG_REQUIRES(eg_http_mutex)
 static struct eg_reader *open_one(struct eg_http *h, char *why, size_t why_size)
 {
     struct eg_reader *r = NULL;
     h->opened++;
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     const enum eg_err err = eg_reader_open(h->dir, &r, why, why_size);
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     if (err != EG_OK) {
         h->opened--;
         pthread_cond_signal(&h->returned);
@@ -32,14 +33,14 @@ struct eg_reader *eg_x_reader(struct eg_exchange *x)
     int waited = 0;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += EG_READER_WAIT_S;
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     while (h->idle_count == 0 && h->opened == EG_READERS && waited == 0)
-        waited = pthread_cond_timedwait(&h->returned, &h->lock, &until);
+        waited = eg_http_wait_until(&h->returned, &h->lock, &until);
     if (h->idle_count > 0)
         r = h->idle[--h->idle_count];
     else if (h->opened < EG_READERS)
         r = open_one(h, why, sizeof why);
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     if (!r)
         eg_x_read_failed(x, EG_EAGAIN, why);
     return r;
@@ -48,10 +49,10 @@ struct eg_reader *eg_x_reader(struct eg_exchange *x)
 void eg_x_return(struct eg_exchange *x, struct eg_reader *r)
 {
     struct eg_http *h = x->http;
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     h->idle[h->idle_count++] = r;
     pthread_cond_signal(&h->returned);
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
 }
 
 void eg_http_close_readers(struct eg_http *h)

@@ -173,9 +173,9 @@ static int serve(struct eg_http *h, struct mg_connection *conn, bool admin)
     x->method = ri->request_method;
     x->head = strcmp(x->method, "HEAD") == 0;
     x->version = ri->http_version ? ri->http_version : "1.1";
-    pthread_mutex_lock(&h->lock);
+    eg_http_lock(&h->lock);
     x->settings = eg_settings_ref(h->settings);
-    pthread_mutex_unlock(&h->lock);
+    eg_http_unlock(&h->lock);
     struct eg_listener *l = __atomic_load_n(&h->listener[admin], __ATOMIC_ACQUIRE);
     if (l)
         eg_listener_client_addr(l, conn, x->addr);
