@@ -260,17 +260,22 @@ static enum eg_code call_turn_retry(struct eg_machine *m, struct eg_call *call)
     if (!s) {
         return code;
     }
-    if (m->storage->ops->turn_get(m->storage, s->sid, (uint64_t)call->turn, &row) != EG_OK ||
-        row.state != EG_TURN_DEAD) {
-        return EG_CODE_not_found;
+    enum eg_err e = m->storage->ops->turn_get(m->storage, s->sid, (uint64_t)call->turn, &row);
+    if (e == EG_OK && row.state != EG_TURN_DEAD) {
+        e = EG_ENOTFOUND;
     }
-    if (!eg_machine_write(m)) {
+    if (e == EG_OK && !eg_machine_write(m)) {
         return EG_CODE_storage_unavailable;
     }
-    if (m->storage->ops->event_get(m->storage, s->sid, row.turn, &body) != EG_OK ||
-        eg_event_read(eg_bytes_slice(body), &head) != EG_OK) {
+    if (e == EG_OK) { /* it may have been trimmed meanwhile */
+        e = m->storage->ops->event_get(m->storage, s->sid, row.turn, &body);
+    }
+    if (e == EG_OK) {
+        e = eg_event_read(eg_bytes_slice(body), &head);
+    }
+    if (e != EG_OK) {
         eg_bytes_unref(body);
-        return EG_CODE_not_found; /* trimmed meanwhile */
+        return e == EG_ENOTFOUND ? EG_CODE_not_found : EG_CODE_storage_unavailable;
     }
     const struct eg_slice stored = eg_bytes_slice(body);
     eg_json_unquote((struct eg_slice){head.source.p - 1, head.source.n + 2}, &source);

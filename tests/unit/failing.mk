@@ -6,9 +6,10 @@ FAILING_EXEMPT := $(foreach f,malloc calloc realloc,--redefine-sym $(f)=__real_$
 	--redefine-sym eg_bytes_copy=failing_exempt_bytes
 
 UNIT_EXTRA_test_wire_memory := $(FAILING_MEMORY)
-UNIT_EXTRA_test_machine_memory := $(FAILING_MEMORY) $(BUILD)/tests/unit/memstore_exempt.o
+UNIT_EXTRA_test_machine_memory := $(FAILING_MEMORY) $(BUILD)/tests/unit/memstore_exempt.o \
+	$(BUILD)/tests/lib/badstore.o
 
-$(BUILD)/tests/unit/test_machine_memory: $(BUILD)/tests/unit/memstore_exempt.o
+$(BUILD)/tests/unit/test_machine_memory: $(BUILD)/tests/unit/memstore_exempt.o $(BUILD)/tests/lib/badstore.o
 $(BUILD)/tests/unit/memstore_exempt.o: $(BUILD)/tests/lib/memstore.o
 	@mkdir -p $(@D)
 	objcopy $(FAILING_EXEMPT) $< $@

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../lib/badstore.h"
 #include "failing.h"
 #include "machine_rig.h"
 #include "wire/event.h"
@@ -23,6 +24,7 @@ static void around(enum mr_part part, bool begins)
 {
     if (part == failing_part) {
         failing_hold(!begins);
+        badstore_hold(!begins);
     }
 }
 
@@ -236,6 +238,12 @@ static void set_up(void)
     r->around = around;
 }
 
+static void tear_down(void)
+{
+    r->around = NULL;
+    mr_free(r);
+}
+
 /* Plays with the nth allocation of the part failing; false when there are fewer. */
 static bool plays(int n, char out[ROOM])
 {
@@ -247,8 +255,46 @@ static bool plays(int n, char out[ROOM])
     remains(out);
     r->around = NULL;
     mr_restart(r);
-    mr_free(r);
+    tear_down();
     return failed;
+}
+
+/* The same with the nth read. */
+static bool plays_with_bad_reads(int commit, int n, char out[ROOM])
+{
+    set_up();
+    if (commit >= 0) {
+        memstore_fail_commits(r->storage, MEMSTORE_IO, commit, 1);
+    }
+    badstore_over(r->storage);
+    badstore_order(BAD_READ, n, 1, EG_EIO);
+    badstore_hold(true);
+    play();
+    const bool failed = badstore_done();
+    remains(out);
+    tear_down();
+    return failed;
+}
+
+Test(machine_memory, a_read_that_fails, .timeout = 60)
+{
+    static char want[ROOM], got[ROOM];
+    int n = 0, failed = 0;
+    failing_part = MR_STEP;
+    cr_assert(!plays(1000000, want));
+    for (; plays_with_bad_reads(-1, n, got); n++) {
+        cr_assert_str_eq(got, want, "read %d", n);
+    }
+    cr_assert_gt(n, 20, "%d", n);
+    /* While a batch is rolled back: who cannot be served any more is sent away to come again. */
+    failing_part = MR_ROLLBACK;
+    for (int commit = 0; commit < 60; commit++) {
+        for (n = 0; plays_with_bad_reads(commit, n, got); n++) {
+            cr_assert_str_eq(got, want, "commit %d, read %d", commit, n);
+            failed++;
+        }
+    }
+    cr_assert_gt(failed, 30, "%d", failed);
 }
 
 Test(machine_memory, a_batch_without_memory_is_tried_again, .timeout = 60)
@@ -352,7 +398,6 @@ Test(machine_memory, starting, .timeout = 60)
     cr_assert_gt(n, 8);
     cr_assert_gt(tables, 0);
     r->settings->agents = own;
-    r->around = NULL;
     r->m->storage = r->storage;
-    mr_free(r);
+    tear_down();
 }
