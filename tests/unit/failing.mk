@@ -17,3 +17,8 @@ $(BUILD)/tests/unit/memstore_exempt.o: $(BUILD)/tests/lib/memstore.o
 # Programs in which system calls fail on order (failing_calls.h).
 FAILING_CALLS := $(foreach f,open fstat read write fsync close link unlink,-Wl,--wrap=$(f))
 UNIT_EXTRA_test_keys_io := $(FAILING_CALLS)
+
+UNIT_EXTRA_test_core := $(FAILING_MEMORY) $(BUILD)/tests/unit/memstore_exempt.o \
+	$(BUILD)/tests/lib/badstore.o \
+	$(foreach f,pthread_join pthread_cond_wait pthread_create eventfd,-Wl,--wrap=$(f))
+$(BUILD)/tests/unit/test_core: $(BUILD)/tests/unit/memstore_exempt.o $(BUILD)/tests/lib/badstore.o

@@ -1,0 +1,538 @@
+/*
+ * test_core.c - the core thread over a storage in memory: answers after the commit, a storage that
+ * fails and works again, pauses, big batches, the end with work under way.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../lib/badstore.h"
+#include "../lib/memstore.h"
+#include "core/core.h"
+#include "failing.h"
+
+static struct eg_storage *storage;
+static struct eg_settings *settings;
+static struct eg_core *core;
+static int64_t mono_ms = 1000000;
+
+static struct eg_now fake_now(void)
+{
+    const int64_t ms = __atomic_load_n(&mono_ms, __ATOMIC_SEQ_CST);
+    return (struct eg_now){.mono_ms = ms, .wall_ms = 1700000000000 + ms};
+}
+
+/* --- what the core calls back --- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static char storage_said[200];
+static int storage_calls, syncs, revocations;
+static uint64_t last_event; /* cursor of the newest event that was told */
+
+static void on_release(void *arg, unsigned reactor, struct eg_release *rel)
+{
+    (void)arg;
+    (void)reactor;
+    pthread_mutex_lock(&lock);
+    for (int i = 0; i < rel->n; i++) {
+        syncs += rel->out[i].kind == EG_OUT_SYNC;
+        if (rel->out[i].cursor > last_event) {
+            last_event = rel->out[i].cursor;
+        }
+    }
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&lock);
+    eg_release_free(rel);
+}
+
+static void on_revoked(void *arg, const char *what, int64_t until_ms)
+{
+    (void)arg;
+    revocations += strcmp(what, "sub:x") == 0 && until_ms == 5;
+}
+
+static void on_storage(void *arg, const char *why)
+{
+    (void)arg;
+    pthread_mutex_lock(&lock);
+    snprintf(storage_said, sizeof storage_said, "%s", why ? why : "works");
+    storage_calls++;
+    pthread_cond_broadcast(&wake);
+    pthread_mutex_unlock(&lock);
+}
+
+static void on_fatal(void *arg, const char *why)
+{
+    (void)arg;
+    _exit(why && *why ? 75 : 1);
+}
+
+static const struct eg_core_hooks hooks = {
+    .release = on_release, .revoked = on_revoked, .storage = on_storage, .fatal = on_fatal};
+
+/* --- calls that tests watch --- */
+
+static sem_t joining, waiting;
+static bool watch_join;
+static void (*after_join)(void);
+static bool no_thread, no_eventfd;
+
+int __real_pthread_join(pthread_t t, void **out);
+int __wrap_pthread_join(pthread_t t, void **out);
+int __wrap_pthread_join(pthread_t t, void **out)
+{
+    if (watch_join) {
+        sem_post(&joining);
+    }
+    const int e = __real_pthread_join(t, out);
+    if (after_join) {
+        void (*const act)(void) = after_join;
+        after_join = NULL;
+        act();
+    }
+    return e;
+}
+
+int __real_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
+int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m);
+int __wrap_pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
+{
+    sem_post(&waiting); /* a caller has posted its call */
+    return __real_pthread_cond_wait(c, m);
+}
+
+int __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg);
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg)
+{
+    return no_thread ? EAGAIN : __real_pthread_create(t, a, run, arg);
+}
+
+int __real_eventfd(unsigned n, int flags);
+int __wrap_eventfd(unsigned n, int flags);
+int __wrap_eventfd(unsigned n, int flags)
+{
+    if (no_eventfd) {
+        errno = EMFILE;
+        return -1;
+    }
+    return __real_eventfd(n, flags);
+}
+
+/* --- a core --- */
+
+static enum eg_err start(void)
+{
+    storage = memstore_new("epoch-1");
+    badstore_over(storage);
+    return eg_core_start(storage, settings, 1, &hooks, &core);
+}
+
+static void up(void)
+{
+    sem_init(&joining, 0, 0);
+    sem_init(&waiting, 0, 0);
+    eg_clock_replace(fake_now);
+    settings = eg_settings_new();
+    cr_assert_eq(start(), EG_OK);
+}
+
+static void down(void)
+{
+    eg_core_stop(core);
+    eg_settings_unref(settings);
+}
+
+TestSuite(core, .init = up, .fini = down, .timeout = 30);
+
+static struct eg_identity ann = {.sub = (char[]){"ann"}};
+
+static enum eg_code call(struct eg_call k)
+{
+    eg_core_call(core, &k);
+    eg_buf_free(&k.json);
+    return k.code;
+}
+
+static enum eg_code add_agent(const char *id)
+{
+    return call((struct eg_call){.kind = EG_CALL_AGENT_PUT, .agent = eg_slice_cstr(id)});
+}
+
+static enum eg_code add_session(const char *id)
+{
+    return call((struct eg_call){.kind = EG_CALL_CREATE,
+                                 .agent = EG_LIT("a"),
+                                 .session_id = eg_slice_cstr(id),
+                                 .identity = &ann});
+}
+
+static enum eg_code say(void)
+{
+    return call((struct eg_call){.kind = EG_CALL_MESSAGE,
+                                 .session_id = EG_LIT("s"),
+                                 .content = EG_LIT("1"),
+                                 .identity = &ann});
+}
+
+/* Waits until everything posted before is done with. */
+static void sync_with(void)
+{
+    pthread_mutex_lock(&lock);
+    const int before = syncs;
+    pthread_mutex_unlock(&lock);
+    eg_core_post(core, eg_cmd_new(EG_CMD_SYNC, 7));
+    pthread_mutex_lock(&lock);
+    while (syncs == before) {
+        __real_pthread_cond_wait(&wake, &lock);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static void pass(int64_t ms)
+{
+    __atomic_add_fetch(&mono_ms, ms, __ATOMIC_SEQ_CST);
+    sync_with(); /* the thread wakes for it */
+    sync_with(); /* and has looked at the time since */
+}
+
+Test(core, a_full_disk_is_told_probed_and_passes)
+{
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    memstore_fail_commits(storage, MEMSTORE_FULL, 0, 3);
+    cr_assert_eq(add_agent("b"), EG_CODE_storage_unavailable);
+    cr_assert_str_eq(storage_said, "memory: as ordered");
+    cr_assert_eq(storage_calls, 1);
+    cr_assert_eq(add_agent("b"), EG_CODE_storage_unavailable, "read-only until a probe works");
+    pass(999);
+    cr_assert_eq(storage_calls, 1);
+    pass(1); /* the first probe fails, and the second a second later, */
+    pass(1000);
+    cr_assert_eq(storage_calls, 1);
+    pass(1000); /* the third works */
+    cr_assert_str_eq(storage_said, "works");
+    cr_assert_eq(storage_calls, 2);
+    cr_assert_eq(add_agent("b"), EG_CODE_NONE);
+}
+
+Test(core, without_memory_it_says_so)
+{
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    cr_assert_eq(add_session("s"), EG_CODE_NONE);
+    /* Twice in a row, so that the try in read-only mode has to be made again. */
+    badstore_order(BAD_READ, 0, 2, EG_ENOMEM);
+    struct eg_call look = {.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("nowhere")};
+    eg_core_call(core, &look);
+    cr_assert(badstore_done());
+    cr_assert_eq(look.code, EG_CODE_session_not_found);
+    cr_assert_eq(storage_calls, 1);
+    pass(1000);
+    cr_assert_str_eq(storage_said, "works");
+    failing_order(0);
+    cr_assert_eq(add_agent("b"), EG_CODE_internal, "no memory for the call itself");
+    cr_assert(failing_done());
+}
+
+/* In a process of its own: the hook ends it with 75. */
+static int fate_of(enum memstore_fate commit, enum bad_call bad)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        (void)!freopen("/dev/null", "w", stderr);
+        settings = eg_settings_new();
+        if (start()) {
+            _exit(2);
+        }
+        memstore_fail_commits(storage, commit, 0, commit ? 1 : 0);
+        if (bad != BAD_CALLS) {
+            badstore_order(bad, 0, 1, EG_EUNKNOWN);
+        }
+        call((struct eg_call){.kind = EG_CALL_CHECKPOINT});
+        add_agent("a");
+        if (bad == BAD_PROBE) {
+            pass(1000);
+        }
+        sync_with();
+        eg_core_stop(core);
+        _exit(0);
+    }
+    int status = 0;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+Test(core_alone, an_unknown_outcome_ends_the_process, .timeout = 30)
+{
+    sem_init(&waiting, 0, 0);
+    eg_clock_replace(fake_now);
+    cr_expect_eq(fate_of(MEMSTORE_OK, BAD_CALLS), 0);
+    cr_expect_eq(fate_of(MEMSTORE_UNKNOWN_GONE, BAD_CALLS), 75);
+    cr_expect_eq(fate_of(MEMSTORE_OK, BAD_MAINTAIN), 75);
+    cr_expect_eq(fate_of(MEMSTORE_OK, BAD_CHECKPOINT), 75);
+    cr_expect_eq(fate_of(MEMSTORE_FULL, BAD_PROBE), 75);
+}
+
+/* --- pauses --- */
+
+static void *say_in_thread(void *out)
+{
+    *(enum eg_code *)out = say();
+    return NULL;
+}
+
+static void wait_for_caller(void)
+{
+    while (sem_wait(&waiting)) {
+    }
+}
+
+static void forget_callers(void)
+{
+    while (sem_trywait(&waiting) == 0) {
+    }
+}
+
+Test(core, a_pause_holds_back_what_writes)
+{
+    pthread_t t;
+    enum eg_code code = EG_CODE_internal;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    cr_assert_eq(add_session("s"), EG_CODE_NONE);
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
+    forget_callers();
+    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, &code), 0);
+    wait_for_caller();
+    /* What reads passes, and so does who leaves. */
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_STATS}), EG_CODE_NONE);
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_AGENTS_INFO}), EG_CODE_NONE);
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s")}),
+                 EG_CODE_NONE);
+    eg_core_post(core, eg_cmd_new(EG_CMD_DETACH, 99));
+    sync_with();
+    const long commits = memstore_commits(storage);
+    /* One that passes before one that is held, in one hand-over. */
+    struct eg_cmd *const first = eg_cmd_new(EG_CMD_SYNC, 7);
+    struct eg_cmd *const held = eg_cmd_new(EG_CMD_FRAME, 99);
+    first->node.next = &held->node;
+    eg_core_post_list(core, first, held);
+    sync_with();
+    pass(60000);
+    cr_assert_eq(memstore_commits(storage), commits);
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_RESUME}), EG_CODE_NONE);
+    cr_assert_eq(__real_pthread_join(t, NULL), 0);
+    cr_assert_eq(code, EG_CODE_NONE);
+    cr_assert_eq(memstore_commits(storage), commits + 1);
+}
+
+Test(core, a_pause_ends_by_itself)
+{
+    pthread_t t;
+    enum eg_code code = EG_CODE_internal;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    cr_assert_eq(add_session("s"), EG_CODE_NONE);
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
+    forget_callers();
+    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, &code), 0);
+    wait_for_caller();
+    pass(119000);
+    pass(1000);
+    cr_assert_eq(__real_pthread_join(t, NULL), 0);
+    cr_assert_eq(code, EG_CODE_NONE);
+}
+
+/* --- batches --- */
+
+Test(core, a_batch_is_of_bounded_size)
+{
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    struct eg_cmd *const hello = eg_cmd_new(EG_CMD_ATTACH, 1);
+    struct eg_frame_error why;
+    cr_assert_eq(
+        eg_frame_parse(EG_LIT("{\"type\":\"hello\",\"agent_id\":\"a\"}"), &hello->frame, &why),
+        EG_OK);
+    hello->identity.sub = strdup("ann");
+    eg_core_post(core, hello);
+    sync_with();
+    const long commits = memstore_commits(storage);
+    struct eg_cmd *first = NULL, *last = NULL;
+    for (int i = 0; i < 5; i++) {
+        struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, 1);
+        cr_assert_eq(
+            eg_frame_parse(EG_LIT("{\"type\":\"message\",\"content\":\"x\"}"), &cmd->frame, &why),
+            EG_OK);
+        /* 9 MiB of content in the tail */
+        eg_buf_str(&cmd->tail, "\"data\":{\"content\":\"");
+        while (cmd->tail.n < 9 << 20) {
+            eg_buf_str(&cmd->tail,
+                       "0123456789012345678901234567890123456789012345678901234567890123");
+        }
+        eg_buf_str(&cmd->tail, "\"}");
+        if (last) {
+            last->node.next = &cmd->node;
+        } else {
+            first = cmd;
+        }
+        last = cmd;
+    }
+    eg_core_post_list(core, first, last);
+    sync_with();
+    cr_assert_eq(memstore_commits(storage), commits + 3, "two a batch");
+    cr_assert_eq(last_event, 5);
+}
+
+Test(core, new_settings_are_taken_between_batches)
+{
+    struct eg_settings *const fresh = eg_settings_new();
+    char **const own = fresh->agents;
+    fresh->agents = (char *[]){(char[]){"named"}, NULL};
+    eg_core_settings(core, fresh);
+    eg_core_settings(core, fresh); /* one not yet taken is replaced */
+    sync_with();
+    sync_with();
+    struct eg_call info = {.kind = EG_CALL_AGENTS_INFO};
+    eg_core_call(core, &info);
+    cr_assert(memmem(info.json.p, info.json.n, "\"named\"", 7));
+    eg_buf_free(&info.json);
+    fresh->agents = own;
+    struct eg_settings *const again = eg_settings_new();
+    eg_core_settings(core, again);
+    sync_with();
+    sync_with();
+    eg_settings_unref(again);
+    eg_settings_unref(fresh);
+}
+
+Test(core, revocations_are_told_after_their_commit)
+{
+    cr_assert_eq(
+        call((struct eg_call){.kind = EG_CALL_REVOKE, .text = EG_LIT("sub:x"), .until_ms = 5}),
+        EG_CODE_NONE);
+    cr_assert_eq(revocations, 1);
+    cr_assert_str_eq(eg_core_epoch(core), "epoch-1");
+    cr_assert_eq(eg_core_open_turns(core), 0);
+    cr_assert_geq(eg_core_progress_ms(core), 1000000);
+}
+
+/* --- the end --- */
+
+static enum eg_code fork_code;
+
+static void *fork_in_thread(void *arg)
+{
+    (void)arg;
+    fork_code =
+        call((struct eg_call){.kind = EG_CALL_FORK, .session_id = EG_LIT("s"), .cursor = 250});
+    return NULL;
+}
+
+static sem_t copying, go_on;
+
+static void at_copy(void)
+{
+    sem_post(&copying);
+    while (sem_wait(&go_on)) {
+    }
+}
+
+static void *stop_in_thread(void *arg)
+{
+    eg_core_stop(core);
+    core = NULL;
+    return arg;
+}
+
+Test(core, a_fork_under_way_is_told_that_it_ends)
+{
+    pthread_t asks, stops;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    cr_assert_eq(add_session("s"), EG_CODE_NONE);
+    for (int i = 0; i < 250; i++) {
+        cr_assert_eq(say(), EG_CODE_NONE);
+    }
+    sem_init(&copying, 0, 0);
+    sem_init(&go_on, 0, 0);
+    badstore_before_events = at_copy;
+    cr_assert_eq(pthread_create(&asks, NULL, fork_in_thread, NULL), 0);
+    while (sem_wait(&copying)) { /* 100 of 250 are being copied */
+    }
+    watch_join = true;
+    cr_assert_eq(pthread_create(&stops, NULL, stop_in_thread, NULL), 0);
+    while (sem_wait(&joining)) { /* the core has been told to stop */
+    }
+    watch_join = false;
+    sem_post(&go_on); /* the last batch may copy a hundred more, not all */
+    sem_post(&go_on);
+    cr_assert_eq(__real_pthread_join(asks, NULL), 0);
+    cr_assert_eq(__real_pthread_join(stops, NULL), 0);
+    cr_assert_eq(fork_code, EG_CODE_draining);
+    badstore_before_events = NULL;
+}
+
+static pthread_t late;
+static enum eg_code late_code;
+
+/* The thread has ended: what is posted now is answered all the same, or freed. */
+static void post_late(void)
+{
+    forget_callers();
+    cr_assert_eq(__real_pthread_create(&late, NULL, say_in_thread, &late_code), 0);
+    wait_for_caller();
+    eg_core_post(core, eg_cmd_new(EG_CMD_DETACH, 1));
+}
+
+Test(core, a_call_that_comes_too_late_is_answered)
+{
+    after_join = post_late;
+    eg_core_stop(core);
+    core = NULL;
+    cr_assert_eq(__real_pthread_join(late, NULL), 0);
+    cr_assert_eq(late_code, EG_CODE_draining);
+}
+
+Test(core, stopping_without_memory)
+{
+    failing_order(0); /* for the command that wakes the thread: it wakes by itself */
+    eg_core_stop(core);
+    cr_assert(failing_done());
+    core = NULL;
+}
+
+/* --- starts that fail --- */
+
+Test(core_alone, a_start_that_fails_leaves_nothing)
+{
+    sem_init(&waiting, 0, 0);
+    settings = eg_settings_new();
+    no_eventfd = true;
+    cr_expect_eq(start(), EG_EIO);
+    no_eventfd = false;
+    no_thread = true;
+    cr_expect_eq(start(), EG_EIO);
+    no_thread = false;
+    /* The core itself, the machine, its outputs. */
+    for (int n = 0; n < 3; n++) {
+        storage = memstore_new("epoch-1");
+        failing_order(n);
+        cr_expect_eq(eg_core_start(storage, settings, 1, &hooks, &core), EG_ENOMEM, "%d", n);
+        cr_expect(failing_done());
+    }
+    /* Each thing that is read at the start. */
+    for (int n = 0; n < 4; n++) {
+        storage = memstore_new("epoch-1");
+        badstore_over(storage);
+        badstore_order(BAD_READ, n, 1, EG_ECORRUPT);
+        cr_expect_eq(eg_core_start(storage, settings, 1, &hooks, &core), EG_ECORRUPT, "%d", n);
+        cr_expect(badstore_done());
+    }
+    eg_core_stop(NULL);
+    eg_settings_unref(settings);
+}
