@@ -465,14 +465,14 @@ static enum eg_code run(struct eg_machine *m, struct eg_call *call, bool *later)
         return call_stats(m, call);
     case EG_CALL_KICK:
         eg_out_close(m, call->conn, NULL, EG_CLOSE_NORMAL, "disconnected by operator");
-        return EG_CODE_NONE;
+        break;
     case EG_CALL_AUDIT:
     case EG_CALL_CHECKPOINT: /* the core thread does these two itself, around the batch */
     case EG_CALL_PAUSE:
     case EG_CALL_RESUME:
-        return EG_CODE_NONE;
+        break;
     }
-    return EG_CODE_internal;
+    return EG_CODE_NONE;
 }
 
 void eg_call_step(struct eg_machine *m, struct eg_call *call)

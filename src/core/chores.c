@@ -5,6 +5,7 @@
  */
 #include "core/machine.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +70,8 @@ struct copies {
 static void collect(void *arg, uint64_t cursor, struct eg_slice body)
 {
     struct copies *k = arg;
-    if (cursor > k->last || k->n == FORK_ROWS) {
+    assert(k->n < FORK_ROWS);
+    if (cursor > k->last) {
         return;
     }
     k->body[k->n] = eg_bytes_copy(body.p, body.n);
@@ -88,14 +90,13 @@ static struct eg_slice plain(struct eg_buf *out, struct eg_slice escaped)
     return (struct eg_slice){out->p + at, out->n - at};
 }
 
-/* Appends a copy of an event under the name of session to. */
-static void copy_event(struct eg_machine *m, struct eg_session *to, struct eg_slice body)
+/* Appends a copy of an event under the name of session to; false when the event is broken. */
+static bool copy_event(struct eg_machine *m, struct eg_session *to, struct eg_slice body)
 {
     struct eg_event_head h;
     struct eg_buf scratch = {0};
     if (eg_event_read(body, &h) != EG_OK) {
-        m->failed = true;
-        return;
+        return false;
     }
     /* Decoding never grows a string: with this much room the buffer does not move. */
     eg_buf_reserve(&scratch, h.type.n + h.event_id.n + h.source.n + h.traceparent.n);
@@ -112,7 +113,7 @@ static void copy_event(struct eg_machine *m, struct eg_session *to, struct eg_sl
     eg_buf_free(&scratch);
     if (!bytes) {
         m->failed = true;
-        return;
+        return true;
     }
     eg_chain_next(to->hash, eg_bytes_slice(bytes), to->hash);
     m->storage->ops->event_append(
@@ -125,6 +126,7 @@ static void copy_event(struct eg_machine *m, struct eg_session *to, struct eg_sl
     m->events_in_batch++;
     m->bytes_in_batch += (int64_t)bytes->n;
     eg_bytes_unref(bytes);
+    return true;
 }
 
 static void fork_done(struct eg_machine *m, struct eg_chore *c, enum eg_code code)
@@ -135,33 +137,40 @@ static void fork_done(struct eg_machine *m, struct eg_chore *c, enum eg_code cod
     c->finished = true;
 }
 
+/* The copy cannot be finished: what there is of it goes. */
+static void fork_fails(struct eg_machine *m, struct eg_chore *c, struct eg_session *to,
+                       enum eg_code code)
+{
+    if (to) {
+        to->state = EG_SESSION_DELETING;
+        eg_session_changed(m, to);
+        eg_chore_add(m, EG_CHORE_DELETE, to->sid, 0, 0, NULL);
+    }
+    fork_done(m, c, code);
+}
+
 static void copy_some(struct eg_machine *m, struct eg_chore *c, struct eg_session *from)
 {
     struct copies k = {.last = c->last};
+    bool whole = true;
     struct eg_session *to = eg_session_find_sid(m, c->to_sid);
     if (!to || from->state == EG_SESSION_DELETING || from->oldest > to->cursor + 1) {
-        /* The source was removed or trimmed under the copy. */
-        if (to) {
-            to->state = EG_SESSION_DELETING;
-            eg_session_changed(m, to);
-            eg_chore_add(m, EG_CHORE_DELETE, to->sid, 0, 0, NULL);
-        }
-        fork_done(m, c, EG_CODE_conflict);
+        fork_fails(m, c, to, EG_CODE_conflict); /* removed or trimmed under the copy */
         return;
     }
-    if (m->storage->ops->events(m->storage, from->sid, to->cursor + 1, FORK_ROWS, collect, &k) !=
-            EG_OK ||
-        k.failed) {
-        m->failed = true;
-    }
+    const enum eg_err e =
+        m->storage->ops->events(m->storage, from->sid, to->cursor + 1, FORK_ROWS, collect, &k);
+    m->failed = m->failed || k.failed || (e != EG_OK && e != EG_ECORRUPT);
     for (int i = 0; i < k.n; i++) {
-        if (!m->failed) {
-            copy_event(m, to, eg_bytes_slice(k.body[i]));
+        if (!m->failed && whole) {
+            whole = copy_event(m, to, eg_bytes_slice(k.body[i]));
         }
         eg_bytes_unref(k.body[i]);
     }
     eg_session_changed(m, to);
-    if (to->cursor >= c->last) {
+    if (e == EG_ECORRUPT || !whole) { /* it would fail for ever, and every batch with it */
+        fork_fails(m, c, to, EG_CODE_internal);
+    } else if (to->cursor >= c->last) {
         to->state = EG_SESSION_OPEN;
         fork_done(m, c, EG_CODE_NONE);
     }

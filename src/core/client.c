@@ -64,7 +64,7 @@ struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
 static void sub_drop(struct eg_machine *m, struct eg_sub *u)
 {
     /* With a rate in force its buckets outlive the connection; else nothing is worth keeping. */
-    if (u && --u->refs == 0 && m->settings->message_rate_per_sub == 0 &&
+    if (--u->refs == 0 && m->settings->message_rate_per_sub == 0 &&
         m->settings->byte_rate_per_sub == 0) {
         HASH_DELETE(hh, m->subs, u);
         free(u->sub);
@@ -172,7 +172,7 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
             }
             return s;
         }
-        if (code != EG_CODE_session_not_found || !f->create || cmd->stream) {
+        if (code != EG_CODE_session_not_found || !f->create) {
             refuse(m, cmd, code, NULL, NULL, code == EG_CODE_storage_unavailable ? 1 : -1);
             return NULL;
         }
@@ -232,7 +232,7 @@ void eg_client_attach(struct eg_machine *m, struct eg_cmd *cmd)
     const struct eg_frame *f = &cmd->frame;
     struct eg_agent *agent = NULL;
     bool created = false;
-    if (f->agent_id.n || !cmd->stream) {
+    if (!cmd->stream) {
         agent = eg_agent_find(m, f->agent_id);
         if (!agent || !agent->registered) {
             refuse(m, cmd, EG_CODE_agent_not_found, NULL, "agent_id", -1);

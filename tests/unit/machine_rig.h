@@ -8,7 +8,7 @@
 #include "core/machine.h"
 #include "../lib/memstore.h"
 
-#define MR_OUTS 256
+#define MR_OUTS 2048
 
 enum mr_part { MR_STEP, MR_ROLLBACK };
 
