@@ -438,22 +438,16 @@ void eg_turn_hand_out(struct eg_machine *m, struct eg_session *s, struct eg_work
 
 static void due(struct eg_machine *m, struct eg_session *s, struct eg_turn *t)
 {
-    switch (t->state) {
-    case EG_TURN_RUNNING:
+    if (t->state == EG_TURN_RUNNING) {
         s->hung_worker = t->worker ? t->worker->conn->id : 0;
         eg_turn_attempt_over(m, s, t, true, false, 0, EG_LIT("the lease ran out"));
-        break;
-    case EG_TURN_WAITING:
+    } else if (t->state == EG_TURN_WAITING) {
         t->deadline_mono = 0;
         move(t, EG_IN_DUE);
         eg_session_touch(m, s);
         eg_dispatch_session(m, s);
-        break;
-    case EG_TURN_ABORTING:
-        eg_turn_end_aborted(m, s, t, EG_IN_GRACE);
-        break;
-    default:
-        break;
+    } else {
+        eg_turn_end_aborted(m, s, t, EG_IN_GRACE); /* no other state has a deadline */
     }
 }
 

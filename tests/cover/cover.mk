@@ -7,7 +7,7 @@
 #   make cover-clean                              forget the counts
 #
 # Lines and branches are counted by gcc without optimisation. Branches that are not ours do not
-# count: those of assert() and of uthash's HASH_ADD, HASH_FIND and HASH_DELETE. Fuzz targets are built by another compiler and left out; of the suites that kill the
+# count: those of assert() and of uthash's and utlist's macros that add, find and delete. Fuzz targets are built by another compiler and left out; of the suites that kill the
 # daemon, whose counts die with it, only what ends in order counts.
 
 COVER_SUITES ?= $(filter-out fuzz-regress,$(SUITES)) test-faults
@@ -23,7 +23,7 @@ cover: cover-clean ## test coverage of src/: by folder, what is missing, failure
 cover-report: ## the table of the counts that there are
 	@gcovr --root . --filter src/ --object-directory $(COVER_DIR) \
 	    --exclude-unreachable-branches --exclude-throw-branches \
-	    --exclude-branches-by-pattern '\s*(assert|HASH_(ADD|FIND|DELETE)[A-Z_]*)\(' --json $(COVER_DIR)/coverage.json
+	    --exclude-branches-by-pattern '\s*(assert|HASH_(ADD|FIND|DELETE)[A-Z_]*|DL_(APPEND|DELETE))\(' --json $(COVER_DIR)/coverage.json
 	@python3 tests/cover/report.py $(COVER_DIR)/coverage.json >$(COVER_DIR)/coverage.txt; \
 	    rc=$$?; cat $(COVER_DIR)/coverage.txt; exit $$rc
 

@@ -312,6 +312,7 @@ Test(core, a_pause_holds_back_what_writes)
     cr_assert_eq(pthread_create(&t, NULL, say_in_thread, &code), 0);
     wait_for_caller();
     /* What reads passes, and so does who leaves. */
+    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_STATS}), EG_CODE_NONE);
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_AGENTS_INFO}), EG_CODE_NONE);
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s")}),

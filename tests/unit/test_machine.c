@@ -3,6 +3,7 @@
  * presence, and what happens when the storage fails.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "machine_rig.h"
@@ -257,4 +258,116 @@ Test(machine, presence_is_told_to_others)
     cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "\"typing\""));
     mr_detach(r, c);
     cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "presence_leave"));
+}
+
+/* --- what the edge lets nobody do --- */
+
+Test(machine, frames_of_the_other_role_are_refused)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, "{\"type\":\"extend\",\"session_id\":\"s\",\"turn\":1}");
+    cr_assert(mr_text(r, c, "insufficient_scope"));
+    mr_frame(r, w, "{\"type\":\"message\",\"content\":1}");
+    cr_assert(mr_text(r, w, "insufficient_scope"));
+    mr_frame(r, 77, "{\"type\":\"message\",\"content\":1}");
+    mr_detach(r, 77);
+    cr_assert_eq(r->outs, 0, "of a connection that is not there nothing is heard");
+}
+
+Test(machine, an_agent_that_was_removed_is_not_found)
+{
+    mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    struct eg_call gone = {.kind = EG_CALL_AGENT_DELETE, .agent = EG_LIT("a")};
+    cr_assert_eq(mr_call(r, &gone), EG_CODE_NONE);
+    cr_assert_eq(mr_call(r, &gone), EG_CODE_agent_not_found);
+    cr_assert_eq(refused(mr_client(r, "u", "")), EG_CODE_agent_not_found);
+    struct eg_identity u = {.sub = (char[]){"u"}};
+    struct eg_call create = {.kind = EG_CALL_CREATE, .agent = EG_LIT("a"), .identity = &u};
+    cr_assert_eq(mr_call(r, &create), EG_CODE_agent_not_found);
+    /* Serving it brings it back, for good. */
+    mr_worker(r, "a", "");
+    cr_assert_eq(mr_call(r, &create), EG_CODE_NONE);
+    mr_restart(r);
+    cr_assert_eq(mr_call(r, &create), EG_CODE_NONE);
+}
+
+Test(machine, rates_of_a_sub)
+{
+    /* In bytes. */
+    r->settings->byte_rate_per_sub = 10;
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"123456\"}");
+    cr_assert(mr_text(r, c, "accepted"));
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"123456\"}");
+    cr_assert(mr_text(r, c, "rate_limited"));
+    /* They outlive the connection. */
+    mr_detach(r, c);
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":\"123456\"}");
+    cr_assert(mr_text(r, d, "rate_limited"));
+    mr_tick(r, 1000);
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":\"123456\"}");
+    cr_assert(mr_text(r, d, "accepted"));
+}
+
+Test(machine, memory_of_subs_is_bounded)
+{
+    struct eg_identity who = {.sessions = (char *[]){(char[]){"*"}, NULL}};
+    char sub[20];
+    mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    struct eg_call end = {.kind = EG_CALL_CLOSE, .session_id = EG_LIT("s")};
+    cr_assert_eq(mr_call(r, &end), EG_CODE_NONE);
+    for (int i = 0; i < 10050; i++) {
+        snprintf(sub, sizeof sub, "sub%d", i);
+        who.sub = sub;
+        struct eg_call say = {.kind = EG_CALL_MESSAGE,
+                              .session_id = EG_LIT("s"),
+                              .content = EG_LIT("1"),
+                              .identity = &who};
+        cr_assert_eq(mr_call(r, &say), EG_CODE_session_closed);
+    }
+    cr_assert_leq(HASH_COUNT(r->m->subs), 10001);
+    struct eg_sub *u = NULL;
+    HASH_FIND(hh, r->m->subs, "u", 1, u);
+    cr_assert(u, "the sub of a connection stays");
+}
+
+Test(machine, a_call_for_a_reactor_that_is_none)
+{
+    struct eg_call kick = {.kind = EG_CALL_KICK, .conn = UINT64_MAX};
+    cr_assert_eq(mr_call(r, &kick), EG_CODE_NONE);
+    cr_assert_eq(r->outs, 0);
+}
+
+Test(machine, entering_by_name)
+{
+    mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    struct eg_identity who = {.sub = (char[]){"v"},
+                              .sessions = (char *[]){(char[]){"x"}, (char[]){"s"}, NULL}};
+    struct eg_call say = {.kind = EG_CALL_MESSAGE,
+                          .session_id = EG_LIT("s"),
+                          .content = EG_LIT("1"),
+                          .identity = &who};
+    cr_assert_eq(mr_call(r, &say), EG_CODE_NONE);
+    who.sessions[1] = NULL;
+    cr_assert_eq(mr_call(r, &say), EG_CODE_auth_unauthorized);
+    struct eg_call info = {
+        .kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s"), .identity = &who};
+    cr_assert_eq(mr_call(r, &info), EG_CODE_auth_unauthorized);
+}
+
+Test(machine, many_revocations_are_read_at_the_start)
+{
+    char what[20];
+    for (int i = 0; i < 40; i++) {
+        snprintf(what, sizeof what, "sub:%d", i);
+        struct eg_call revoke = {
+            .kind = EG_CALL_REVOKE, .text = eg_slice_cstr(what), .until_ms = r->now.wall_ms + 1};
+        cr_assert_eq(mr_call(r, &revoke), EG_CODE_NONE);
+    }
+    eg_machine_free(r->m);
+    r->storage = memstore_restart(r->storage);
+    cr_assert_eq(eg_machine_new(r->storage, r->settings, 1, r->now, &r->m), EG_OK);
+    cr_assert_eq(r->m->revoked_count, 40);
 }

@@ -3,6 +3,7 @@
  * agents, revocation, audit.
  */
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "machine_rig.h"
@@ -194,4 +195,93 @@ Test(calls, nothing_changes_while_the_storage_fails)
     eg_machine_resume(r->m);
     mr_frame(r, c, "{\"type\":\"message\",\"content\":\"still here\"}");
     cr_assert(mr_text(r, c, "accepted"));
+}
+
+Test(calls, nothing_is_found_where_nothing_is)
+{
+    static const enum eg_call_kind kinds[] = {
+        EG_CALL_MESSAGE, EG_CALL_ABORT, EG_CALL_CLOSE,      EG_CALL_DELETE,      EG_CALL_FORK,
+        EG_CALL_TRIM,    EG_CALL_REAP,  EG_CALL_TURN_RETRY, EG_CALL_SESSION_INFO};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct eg_call k = {
+            .kind = kinds[i], .session_id = EG_LIT("none"), .cursor = 999, .content = EG_LIT("1")};
+        cr_expect_eq(mr_call(r, &k), EG_CODE_session_not_found, "%d", kinds[i]);
+        eg_buf_free(&k.json);
+    }
+    struct eg_call k = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 1};
+    cr_expect_eq(mr_call(r, &k), EG_CODE_not_found, "a turn that is not dead");
+    k.turn = 999;
+    cr_expect_eq(mr_call(r, &k), EG_CODE_not_found);
+}
+
+Test(calls, a_dead_turn_is_said_again_behind_what_waits)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, w,
+             "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":1,\"error\":1,\"retry\":false}");
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    struct eg_call k = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 1};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    eg_machine_resume(r->m);
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert_gt(k.out_turn, 5);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""), "its turn has not come");
+    cr_assert(mr_event(r, "\"content\":\"x\""));
+    cr_assert_eq(mr_call(r, &k), EG_CODE_not_found, "only once");
+}
+
+Test(calls, a_dead_turn_whose_message_was_trimmed)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    for (int i = 1; i < 6; i++) {
+        char fail[120];
+        snprintf(
+            fail, sizeof fail,
+            "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":%d,\"error\":{},\"retry\":false}", i);
+        mr_frame(r, w, fail);
+    }
+    cr_assert_eq(call(EG_CALL_TRIM, 3), EG_CODE_NONE);
+    settle();
+    struct eg_call k = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 1};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_not_found);
+    k.turn = 4;
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+}
+
+Test(calls, workers_are_told_apart)
+{
+    mr_worker(r, "a", ",\"client\":{\"name\":\"one\"}");
+    mr_worker(r, "a", ",\"client\":{\"name\":\"two\"}");
+    struct eg_call k = {.kind = EG_CALL_AGENTS_INFO, .agent = EG_LIT("a")};
+    mr_call(r, &k);
+    cr_assert(memmem(k.json.p, k.json.n, "},{\"worker_id\"", 14));
+    eg_buf_free(&k.json);
+    k.agent = EG_LIT("b");
+    mr_call(r, &k);
+    cr_assert(eg_slice_is((struct eg_slice){k.json.p, k.json.n}, "[]"));
+    eg_buf_free(&k.json);
+}
+
+Test(calls, removing_an_agent_needs_the_disk)
+{
+    struct eg_call put = {.kind = EG_CALL_AGENT_PUT, .agent = EG_LIT("b")};
+    cr_assert_eq(mr_call(r, &put), EG_CODE_NONE);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    struct eg_call k = {.kind = EG_CALL_AGENT_DELETE, .agent = EG_LIT("b")};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    eg_machine_resume(r->m);
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+}
+
+Test(calls, a_deleted_session_whose_turns_waited_is_passed_over)
+{
+    mr_restart(r); /* it stands in the ring of its agent, and in memory only when asked for */
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    settle();
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+    const eg_conn_id d = mr_client(r, "u", "");
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":\"next\"}");
+    cr_assert(mr_text(r, w, "\"next\""));
 }

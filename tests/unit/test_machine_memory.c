@@ -119,6 +119,7 @@ static void turns(struct cast *k)
          "{\"type\":\"emit\"," ON(1) ",\"event\":\"status\",\"data\":{},\"ephemeral\":true,"
                                      "\"event_id\":\"gone\"}");
     says(k, &k->worker, "{\"type\":\"extend\"," ON(1) "}");
+    says(k, &k->worker, "{\"type\":\"extend\"," ON(99) "}");
     says(k, &k->ann, "{\"type\":\"message\",\"content\":\"two\",\"message_id\":\"m2\"}");
     says(k, &k->bob, "{\"type\":\"message\",\"content\":\"three\",\"message_id\":\"m3\"}");
     says(k, &k->worker, "{\"type\":\"final\"," ON(1) ",\"content\":\"one\",\"event_id\":\"f1\"}");
@@ -159,6 +160,9 @@ static void operators(struct cast *k)
         .kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = (int64_t)say.out_turn};
     calls(&retry);
     cr_assert_eq(retry.code, EG_CODE_NONE);
+    eg_conn_id other = 0; /* of an agent that nobody knew */
+    ATTACH(other, mr_worker(r, "new", ""))
+    STEP(mr_detach(r, other));
     struct eg_call put = {.kind = EG_CALL_AGENT_PUT, .agent = EG_LIT("b")};
     calls(&put);
     struct eg_call create = {
@@ -174,7 +178,11 @@ static void operators(struct cast *k)
         calls(&info[i]);
         eg_buf_free(&info[i].json);
     }
-    struct eg_call fork = {.kind = EG_CALL_FORK, .session_id = EG_LIT("s"), .cursor = 3};
+    struct eg_call fork = {.kind = EG_CALL_FORK,
+                           .session_id = EG_LIT("s"),
+                           .cursor = 3,
+                           .audit_who = EG_LIT("op"),
+                           .audit_action = EG_LIT("fork")};
     calls(&fork);
     settle();
     cr_assert_eq(fork.code, EG_CODE_NONE);
@@ -234,7 +242,11 @@ static void set_up(void)
 {
     r = mr_new();
     r->settings->session_cache = 0;
+    r->settings->max_sessions_per_sub = 100;
     mr_client(r, "keeper", ",\"session_id\":\"kept\",\"create\":true");
+    free(r->m->done); /* so that answering a call has to find room */
+    r->m->done = NULL;
+    r->m->done_cap = 0;
     r->around = around;
 }
 
@@ -259,15 +271,15 @@ static bool plays(int n, char out[ROOM])
     return failed;
 }
 
-/* The same with the nth read. */
-static bool plays_with_bad_reads(int commit, int n, char out[ROOM])
+/* The same with the nth read, or begin. */
+static bool plays_with_bad(enum bad_call call, int commit, int n, char out[ROOM])
 {
     set_up();
     if (commit >= 0) {
         memstore_fail_commits(r->storage, MEMSTORE_IO, commit, 1);
     }
     badstore_over(r->storage);
-    badstore_order(BAD_READ, n, 1, EG_EIO);
+    badstore_order(call, n, 1, EG_EIO);
     badstore_hold(true);
     play();
     const bool failed = badstore_done();
@@ -282,14 +294,18 @@ Test(machine_memory, a_read_that_fails, .timeout = 60)
     int n = 0, failed = 0;
     failing_part = MR_STEP;
     cr_assert(!plays(1000000, want));
-    for (; plays_with_bad_reads(-1, n, got); n++) {
+    for (; plays_with_bad(BAD_READ, -1, n, got); n++) {
         cr_assert_str_eq(got, want, "read %d", n);
+    }
+    cr_assert_gt(n, 20, "%d", n);
+    for (n = 0; plays_with_bad(BAD_BEGIN, -1, n, got); n++) {
+        cr_assert_str_eq(got, want, "begin %d", n);
     }
     cr_assert_gt(n, 20, "%d", n);
     /* While a batch is rolled back: who cannot be served any more is sent away to come again. */
     failing_part = MR_ROLLBACK;
     for (int commit = 0; commit < 60; commit++) {
-        for (n = 0; plays_with_bad_reads(commit, n, got); n++) {
+        for (n = 0; plays_with_bad(BAD_READ, commit, n, got); n++) {
             cr_assert_str_eq(got, want, "commit %d, read %d", commit, n);
             failed++;
         }
@@ -310,7 +326,7 @@ Test(machine_memory, a_batch_without_memory_is_tried_again, .timeout = 60)
 }
 
 /* False when the roll-back has fewer than n allocations. */
-static bool rolls_back(int commit, int n, const char *want)
+static bool rolls_back(int commit, bool bad_read, int n, const char *want)
 {
     static char got[ROOM];
     int status;
@@ -319,6 +335,11 @@ static bool rolls_back(int commit, int n, const char *want)
         (void)!freopen("/dev/null", "w", stderr);
         set_up();
         memstore_fail_commits(r->storage, MEMSTORE_IO, commit, 1);
+        if (bad_read) {
+            badstore_over(r->storage);
+            badstore_order(BAD_READ, 0, 1, EG_EIO);
+            badstore_hold(true);
+        }
         failing_order(n);
         failing_hold(true);
         play();
@@ -343,8 +364,11 @@ Test(machine_memory, rolling_back_without_memory, .timeout = 60)
      */
     failing_part = MR_ROLLBACK;
     int failed = 0, n;
-    for (int commit = 0; commit < 60; commit++) {
-        for (n = 0; rolls_back(commit, n, want); n++) {
+    for (int commit = 0; commit < 60; commit += 3) {
+        for (n = 0; rolls_back(commit, false, n, want); n++) {
+            failed++;
+        }
+        for (n = 0; rolls_back(commit, true, n, want); n++) {
             failed++;
         }
     }
@@ -400,4 +424,23 @@ Test(machine_memory, starting, .timeout = 60)
     r->settings->agents = own;
     r->m->storage = r->storage;
     tear_down();
+}
+
+/* A session whose turn waits is asked for by a worker, and cannot be read: it keeps its place. */
+Test(machine_memory, a_waiting_session_that_cannot_be_read)
+{
+    r = mr_new();
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_restart(r);
+    badstore_over(r->storage);
+    badstore_order(BAD_READ, 0, 1, EG_EIO);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert(badstore_done());
+    cr_assert(r->m->readonly);
+    cr_assert_null(mr_text(r, w, "\"turn\""));
+    eg_machine_resume(r->m);
+    mr_tick(r, 0);
+    cr_assert(mr_text(r, w, "\"type\":\"turn\""));
+    mr_free(r);
 }

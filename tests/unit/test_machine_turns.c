@@ -338,3 +338,126 @@ Test(turns_of_machine, a_hand_out_that_was_rolled_back_is_made_again)
     mr_tick(r, 0);
     cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 1);
 }
+
+Test(turns_of_machine, an_id_stands_for_one_event)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, EMIT(1, "e"));
+    mr_frame(r, w, EMIT(1, "e"));
+    cr_assert(mr_text(r, w, "\"duplicate\":true"));
+    /* Another turn, another type, other data, a final: each is another event. */
+    mr_frame(r, w, EMIT(2, "e"));
+    cr_assert(mr_text(r, w, "id_conflict"));
+    mr_frame(r, w,
+             "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":\"status\",\"data\":{"
+             "\"t\":1},"
+             "\"event_id\":\"e\"}");
+    cr_assert(mr_text(r, w, "id_conflict"));
+    mr_frame(
+        r, w,
+        "{\"type\":\"emit\",\"session_id\":\"s\",\"turn\":1,\"event\":\"token_stream\",\"data\":{"
+        "\"t\":2},\"event_id\":\"e\"}");
+    cr_assert(mr_text(r, w, "id_conflict"));
+    mr_frame(
+        r, w,
+        "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":1,\"event_id\":\"e\"}");
+    cr_assert(mr_text(r, w, "id_conflict"));
+    mr_frame(
+        r, w,
+        "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"token_stream\",\"data\":{\"t\":1},"
+        "\"event_id\":\"e\"}");
+    cr_assert(mr_text(r, w, "id_conflict"));
+}
+
+Test(turns_of_machine, an_event_without_data_has_an_empty_object)
+{
+    static const char note[] = "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"x.note\","
+                               "\"event_id\":\"n\"}";
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, w, note);
+    cr_assert(mr_event(r, "\"data\":{}"));
+    mr_frame(r, w, note);
+    cr_assert(mr_text(r, w, "\"duplicate\":true"));
+}
+
+Test(turns_of_machine, what_is_not_of_this_agent_is_closed_to_its_worker)
+{
+    const eg_conn_id w = mr_worker(r, "b", "");
+    mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, FINAL(1));
+    cr_assert(mr_text(r, w, "turn_closed"));
+    mr_frame(r, w, EMIT(1, "e"));
+    cr_assert(mr_text(r, w, "turn_closed"));
+    mr_frame(r, w, FAIL(1));
+    cr_assert(mr_text(r, w, "turn_closed"));
+    mr_frame(r, w, "{\"type\":\"extend\",\"session_id\":\"s\",\"turn\":1}");
+    cr_assert(mr_text(r, w, "turn_closed"));
+    mr_frame(r, w, "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"x.n\",\"data\":{}}");
+    cr_assert(mr_text(r, w, "\"field\":\"session_id\""));
+    mr_frame(r, w, "{\"type\":\"final\",\"session_id\":\"none\",\"turn\":1,\"content\":1}");
+    cr_assert(mr_text(r, w, "turn_closed"));
+}
+
+Test(turns_of_machine, nothing_is_published_into_a_closed_session)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    struct eg_call end = {.kind = EG_CALL_CLOSE, .session_id = EG_LIT("s")};
+    cr_assert_eq(mr_call(r, &end), EG_CODE_NONE);
+    mr_frame(r, w, "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"x.n\",\"data\":{}}");
+    cr_assert(mr_text(r, w, "session_closed"));
+}
+
+Test(turns_of_machine, a_failure_may_say_anything)
+{
+    r->settings->max_attempts = 1;
+    static const char *const error[] = {"\"text\"", "{\"no\":1}", "7"};
+    static const char *const told[] = {"\"message\":\"text\"", "\"message\":\"{\\\"no\\\":1}\"",
+                                       "\"message\":\"7\""};
+    const eg_conn_id w = mr_worker(r, "a", "");
+    for (int i = 0; i < 3; i++) {
+        char fail[120];
+        mr_frame(r, c, SAY);
+        snprintf(fail, sizeof fail,
+                 "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":%d,\"error\":%s}", 2 * i + 1,
+                 error[i]);
+        mr_frame(r, w, fail);
+        cr_expect(mr_event(r, told[i]), "%s: %s", error[i], mr_event(r, ""));
+    }
+}
+
+Test(turns_of_machine, the_wait_between_attempts_is_bounded)
+{
+    r->settings->max_attempts = 20;
+    r->settings->retry_backoff_ms = 50000;
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    for (int i = 0; i < 4; i++) {
+        mr_frame(r, w, FAIL(1));
+        const struct eg_out *const o = mr_out(r, EG_OUT_NOTICE, 0, 1);
+        cr_assert_eq(mr_int(o->bytes->data, "\"retry_after_ms\":"), i ? 60000 : 50000);
+        mr_tick(r, 60000);
+        cr_assert(mr_text(r, w, "\"type\":\"turn\""));
+    }
+    mr_frame(r, w,
+             "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":1,\"error\":1,\"retry_after_"
+             "seconds\":3}");
+    cr_assert_eq(mr_int(mr_out(r, EG_OUT_NOTICE, 0, 1)->bytes->data, "\"retry_after_ms\":"), 3000);
+}
+
+Test(turns_of_machine, many_sessions_at_work_survive_a_crash)
+{
+    mr_worker(r, "a", ",\"concurrency\":1000");
+    for (int i = 0; i < 150; i++) {
+        const eg_conn_id d = mr_client(r, "u", "");
+        mr_frame(r, d, SAY);
+    }
+    mr_restart(r);
+    mr_worker(r, "a", ",\"concurrency\":1000");
+    mr_tick(r, 1);
+    struct eg_call k = {.kind = EG_CALL_STATS};
+    mr_call(r, &k);
+    cr_assert(memmem(k.json.p, k.json.n, "\"turns_running\":150", 19), "%s", k.json.p);
+    eg_buf_free(&k.json);
+}

@@ -60,3 +60,9 @@ Test(turns, nothing_leaves_an_end)
         cr_expect(eg_turn_move(EG_TURN_ENDED, (enum eg_turn_input)in) == EG_TURN_NEVER);
     }
 }
+
+Test(turns, what_is_no_state_has_no_moves)
+{
+    cr_expect(eg_turn_move(EG_TURN_ENDED, EG_IN_FINAL) == EG_TURN_NEVER);
+    cr_expect_str_eq(eg_turn_state_name(EG_TURN_ENDED + 1), "unknown");
+}
