@@ -204,8 +204,8 @@ bool eg_machine_write(struct eg_machine *m);
 /* NULL with *code session_not_found or storage_unavailable. */
 struct eg_session *eg_session_find(struct eg_machine *m, struct eg_slice id, enum eg_code *code);
 struct eg_session *eg_session_find_sid(struct eg_machine *m, int64_t sid);
-/* To be called when eg_session_find did not find the id. NULL: nothing can be written now, or the id
- * still belongs to a session that is being removed (no other is in memory and not found). */
+/* To be called when eg_session_find did not find the id. NULL: nothing can be written now, or the
+ * id still belongs to a session that is being removed (no other is in memory and not found). */
 struct eg_session *eg_session_create(struct eg_machine *m, struct eg_slice id,
                                      struct eg_agent *agent, struct eg_slice owner,
                                      enum eg_session_state state);
