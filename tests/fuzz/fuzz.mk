@@ -30,12 +30,19 @@ FUZZ_OPTS_core = -max_len=1024
 FUZZ_OPTS_sim = -max_len=2048
 MEMSTORE = $(BUILD)/tests/lib/memstore.o
 FUZZ_EXTRA_sim = $(BUILD)/tests/sim/world.o $(BUILD)/tests/sim/check.o $(MEMSTORE)
-FUZZ_EXTRA_core = $(MEMSTORE)
+FUZZ_EXTRA_core = $(BUILD)/tests/fuzz/core_check.o $(MEMSTORE)
+# The names that fuzz_http.c replaces.
+FUZZ_WRAP_http = $(patsubst %,-Wl$(comma)--wrap=eg_%,adopt_fd adopt_beyond_head adopt_stream \
+	listener_client_addr listener_bound reactors_each sqlite_backup core_epoch core_call)
+FUZZ_EXTRA_http = $(BUILD)/tests/fuzz/http_answer.o
+FUZZ_OPTS_http = -dict=tests/fuzz/http.dict -max_len=2048
+comma := ,
 $(BUILD)/tests/fuzz/fuzz_sim: $(FUZZ_EXTRA_sim)
 $(BUILD)/tests/fuzz/fuzz_core: $(FUZZ_EXTRA_core)
+$(BUILD)/tests/fuzz/fuzz_http: $(FUZZ_EXTRA_http)
 
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIB)
-	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_EXTRA_$*) $(LIB) $(LIBS)
+	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_EXTRA_$*) $(FUZZ_WRAP_$*) $(LIB) $(LIBS)
 
 fuzz-run: $(FUZZ_BIN)
 	@options() { case $$1 in ${foreach n,$(FUZZ_NAMES),$(n)) echo '$(FUZZ_OPTS_$(n))';;} esac; }; \
@@ -70,4 +77,4 @@ test-json-differential: $(BUILD)/tests/fuzz/differential/guard ## the JSON guard
 	timeout 300 python3 tests/fuzz/differential/compare.py $<
 
 .SECONDARY: $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%.o) $(BUILD)/tests/fuzz/differential/guard.o
--include $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%.d) $(BUILD)/tests/fuzz/differential/guard.d
+-include $(wildcard $(BUILD)/tests/fuzz/*.d) $(BUILD)/tests/fuzz/differential/guard.d
