@@ -29,7 +29,7 @@ LIBOBJ := $(filter-out $(BUILD)/src/app/main.o,$(OBJ))
 DAEMON := $(BUILD)/ebbgate
 LIB := $(BUILD)/libebbgate.a
 
-.PHONY: all help clean deps run test check asan tsan lint format
+.PHONY: all help clean deps run test check asan tsan lint analyze format
 all: $(DAEMON) ## release build into build/
 
 help: ## this list
@@ -95,8 +95,11 @@ tsan: ## the black-box suites against a daemon under ThreadSanitizer
 	+@$(MAKE) --no-print-directory VARIANT=tsan \
 	    SUITES="$(filter test-protocol test-cli test-fault test-http,$(SUITES))" check
 
-lint: ## format, layers, thread safety, clang-tidy, cppcheck
+lint: ## format, layers, thread safety, gcc's and clang's analyzers, cppcheck
 	@sh scripts/lint.sh
+
+analyze: ## gcc -fanalyzer alone
+	@sh scripts/analyze.sh
 
 format: ## put the sources into the project's format
 	@find src include tests \( -name '*.c' -o -name '*.h' \) -print0 | xargs -0 clang-format -i

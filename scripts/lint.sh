@@ -1,8 +1,8 @@
 #!/bin/sh
-# Checks format, layers and code: lint.sh [format] [layers] [threads] [tidy] [cppcheck], default all.
+# Checks format, layers and code: lint.sh [STEP...], default all of them.
 set -u
 failed=
-want=${*:-format layers threads tidy cppcheck}
+want=${*:-format layers threads analyze tidy cppcheck}
 flags="-std=gnu11 -D_GNU_SOURCE -Iinclude -Isrc"
 files() { find "$@" \( -name '*.c' -o -name '*.h' \) -print | LC_ALL=C sort; }
 
@@ -21,6 +21,9 @@ for step in $want; do
         files src | grep '\.c$' | xargs -P 2 -n 12 clang $flags -Wall -Wextra -Wpedantic -Wshadow \
             -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wthread-safety -Werror \
             -fsyntax-only || failed="$failed threads"
+        ;;
+    analyze)
+        sh scripts/analyze.sh || failed="$failed analyze"
         ;;
     tidy)
         # shellcheck disable=SC2016 # expanded by the inner shell
