@@ -31,6 +31,7 @@ static const struct offer offers[] = {
     {"todo_stream", EG_CAP_STREAMING, true, true, false},
     {"status", EG_CAP_STREAMING, true, true, false},
     {"x.*", EG_CAP_STREAMING, true, true, false},
+    {"*", 0, true, true, false}, /* whatever name a worker chooses for what it publishes */
     {"message_ack", EG_CAP_ACK, true, true, false},
     {"message_nack", EG_CAP_ACK, true, true, false},
     {"delivery_retry", EG_CAP_ACK, true, true, false},

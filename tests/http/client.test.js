@@ -108,6 +108,8 @@ describe('client', () => {
     const r = await peer.until((f) => f.status === 'accepted');
     assert.deepEqual([r.cursor, r.duplicate], [1, true]);
     await peer.close();
+    // no capabilities here, so no abort in disguise
+    assert.deepEqual((await say('/stop')).json.cursor, 3);
     assert.equal((await say('x', 'k-2', bob)).status, 401);
     assert.equal((await say('x', 'k-3', g.token({ sub: 'alice', scope: 'write', agents: 'other' }))).status, 401);
     assert.equal((await say('x', 'k-4', g.token({ sub: 'alice', scope: 'write', agents: 'other,support' }))).status, 202);

@@ -70,6 +70,9 @@ describe('operation', () => {
     assert.equal((await g.post('/tokens/revoke', { sub: 'rita' })).status, 200);
     assert.equal((await second.closed).code, 4001);
     assert.equal((await g.pget('/v1/sessions/x/events', { token: two.token })).status, 401);
+    // the sub itself is refused for a while, whenever its token was made
+    const later = (await g.post('/tokens', { sub: 'rita', scope: 'read' })).json;
+    assert.equal((await g.pget('/v1/sessions/x/events', { token: later.token })).status, 401);
     for (const [body, field] of [[{}, 'jti'], [{ jti: 'a', sub: 'b' }, 'sub'], [{ jti: '' }, 'jti'], [{ sub: 1 }, 'sub']]) assert.equal((await g.post('/tokens/revoke', body)).json.field, field);
     await g.post('/tokens/revoke', { sub: 'zoe' });
     const all = [];

@@ -351,6 +351,8 @@ PT_TEST(handshake, features_are_true_for_client_scopes_and_capabilities)
                   pt_text(pt_hello));
     cr_assert(tl_in(pt_hello, "features.events", "message"));
     cr_assert(tl_in(pt_hello, "features.events", "response"));
+    cr_assert(tl_in(pt_hello, "features.events", "x.*"), "%s", pt_text(pt_hello));
+    cr_assert(tl_in(pt_hello, "features.events", "*"), "%s", pt_text(pt_hello));
 
     pt_client("echo", "\"capabilities\":[\"streaming\",\"presence\",\"ack\"]");
     for (size_t i = 0; capable[i]; i++)
@@ -363,6 +365,9 @@ PT_TEST(handshake, features_are_true_for_client_scopes_and_capabilities)
     cr_assert(!tl_in(pt_hello, "features.methods", "message"), "%s", pt_text(pt_hello));
     cr_assert(!tl_in(pt_hello, "features.methods", "abort"), "%s", pt_text(pt_hello));
     cr_assert(tl_in(pt_hello, "features.methods", "history"), "%s", pt_text(pt_hello));
+
+    pt_client_as(pt_token("alice", "write"), "echo", NULL);
+    cr_assert(!tl_in(pt_hello, "features.events", "*"), "%s", pt_text(pt_hello));
 }
 
 PT_TEST(handshake, worker_hello)
