@@ -416,7 +416,8 @@ static int run_revoke(const struct eg_command *cmd, int argc, char **argv)
     const char *sub = NULL, *jti = NULL;
     struct eg_buf body = {0};
     const struct eg_opt opts[] = {
-        {"sub", 0, EG_OPT_TEXT, "S", "all tokens of S, also those made later, until the time in the answer", &sub, 0, 0},
+        {"sub", 0, EG_OPT_TEXT, "S",
+         "all tokens of S, also those made later, until the time in the answer", &sub, 0, 0},
         {"jti", 0, EG_OPT_TEXT, "ID", "the token with this id", &jti, 0, 0},
         {"json", 0, EG_OPT_FLAG, NULL, "the answer as JSON", &json, 0, 0},
         EG_API_OPTS(&where),
