@@ -208,14 +208,18 @@ static bool take_off(void *arg, uint64_t cursor, sqlite3_stmt *st)
     return x->bytes > 0;
 }
 
-/* The first cursor to keep so that about max_bytes remain; looks at no more than SCAN_EVENTS. */
+/* The first cursor to keep so that about max_bytes remain; looks at no more than SCAN_EVENTS. While
+ * a trim is under way, events below the floor are still counted: it is waited for. */
 static enum eg_err keep_by_bytes(struct eg_reader *r, const struct eg_session_row *row,
                                  int64_t max_bytes, uint64_t *keep)
 {
     struct excess x = {row->bytes - max_bytes, row->oldest};
-    /* From 0: a trim under way has events below the floor, and they are counted. */
-    enum eg_err e =
-        walk(r, &(struct eg_span){row->sid, 0, row->cursor, SCAN_EVENTS, false}, take_off, &x);
+    int64_t at = 0;
+    enum eg_err e = row->oldest > 1 ? event_time(r, row->sid, row->oldest - 1, &at) : EG_ENOTFOUND;
+    if (e == EG_ENOTFOUND) {
+        e = walk(r, &(struct eg_span){row->sid, row->oldest, row->cursor, SCAN_EVENTS, false},
+                 take_off, &x);
+    }
     *keep = x.keep;
     return e;
 }

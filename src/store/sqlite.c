@@ -251,6 +251,7 @@ void eg_sqlite_close(struct eg_storage *base)
         eg_tail_withdraw(s->tail);
         eg_tail_unref(s->tail);
         eg_walk_close(&s->walk);
+        eg_runs_close(s);
     }
     for (int i = 0; i < EG_ST_COUNT; i++) {
         (void)sqlite3_finalize(s->st[i]);
@@ -264,6 +265,7 @@ void eg_sqlite_close(struct eg_storage *base)
         (void)close(s->lock_fd);
     }
     free(s->seen);
+    free(s->tops);
     free(s);
 }
 

@@ -5,6 +5,7 @@
 #define EG_STORE_SQLITE_INT_H
 
 #include "store/db.h"
+#include "store/runs.h"
 #include "store/sqlite.h"
 #include "store/walk.h"
 
@@ -22,8 +23,6 @@
                   "h.state<>?1 ORDER BY h.turn LIMIT 1)"                                           \
                   " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
                   " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
-    X(PLACE_GET, "SELECT seq FROM places WHERE sid=?1 AND cursor=?2")                              \
-    X(ID_GET, "SELECT seq FROM ids WHERE sid=?1 AND key=?2")                                       \
     X(EVENT_AT, "SELECT cursor, body, hash, sid, idkey FROM events WHERE seq=?1")                  \
     X(ACK_GET, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                  \
     X(COUNT_OPEN, "SELECT count(*) FROM sessions WHERE owner=?1 AND state=?2")                     \
@@ -41,12 +40,29 @@
                     " WHERE sid=?1 AND (state<>?2 OR active_hour<>?3)")                            \
     X(EVENT_APPEND,                                                                                \
       "INSERT INTO events(seq,sid,cursor,hash,idkey,body) VALUES(?6,?1,?2,?3,?4,?5)")              \
-    X(PLACE_PUT, "INSERT OR REPLACE INTO places(sid,cursor,seq) VALUES(?1,?2,?3)")                 \
-    X(ID_PUT, "INSERT OR REPLACE INTO ids(sid,key,seq) VALUES(?1,?2,?3)")                          \
     X(INDEXED, "INSERT OR REPLACE INTO meta(key,value) VALUES('indexed',?1)")                      \
     X(EVENT_DELETE, "DELETE FROM events WHERE seq=?1")                                             \
-    X(PLACE_DELETE, "DELETE FROM places WHERE sid=?1 AND cursor=?2")                               \
-    X(ID_DELETE, "DELETE FROM ids WHERE sid=?1 AND key=?2")                                        \
+    X(EVENT_THERE, "SELECT 1 FROM events WHERE seq=?1")                                            \
+    X(RUNS, "SELECT run, state, level, first_seq, last_seq, entries, stale, max_sid FROM runs"     \
+            " ORDER BY first_seq, run")                                                            \
+    X(RUN_ADD, "INSERT INTO runs(state,level,first_seq,last_seq,entries,stale,max_sid)"            \
+               " VALUES(0,?1,?2,?3,?4,0,?5)")                                                      \
+    X(RUN_STATE, "UPDATE runs SET state=?2 WHERE run=?1")                                          \
+    X(RUN_STALE, "UPDATE runs SET stale=stale+?2 WHERE run=?1")                                    \
+    X(RUN_DELETE, "DELETE FROM runs WHERE run=?1")                                                 \
+    X(RUN_PLACES_PUT, "INSERT INTO run_places(run,sid,last,seqs) VALUES(?1,?2,?3,?4)")             \
+    X(RUN_PLACES_LAST, "SELECT sid, last FROM run_places WHERE run=?1"                             \
+                       " ORDER BY sid DESC, last DESC LIMIT 1")                                    \
+    X(RUN_PLACES_CUT, "DELETE FROM run_places WHERE run=?1 AND ?2=0 AND (sid,last)<=(SELECT sid,"  \
+                      "last FROM run_places WHERE run=?1 ORDER BY sid, last LIMIT 1 OFFSET ?3)")   \
+    X(RUN_PLACES_DELETE, "DELETE FROM run_places WHERE run=?1 AND ?2=0")                           \
+    X(RUN_IDS_PUT, "INSERT INTO run_ids(place,ids) VALUES(?1,?2)")                                 \
+    X(RUN_IDS_AT, "SELECT place, ids FROM run_ids WHERE place BETWEEN ?1 AND ?2"                   \
+                  " ORDER BY place DESC LIMIT 1")                                                  \
+    X(RUN_IDS_UP, "SELECT place, ids FROM run_ids WHERE place BETWEEN ?1 AND ?2 ORDER BY place")   \
+    X(RUN_IDS_CUT, "DELETE FROM run_ids WHERE place>=?1 AND place<=(SELECT place FROM run_ids"     \
+                   " WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT 1 OFFSET ?3)")             \
+    X(RUN_IDS_DELETE, "DELETE FROM run_ids WHERE place BETWEEN ?1 AND ?2")                         \
     X(TURN_PUT, "INSERT OR REPLACE INTO turns(sid,turn,state,attempt,created_ms,until_ms,worker,"  \
                 "error) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)")                                          \
     X(TURN_DELETE, "DELETE FROM turns WHERE sid=?1 AND turn=?2")                                   \
@@ -60,6 +76,15 @@
     X(TURNS_DELETE, "DELETE FROM turns WHERE sid=?1")                                              \
     X(ACKS_DELETE, "DELETE FROM acks WHERE sid=?1")                                                \
     X(PROBE, "INSERT OR REPLACE INTO meta(key,value) VALUES('probe', randomblob(65536))")
+
+/* Of each run that is merged: its rows behind a session and cursor; from the row on that may hold
+ * the hash of ?2. */
+#define EG_RUNS_PLACES_SQL                                                                         \
+    "SELECT sid, last, seqs FROM run_places WHERE run=?1 AND (sid,last)>(?2,?3) ORDER BY sid, "    \
+    "last"
+#define EG_RUNS_IDS_SQL                                                                            \
+    "SELECT place, ids FROM run_ids WHERE place>=coalesce((SELECT place FROM run_ids WHERE place"  \
+    " BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT 1),?1) AND place<=?3 ORDER BY place"
 
 enum eg_statement {
 #define EG_ST_ENUM(name, sql) EG_ST_##name,
@@ -76,6 +101,13 @@ struct eg_seen {
 };
 #define EG_SEEN_SLOTS 65536 /* a power of two */
 
+/* A session's newest event, where the tail does not say. */
+struct eg_top {
+    int64_t sid;
+    uint64_t cursor;
+};
+#define EG_TOP_SLOTS 131072 /* a power of two */
+
 struct eg_sqlite {
     struct eg_storage base; /* first */
     sqlite3 *db;
@@ -88,9 +120,13 @@ struct eg_sqlite {
     struct eg_seen *seen;
     struct eg_tail *tail;
     struct eg_walk walk;
+    struct eg_runs runs;
+    struct eg_top *tops;
+    int64_t trimmed_sid; /* events were removed last of this session, up to before trimmed_to */
+    uint64_t trimmed_to;
     int64_t next_seq, next_seq_kept; /* of the next event; as of the last commit */
-    int appended;                    /* events of this transaction */
-    bool merged;                     /* it merges the last of what is frozen */
+    int appended, removed;           /* events of this transaction */
+    bool merged;                     /* it writes out the last of what is frozen */
     /* The id last looked for in this transaction and not found: appending it needs no second look.
      */
     bool absent;
@@ -150,10 +186,10 @@ enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37]);
 
 /* ---- sqlite_index.c: the log's index, its newest part in memory (tail.h) ---- */
 
-/* How many events gather before they are merged into the tables. Tests lower it. */
+/* How many events gather before they are written out. Tests lower it. */
 extern uint32_t eg_sq_gather;
 
-/* At opening: reads from the log what the tables lack, and where the log ends. */
+/* At opening: reads from the log what the runs lack, and where the log ends. */
 enum eg_err eg_sq_index_load(struct eg_sqlite *s) EG_MUST;
 /* Finds an event, or the one that idkey stands for: on EG_OK st[EVENT_AT] stands on its row and has
  * to be reset. */
@@ -166,7 +202,7 @@ void eg_sq_index_add(struct eg_sqlite *s, const struct eg_event_row *row, int64_
 /* storage.h, events_trim. */
 void eg_sq_trim(struct eg_storage *base, int64_t sid, uint64_t before, int max, int *removed,
                 int64_t *removed_bytes);
-/* Before COMMIT: merges a few. */
+/* Before COMMIT: writes out and merges a few. */
 void eg_sq_index_merge(struct eg_sqlite *s);
 /* After it. */
 void eg_sq_index_committed(struct eg_sqlite *s);

@@ -38,7 +38,7 @@ static enum eg_err op_begin(struct eg_storage *base)
     }
     s->err = EG_OK;
     s->in_tx = true;
-    s->appended = 0;
+    s->appended = s->removed = 0;
     s->absent = false;
     return EG_OK;
 }

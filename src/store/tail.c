@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "store/pack.h"
+
 #define FIRST_ENTRIES 1024
 
 static struct {
@@ -235,8 +237,9 @@ void eg_tail_clear(struct eg_tail *t)
     generation_free(&t->fill);
     generation_free(&t->frozen);
     free(t->order);
-    t->order = NULL;
-    t->kept = t->merged = t->merged_kept = t->removals = 0;
+    free(t->by_id);
+    t->order = t->by_id = NULL;
+    t->kept = t->ids = t->removals = 0;
 }
 
 void eg_tail_unref(struct eg_tail *t)
@@ -358,7 +361,6 @@ void eg_tail_keep(struct eg_tail *t)
 {
     (void)pthread_mutex_lock(&t->lock);
     t->kept = t->fill.n;
-    t->merged_kept = t->merged;
     t->removals = 0;
     (void)pthread_mutex_unlock(&t->lock);
 }
@@ -373,7 +375,6 @@ void eg_tail_undo(struct eg_tail *t)
     while (t->fill.n > t->kept) {
         unlink_entry(&t->fill);
     }
-    t->merged = t->merged_kept;
     (void)pthread_mutex_unlock(&t->lock);
 }
 
@@ -445,56 +446,93 @@ int eg_tail_range(struct eg_tail *t, int64_t sid, uint64_t from, uint64_t to, in
     return got;
 }
 
-/* ---- merging ---- */
+/* ---- writing out ---- */
 
-/* One pass of a counting sort of the indexes by 16 bits of the session number. */
-static void sort_pass(const struct eg_tail_generation *g, const uint32_t *from, uint32_t *to,
-                      uint32_t *count, int shift)
+static uint64_t by_sid(const struct eg_tail_entry *e)
 {
-    memset(count, 0, 65536 * sizeof(*count));
-    for (uint32_t i = 0; i < g->n; i++) {
-        count[((uint64_t)g->v[i].sid >> shift) & 0xffff]++;
+    return (uint64_t)e->sid;
+}
+
+static uint64_t by_hash(const struct eg_tail_entry *e)
+{
+    return eg_pack_hash(e->sid, e->key);
+}
+
+/* Sorts the n indexes in *v by a key below 2^bits, those of equal keys as they were; *spare is as
+ * large, and both may change places. False without memory. */
+static bool sort(const struct eg_tail_generation *g, uint64_t (*key)(const struct eg_tail_entry *),
+                 unsigned bits, uint32_t **v, uint32_t **spare, uint32_t n)
+{
+    uint32_t *count = malloc(65536 * sizeof(*count));
+    if (count == NULL) {
+        return false;
     }
-    for (uint32_t i = 0, sum = 0; i < 65536; i++) {
-        uint32_t n = count[i];
-        count[i] = sum;
-        sum += n;
+    for (unsigned shift = 0; shift < bits; shift += 16) {
+        const uint32_t *from = *v;
+        uint32_t *to = *spare;
+        memset(count, 0, 65536 * sizeof(*count));
+        for (uint32_t i = 0; i < n; i++) {
+            count[(key(&g->v[from[i]]) >> shift) & 0xffff]++;
+        }
+        for (uint32_t i = 0, sum = 0; i < 65536; i++) {
+            const uint32_t here = count[i];
+            count[i] = sum;
+            sum += here;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            to[count[(key(&g->v[from[i]]) >> shift) & 0xffff]++] = from[i];
+        }
+        *spare = *v;
+        *v = to;
     }
-    for (uint32_t i = 0; i < g->n; i++) {
-        to[count[((uint64_t)g->v[from[i]].sid >> shift) & 0xffff]++] = from[i];
-    }
+    free(count);
+    return true;
 }
 
 enum eg_err eg_tail_freeze(struct eg_tail *t, int64_t seq)
 {
-    uint32_t n = t->fill.n;
+    const uint32_t n = t->fill.n;
     uint32_t *order = malloc((n + 1) * sizeof(*order));
-    uint32_t *other = malloc((n + 1) * sizeof(*other));
-    uint32_t *count = malloc(65536 * sizeof(*count));
-    if (order == NULL || other == NULL || count == NULL) {
-        free(order);
-        free(other);
-        free(count);
-        return EG_ENOMEM;
+    uint32_t *by_id = malloc((n + 1) * sizeof(*by_id));
+    uint32_t *spare = malloc((n + 1) * sizeof(*spare));
+    uint32_t ids = 0;
+    int64_t top = 0;
+    enum eg_err e = EG_ENOMEM;
+    if (order == NULL || by_id == NULL || spare == NULL) {
+        goto out;
     }
     for (uint32_t i = 0; i < n; i++) {
         order[i] = i;
+        if (t->fill.v[i].key != 0) {
+            by_id[ids++] = i;
+        }
+        top = t->fill.v[i].sid > top ? t->fill.v[i].sid : top;
     }
-    /* Stable, so a session's events stay in their order. 32 bits of the number are enough: beyond
-     * them sessions would only be less well sorted. */
-    sort_pass(&t->fill, order, other, count, 0);
-    sort_pass(&t->fill, other, order, count, 16);
-    free(other);
-    free(count);
+    /* They came by rising cursor and seq. */
+    if (!sort(&t->fill, by_sid,
+              top >> 32 != 0   ? 64
+              : top >> 16 != 0 ? 32
+                               : 16,
+              &order, &spare, n) ||
+        !sort(&t->fill, by_hash, EG_PACK_HASH_BITS, &by_id, &spare, ids)) {
+        goto out;
+    }
     (void)pthread_mutex_lock(&t->lock);
     t->frozen = t->fill;
     t->order = order;
-    t->merged = t->merged_kept = 0;
+    t->by_id = by_id;
+    t->ids = ids;
     t->upto = seq;
     memset(&t->fill, 0, sizeof(t->fill));
     t->kept = 0;
     (void)pthread_mutex_unlock(&t->lock);
-    return EG_OK;
+    order = by_id = NULL;
+    e = EG_OK;
+out:
+    free(order);
+    free(by_id);
+    free(spare);
+    return e;
 }
 
 bool eg_tail_merging(const struct eg_tail *t)
@@ -502,15 +540,14 @@ bool eg_tail_merging(const struct eg_tail *t)
     return t->order != NULL;
 }
 
-const struct eg_tail_entry *eg_tail_next(struct eg_tail *t)
+const struct eg_tail_entry *eg_tail_place_at(const struct eg_tail *t, uint32_t i)
 {
-    while (t->order != NULL && t->merged < t->frozen.n) {
-        const struct eg_tail_entry *e = &t->frozen.v[t->order[t->merged++]];
-        if (e->seq != 0) {
-            return e;
-        }
-    }
-    return NULL;
+    return i < t->frozen.n ? &t->frozen.v[t->order[i]] : NULL;
+}
+
+const struct eg_tail_entry *eg_tail_id_at(const struct eg_tail *t, uint32_t i)
+{
+    return i < t->ids ? &t->frozen.v[t->by_id[i]] : NULL;
 }
 
 void eg_tail_thaw(struct eg_tail *t)
@@ -520,8 +557,9 @@ void eg_tail_thaw(struct eg_tail *t)
     done = t->frozen;
     memset(&t->frozen, 0, sizeof(t->frozen));
     free(t->order);
-    t->order = NULL;
-    t->merged = t->merged_kept = 0;
+    free(t->by_id);
+    t->order = t->by_id = NULL;
+    t->ids = 0;
     (void)pthread_mutex_unlock(&t->lock);
     generation_free(&done);
 }

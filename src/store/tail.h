@@ -4,16 +4,15 @@
  * The log grows at its end, whoever the events belong to. Its index (which event of a session, or
  * which id, is where in the log) does not: written with each event it dirties a page or two an
  * event. So the index of the newest events is kept here; when enough have gathered they are frozen,
- * sorted by session, and merged into the tables places and ids a few with each commit, many to a
- * page. After a restart what was not yet merged is read from the log again.
+ * sorted, and written out as a run (runs.h), some with each commit. After a restart what was not
+ * yet written out is read from the log again.
  *
  * Threads: one writer adds, removes, freezes; readers of the same process look things up with
  * eg_tail_range, which takes the lock. The writer's own look-ups need no lock. What the running
  * transaction did is undone or kept with it, and hidden from readers until then.
  *
  * A reader copies its places from here before it begins its read transaction. Then nothing is
- * missed: what leaves the tail meanwhile was merged before, and what is merged of a session is
- * always its older part.
+ * missed: what leaves the tail meanwhile is in a run before.
  */
 #ifndef EG_STORE_TAIL_H
 #define EG_STORE_TAIL_H
@@ -58,9 +57,10 @@ struct eg_tail {
     pthread_mutex_t lock;
     struct eg_tail_generation fill, frozen;
     uint32_t kept;   /* entries of fill that are committed */
-    uint32_t *order; /* of frozen, by session; NULL: nothing is frozen */
-    uint32_t merged, merged_kept;
-    int64_t upto; /* the log's index is in tables and frozen up to this seq */
+    uint32_t *order; /* of frozen, by session and cursor; NULL: nothing is frozen */
+    uint32_t *by_id; /* those of frozen with an id, by its hash */
+    uint32_t ids;
+    int64_t upto; /* the log's index is in runs and frozen up to this seq */
     struct eg_tail_removal *removed;
     uint32_t removals, removals_cap;
     /* Registry: so that readers find the tail of their database. */
@@ -114,9 +114,11 @@ int eg_tail_range(struct eg_tail *t, int64_t sid, uint64_t from, uint64_t to, in
  * frozen. On EG_ENOMEM everything stays as it was. */
 enum eg_err eg_tail_freeze(struct eg_tail *t, int64_t seq) EG_MUST;
 bool eg_tail_merging(const struct eg_tail *t);
-/* The next entry to be merged, NULL when all are; removed ones are passed over. */
-const struct eg_tail_entry *eg_tail_next(struct eg_tail *t);
-/* All of it is in the tables, and committed. */
+/* What is frozen, by session and cursor; seq 0: removed. NULL at the end. */
+const struct eg_tail_entry *eg_tail_place_at(const struct eg_tail *t, uint32_t i);
+/* The entries with an id, by eg_pack_hash and seq. */
+const struct eg_tail_entry *eg_tail_id_at(const struct eg_tail *t, uint32_t i);
+/* All of it is in a run, and committed. */
 void eg_tail_thaw(struct eg_tail *t);
 
 #endif

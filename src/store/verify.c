@@ -298,7 +298,12 @@ static enum eg_err check_end(struct check *c, const struct walk *w,
     if (now->cursor != w->start.cursor || now->bytes != w->start.bytes) {
         return EG_OK;
     }
-    for (uint64_t from = 1; e == EG_OK && from > 0 && from < w->start.oldest; from = below.next) {
+    uint64_t from = 1;
+    if (w->start.oldest > 1) {
+        const int rc = eg_walk_lowest(&c->events, NULL, w->start.sid, w->start.oldest - 1, &from);
+        e = rc == SQLITE_OK ? EG_OK : failed(c, rc);
+    }
+    for (; e == EG_OK && from > 0 && from < w->start.oldest; from = below.next) {
         below.next = 0;
         e = each_event(c, w->start.sid, from, w->start.oldest - 1, PAGE_EVENTS, add_bytes, &below);
     }

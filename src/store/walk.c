@@ -1,27 +1,34 @@
 /*
  * walk.c - see walk.h.
  *
- * A session's events are dense in its cursors, and what is merged into the tables of them is their
- * older part. So a rising walk takes the tables first and then the tail from where they end; a
- * falling one the other way round. An event may be in both. One that has been removed since the
- * tail was looked at is passed over.
+ * A session's events are dense in its cursors, and those in runs are its older ones, each run's
+ * after those of the run before. So a rising walk takes the runs first and then the tail from where
+ * they end; a falling one the other way round. An event may be in both. One that has been removed
+ * is passed over: runs keep its place, and the tail may have been looked at before.
  */
 #include "store/walk.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/pack.h"
+
 #define OWN_MAX 400000 /* entries of an own tail after which it is read anew */
 #define RUN_GAP 8      /* events of others that are cheaper to read over than to look up anew */
 
 #define EVENT_COLUMNS "e.cursor, e.body, e.hash, e.sid, e.idkey, e.seq"
 
-static const char up_sql[] =
-    "SELECT " EVENT_COLUMNS " FROM places p CROSS JOIN events e ON e.seq=p.seq"
-    " WHERE p.sid=?1 AND p.cursor BETWEEN ?2 AND ?3 ORDER BY p.cursor LIMIT ?4";
+/* The runs a session may be in, its older events first, or last. */
+#define RUNS_OF "SELECT run FROM runs WHERE state=1 AND max_sid>=?1 ORDER BY first_seq"
+static const char runs_up_sql[] = RUNS_OF;
+static const char runs_down_sql[] = RUNS_OF " DESC";
+/* Rows of a run from the one with cursor ?3 on; down to it, from the one with ?4. */
+static const char up_sql[] = "SELECT last, seqs FROM run_places WHERE run=?1 AND sid=?2"
+                             " AND last>=?3 ORDER BY last";
 static const char down_sql[] =
-    "SELECT " EVENT_COLUMNS " FROM places p CROSS JOIN events e ON e.seq=p.seq"
-    " WHERE p.sid=?1 AND p.cursor BETWEEN ?2 AND ?3 ORDER BY p.cursor DESC LIMIT ?4";
+    "SELECT last, seqs FROM run_places WHERE run=?1 AND sid=?2 AND last>=?3 AND last<=coalesce("
+    "(SELECT last FROM run_places WHERE run=?1 AND sid=?2 AND last>=?4 ORDER BY last LIMIT 1),?4)"
+    " ORDER BY last DESC";
 static const char run_sql[] = "SELECT " EVENT_COLUMNS " FROM events e WHERE e.seq BETWEEN ?1 AND ?2"
                               " AND e.sid=?3 ORDER BY e.seq";
 static const char at_sql[] = "SELECT " EVENT_COLUMNS " FROM events e WHERE e.seq=?1 AND e.sid=?2";
@@ -43,13 +50,16 @@ void eg_walk_open(struct eg_walk *w, sqlite3 *db)
 
 void eg_walk_close(struct eg_walk *w)
 {
-    (void)sqlite3_finalize(w->up);
-    (void)sqlite3_finalize(w->down);
+    for (int i = 0; i < 2; i++) {
+        (void)sqlite3_finalize(w->rows[i]);
+        (void)sqlite3_finalize(w->runs[i]);
+    }
     (void)sqlite3_finalize(w->at);
     (void)sqlite3_finalize(w->run);
     eg_tail_unref(w->shared);
     eg_tail_unref(w->own);
     free(w->places);
+    free(w->packed);
     memset(w, 0, sizeof(*w));
 }
 
@@ -66,22 +76,22 @@ static int64_t limited(uint64_t v)
     return v < INT64_MAX ? (int64_t)v : INT64_MAX;
 }
 
-static int room(struct eg_walk *w, int max)
+static int room(struct eg_tail_place **v, int *cap, int max)
 {
-    if (max > w->places_cap) {
-        struct eg_tail_place *p = realloc(w->places, (size_t)max * sizeof(*p));
+    if (max > *cap) {
+        struct eg_tail_place *p = realloc(*v, (size_t)max * sizeof(*p));
         if (p == NULL) {
             return SQLITE_NOMEM;
         }
-        w->places = p;
-        w->places_cap = max;
+        *v = p;
+        *cap = max;
     }
     return SQLITE_OK;
 }
 
 static int range(struct eg_walk *w, struct eg_tail *tail, const struct eg_span *span, bool all)
 {
-    int rc = room(w, span->max);
+    int rc = room(&w->places, &w->places_cap, span->max);
     if (rc == SQLITE_OK) {
         w->found = eg_tail_range(tail, span->sid, span->from, span->to, span->max, span->descending,
                                  all, w->places);
@@ -115,7 +125,7 @@ static int number(sqlite3 *db, const char *sql, int64_t *out)
     return rc;
 }
 
-/* Reads into the own tail what the log has beyond the tables, in the running read transaction. */
+/* Reads into the own tail what the log has beyond the runs, in the running read transaction. */
 static int catch_up(struct eg_walk *w)
 {
     sqlite3_stmt *st = NULL;
@@ -156,89 +166,181 @@ static int catch_up(struct eg_walk *w)
     return rc;
 }
 
-/* The part that is in the tables. *left: how many may still come; 0 also when fn had enough.
- * *last: the cursor given last. */
-static int walk_tables(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
-                       int *left, uint64_t *last)
+/* One packed row's places within the span, appended to w->packed; *n of max. False: damaged. */
+static bool take_row(struct eg_walk *w, const struct eg_span *span, sqlite3_stmt *st, int max,
+                     int *n)
 {
-    sqlite3_stmt **slot = span->descending ? &w->down : &w->up;
+    int64_t seq[EG_PACK_PLACES];
+    const uint64_t last = (uint64_t)sqlite3_column_int64(st, 0);
+    const char *p = sqlite3_column_blob(st, 1);
+    const struct eg_slice blob = {p, p != NULL ? (size_t)sqlite3_column_bytes(st, 1) : 0};
+    const int have = blob.n > 0 ? eg_unpack_places(blob, seq) : -1;
+    if (have < 0 || (uint64_t)have > last) {
+        return false;
+    }
+    const uint64_t first = last - (uint64_t)have + 1;
+    for (int i = 0; i < have && *n < max; i++) {
+        const int at = span->descending ? have - 1 - i : i;
+        const uint64_t cursor = first + (uint64_t)at;
+        if (cursor >= span->from && cursor <= span->to) {
+            w->packed[(*n)++] = (struct eg_tail_place){cursor, seq[at]};
+        }
+    }
+    return true;
+}
+
+/* The places of a span in one run, see gather. */
+static int gather_run(struct eg_walk *w, const struct eg_span *span, int64_t run, int max, int *n)
+{
+    sqlite3_stmt **slot = &w->rows[span->descending];
     int rc = prepare(w, span->descending ? down_sql : up_sql, slot);
     if (rc != SQLITE_OK) {
         return rc;
     }
-    sqlite3_stmt *st = *slot;
-    (void)sqlite3_bind_int64(st, 1, span->sid);
-    (void)sqlite3_bind_int64(st, 2, limited(span->from));
-    (void)sqlite3_bind_int64(st, 3, limited(span->to));
-    (void)sqlite3_bind_int(st, 4, *left);
-    while (*left > 0 && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        *last = (uint64_t)sqlite3_column_int64(st, 0);
-        *left = fn(arg, *last, st) ? *left - 1 : 0;
+    (void)sqlite3_bind_int64(*slot, 1, run);
+    (void)sqlite3_bind_int64(*slot, 2, span->sid);
+    (void)sqlite3_bind_int64(*slot, 3, limited(span->from));
+    if (span->descending) {
+        (void)sqlite3_bind_int64(*slot, 4, limited(span->to));
     }
-    (void)sqlite3_reset(st);
+    rc = SQLITE_DONE;
+    while (*n < max && (rc = sqlite3_step(*slot)) == SQLITE_ROW) {
+        const int before = *n;
+        if (!take_row(w, span, *slot, max, n)) {
+            rc = SQLITE_CORRUPT;
+            break;
+        }
+        if (*n == before && !span->descending) {
+            break; /* beyond the span */
+        }
+    }
+    (void)sqlite3_reset(*slot);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
-/* Place i of what was found in the tail. */
-static int place(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
-                 int *left, int i)
+/* At most max places of the span that runs hold, in w->packed, in the span's order; *n says how
+ * many. */
+static int gather(struct eg_walk *w, const struct eg_span *span, int max, int *n)
+{
+    sqlite3_stmt **runs = &w->runs[span->descending];
+    *n = 0;
+    int rc = prepare(w, span->descending ? runs_down_sql : runs_up_sql, runs);
+    if (rc == SQLITE_OK) {
+        rc = room(&w->packed, &w->packed_cap, max);
+    }
+    if (rc != SQLITE_OK) {
+        return rc;
+    }
+    (void)sqlite3_bind_int64(*runs, 1, span->sid);
+    while (*n < max && (rc = sqlite3_step(*runs)) == SQLITE_ROW) {
+        rc = gather_run(w, span, sqlite3_column_int64(*runs, 0), max, n);
+        if (rc != SQLITE_OK) {
+            break;
+        }
+    }
+    (void)sqlite3_reset(*runs);
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
+/* What is read of places found: n of them, in the span's order, and what comes of it. */
+struct reading {
+    const struct eg_span *span;
+    const struct eg_tail_place *v;
+    int n;
+    eg_walk_fn *fn;
+    void *arg;
+    int left;      /* how many may still come; 0 also when fn had enough */
+    uint64_t last; /* the cursor given last */
+};
+
+static void give(struct reading *r, uint64_t cursor, sqlite3_stmt *st)
+{
+    r->last = cursor;
+    r->left = r->fn(r->arg, cursor, st) ? r->left - 1 : 0;
+}
+
+/* Place i by itself. */
+static int read_place(struct eg_walk *w, struct reading *r, int i)
 {
     int rc = prepare(w, at_sql, &w->at);
     if (rc != SQLITE_OK) {
         return rc;
     }
-    (void)sqlite3_bind_int64(w->at, 1, w->places[i].seq);
-    (void)sqlite3_bind_int64(w->at, 2, span->sid);
+    (void)sqlite3_bind_int64(w->at, 1, r->v[i].seq);
+    (void)sqlite3_bind_int64(w->at, 2, r->span->sid);
     rc = sqlite3_step(w->at);
-    if (rc == SQLITE_ROW && (uint64_t)sqlite3_column_int64(w->at, 0) == w->places[i].cursor) {
-        *left = fn(arg, w->places[i].cursor, w->at) ? *left - 1 : 0;
+    if (rc == SQLITE_ROW && (uint64_t)sqlite3_column_int64(w->at, 0) == r->v[i].cursor) {
+        give(r, r->v[i].cursor, w->at);
     }
     (void)sqlite3_reset(w->at);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
 /* Places i to end - 1, which lie close together in the log, in one sweep. */
-static int sweep(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
-                 int *left, int i, int end)
+static int sweep(struct eg_walk *w, struct reading *r, int i, int end)
 {
     int rc = prepare(w, run_sql, &w->run);
     if (rc != SQLITE_OK) {
         return rc;
     }
-    (void)sqlite3_bind_int64(w->run, 1, w->places[i].seq);
-    (void)sqlite3_bind_int64(w->run, 2, w->places[end - 1].seq);
-    (void)sqlite3_bind_int64(w->run, 3, span->sid);
-    while (*left > 0 && (rc = sqlite3_step(w->run)) == SQLITE_ROW) {
+    (void)sqlite3_bind_int64(w->run, 1, r->v[i].seq);
+    (void)sqlite3_bind_int64(w->run, 2, r->v[end - 1].seq);
+    (void)sqlite3_bind_int64(w->run, 3, r->span->sid);
+    while (r->left > 0 && (rc = sqlite3_step(w->run)) == SQLITE_ROW) {
         const int64_t seq = sqlite3_column_int64(w->run, 5);
-        while (i < end && w->places[i].seq < seq) {
+        while (i < end && r->v[i].seq < seq) {
             i++;
         }
-        if (i < end && w->places[i].seq == seq &&
-            (uint64_t)sqlite3_column_int64(w->run, 0) == w->places[i].cursor) {
-            *left = fn(arg, w->places[i].cursor, w->run) ? *left - 1 : 0;
+        if (i < end && r->v[i].seq == seq &&
+            (uint64_t)sqlite3_column_int64(w->run, 0) == r->v[i].cursor) {
+            give(r, r->v[i].cursor, w->run);
         }
     }
     (void)sqlite3_reset(w->run);
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
-/* The part that was found in the tail, beyond `last` where rising. */
-static int walk_tail(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg,
-                     int *left, uint64_t last)
+/* All places of r, the rising ones beyond r->last only. */
+static int read_places(struct eg_walk *w, struct reading *r)
 {
+    const bool rising = !r->span->descending;
     int rc = SQLITE_OK;
     int end;
-    for (int i = 0; rc == SQLITE_OK && *left > 0 && i < w->found; i = end) {
+    for (int i = 0; rc == SQLITE_OK && r->left > 0 && i < r->n; i = end) {
         end = i + 1;
-        if (!span->descending && w->places[i].cursor <= last) {
+        if (rising && r->v[i].cursor <= r->last) {
             continue;
         }
-        while (!span->descending && end < w->found && end - i < *left &&
-               w->places[end].seq > w->places[end - 1].seq &&
-               w->places[end].seq - w->places[end - 1].seq <= RUN_GAP) {
+        while (rising && end < r->n && end - i < r->left && r->v[end].seq > r->v[end - 1].seq &&
+               r->v[end].seq - r->v[end - 1].seq <= RUN_GAP) {
             end++;
         }
-        rc = end - i > 1 ? sweep(w, span, fn, arg, left, i, end) : place(w, span, fn, arg, left, i);
+        rc = end - i > 1 ? sweep(w, r, i, end) : read_place(w, r, i);
+    }
+    return rc;
+}
+
+/* The part that is in runs. */
+static int walk_runs(struct eg_walk *w, struct reading *r, struct eg_span *rest)
+{
+    int rc = SQLITE_OK;
+    while (rc == SQLITE_OK && r->left > 0 && rest->from <= rest->to) {
+        const int asked = r->left;
+        rc = gather(w, rest, asked, &r->n);
+        if (rc != SQLITE_OK || r->n == 0) {
+            break;
+        }
+        const uint64_t end = w->packed[r->n - 1].cursor;
+        r->v = w->packed;
+        rc = read_places(w, r);
+        if (r->n < asked) {
+            break;
+        }
+        if (rest->descending) {
+            rest->to = end - 1;
+        } else {
+            rest->from = end + 1;
+        }
     }
     return rc;
 }
@@ -246,27 +348,77 @@ static int walk_tail(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *
 /* With what was found in the tail. */
 static int walk(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, void *arg)
 {
-    int left = span->max > 0 ? span->max : 0;
-    uint64_t last = 0;
-    int rc = SQLITE_OK;
+    struct reading r = {.span = span, .fn = fn, .arg = arg, .left = span->max > 0 ? span->max : 0};
     struct eg_span rest = *span;
+    int rc = SQLITE_OK;
     if (span->from > span->to) {
         return SQLITE_OK;
     }
-    if (!span->descending) {
-        bool all_in_tail = w->found > 0 && w->places[0].cursor <= (span->from > 0 ? span->from : 1);
-        if (!all_in_tail) {
-            rc = walk_tables(w, span, fn, arg, &left, &last);
+    const bool all_in_tail =
+        w->found > 0 && w->places[0].cursor <= (span->from > 0 ? span->from : 1);
+    if (!span->descending && !all_in_tail) {
+        rc = walk_runs(w, &r, &rest);
+    }
+    if (rc == SQLITE_OK) {
+        r.v = w->places;
+        r.n = w->found;
+        rc = read_places(w, &r);
+    }
+    if (rc == SQLITE_OK && span->descending) {
+        if (w->found > 0) {
+            rest.to = w->places[w->found - 1].cursor - 1;
         }
-        return rc == SQLITE_OK ? walk_tail(w, span, fn, arg, &left, last) : rc;
+        rc = walk_runs(w, &r, &rest);
     }
-    rc = walk_tail(w, span, fn, arg, &left, 0);
-    if (w->found > 0) {
-        rest.to = w->places[w->found - 1].cursor - 1;
+    return rc;
+}
+
+int eg_walk_place(struct eg_walk *w, int64_t sid, uint64_t cursor, int64_t *seq)
+{
+    /* From the newest run on: most of what is asked for is young. */
+    const struct eg_span span = {sid, cursor, cursor, 1, true};
+    int n = 0;
+    const int rc = gather(w, &span, 1, &n);
+    *seq = n > 0 ? w->packed[0].seq : 0;
+    return rc;
+}
+
+int eg_walk_newest(struct eg_walk *w, int64_t sid, uint64_t *cursor)
+{
+    const struct eg_span span = {sid, 0, UINT64_MAX, 1, true};
+    int n = 0;
+    const int rc = gather(w, &span, 1, &n);
+    *cursor = n > 0 ? w->packed[0].cursor : 0;
+    return rc;
+}
+
+static bool note(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    (void)cursor;
+    (void)st;
+    *(bool *)arg = true;
+    return false;
+}
+
+int eg_walk_lowest(struct eg_walk *w, struct eg_tail *tail, int64_t sid, uint64_t to,
+                   uint64_t *lowest)
+{
+    uint64_t low = 1;
+    uint64_t high = to + 1;
+    int rc = SQLITE_OK;
+    while (rc == SQLITE_OK && low < high) {
+        const uint64_t middle = low + (high - low) / 2;
+        const struct eg_span one = {sid, middle, middle, 1, false};
+        bool there = false;
+        rc = tail != NULL ? eg_walk_write(w, tail, &one, note, &there)
+                          : eg_walk_run(w, &one, note, &there);
+        if (there) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
     }
-    if (rc == SQLITE_OK && left > 0 && rest.to >= rest.from) {
-        rc = walk_tables(w, &rest, fn, arg, &left, &last);
-    }
+    *lowest = low;
     return rc;
 }
 

@@ -1,5 +1,5 @@
 /*
- * walk.h - private to src/store: the events of a session in order, from the tables and the tail.
+ * walk.h - private to src/store: the events of a session in order, from runs and the tail.
  *
  * Threads: that of its connection. With the tail that this process's writer shares (a reader), or
  * one of its own that it fills from the log (no writer in this process, or a check).
@@ -22,11 +22,12 @@ struct eg_span {
 
 struct eg_walk {
     sqlite3 *db;
-    sqlite3_stmt *up, *down, *at, *run;
+    sqlite3_stmt *runs[2], *rows[2]; /* rising, falling */
+    sqlite3_stmt *at, *run;
     struct eg_tail *shared, *own;
-    int64_t own_last; /* seq up to which own was read */
-    struct eg_tail_place *places;
-    int places_cap, found;
+    int64_t own_last;                      /* seq up to which own was read */
+    struct eg_tail_place *places, *packed; /* found in the tail; in runs */
+    int places_cap, packed_cap, found;
 };
 
 /* st stands on an event: columns 0 cursor, 1 body, 2 hash, 3 sid, 4 idkey, 5 seq. False: enough. */
@@ -47,7 +48,20 @@ int eg_walk_run(struct eg_walk *w, const struct eg_span *span, eg_walk_fn *fn, v
 int eg_walk_write(struct eg_walk *w, struct eg_tail *tail, const struct eg_span *span,
                   eg_walk_fn *fn, void *arg);
 
-/* The idkey (EG_IDKEY_BYTES) as the tables' key; never 0. */
+/* In the running transaction: where runs have the event, 0 when none has it. It may have been
+ * removed. */
+int eg_walk_place(struct eg_walk *w, int64_t sid, uint64_t cursor, int64_t *seq);
+
+/* The newest cursor of sid in runs; 0: none. */
+int eg_walk_newest(struct eg_walk *w, int64_t sid, uint64_t *cursor);
+
+/* In the running transaction, with the writer's tail or NULL for an own one: the lowest cursor of
+ * sid up to `to` whose event has not been removed, to + 1 when all have. Events are removed from
+ * the lowest on. */
+int eg_walk_lowest(struct eg_walk *w, struct eg_tail *tail, int64_t sid, uint64_t to,
+                   uint64_t *lowest);
+
+/* The idkey (EG_IDKEY_BYTES) as the index's key; never 0. */
 int64_t eg_walk_key(const uint8_t *idkey);
 
 #endif

@@ -12,19 +12,27 @@
 #undef eg_sql
 
 #include "../lib/storefix.h"
-#include "store/db.h"
+#include "store/sqlite_int.h"
 #include "store/reader.h"
 
 static const unsigned char second[] = "CREATE TABLE extra(x INTEGER);"
                                       "INSERT INTO extra SELECT created_ms FROM agents;"
                                       "CREATE UNIQUE INDEX agents_made ON agents(created_ms);";
 
-extern const struct eg_embedded eg_sql[];
-const struct eg_embedded eg_sql[] = {
-    {"sql/0001_initial.sql", f0, sizeof(f0) - 1},
-    {"sql/0002_second.sql", second, sizeof(second) - 1},
-    {NULL, NULL, 0},
-};
+/* The shipped ones and `second`, put together before the tests begin. */
+extern struct eg_embedded eg_sql[];
+struct eg_embedded eg_sql[64];
+
+__attribute__((constructor)) static void put_together(void)
+{
+    int n = 0;
+    while (eg_sql_shipped[n].name != NULL) {
+        memcpy(&eg_sql[n], &eg_sql_shipped[n], sizeof(eg_sql[n]));
+        n++;
+    }
+    const struct eg_embedded added = {"sql/9999_second.sql", second, sizeof(second) - 1};
+    memcpy(&eg_sql[n], &added, sizeof(added));
+}
 
 /* A database as version 1 left it. */
 static void make_first(const char *dir, const char *agents)
@@ -53,7 +61,7 @@ Test(migrate, a_new_database_gets_all_of_them)
     char dir[64];
     scratch_make(dir);
     store_close(store_must_open(dir));
-    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), eg_db_newest_version());
     cr_assert_eq(store_sql(dir, "SELECT count(*) FROM extra"), 0);
     scratch_drop(dir);
 }
@@ -73,10 +81,83 @@ Test(migrate, an_older_one_is_brought_up_to_date)
     cr_assert_eq(s->ops->epoch(s, epoch), EG_OK);
     cr_assert_str_eq(epoch, "01890000-0000-7000-8000-000000000000", "it is the same log");
     store_close(s);
-    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), eg_db_newest_version());
     cr_assert_eq(store_sql(dir, "SELECT sum(x) FROM extra"), 3);
     store_close(store_must_open(dir));
     cr_assert_eq(store_sql(dir, "SELECT sum(x) FROM extra"), 3, "once");
+    scratch_drop(dir);
+}
+
+static void no_fault(void *arg, const char *text)
+{
+    (void)arg;
+    cr_assert_fail("%s", text);
+}
+
+/* Schema 1 held whole hashes and an index of its own: the events are found all the same. */
+Test(migrate, events_of_version_1_are_found_again)
+{
+    static const char copy[] =
+        "ATTACH '%s' AS new; INSERT INTO sessions SELECT * FROM new.sessions;"
+        "INSERT INTO events SELECT seq,sid,cursor,randomblob(32),idkey,body FROM new.events;"
+        "UPDATE meta SET value=(SELECT value FROM new.meta WHERE key='epoch') WHERE key='epoch';"
+        "INSERT INTO places SELECT sid,cursor,seq FROM events";
+    char dir[64];
+    char made[128];
+    char sql[1024];
+    uint8_t hash[EG_CHAIN_BYTES];
+    uint8_t idkey[EG_IDKEY_BYTES];
+    uint64_t cursor = 0;
+    struct eg_bytes *body = NULL;
+    struct eg_check_result out;
+    char why[512] = "";
+    eg_sq_gather = 50;
+    scratch_make(dir);
+    (void)snprintf(made, sizeof(made), "%s/made", dir);
+    struct eg_storage *s = store_must_open(made);
+    struct eg_session_row row = store_filled(s, "s", 1, "x");
+    uint8_t chain[701][EG_CHAIN_BYTES];
+    memcpy(chain[1], row.hash, EG_CHAIN_BYTES);
+    for (uint64_t i = 2; i <= 700; i++) {
+        eg_idkey('m', EG_LIT("o"), (struct eg_slice){(const char *)&i, sizeof(i)}, idkey);
+        store_begin(s);
+        store_event(s, &row, "x", idkey, STOREFIX_TIME);
+        s->ops->session_update(s, &row);
+        store_commit(s);
+        memcpy(chain[i], row.hash, EG_CHAIN_BYTES);
+    }
+    store_close(s);
+    make_first(dir, "INSERT INTO agents VALUES('a',5)");
+    (void)snprintf(sql, sizeof(sql), copy, scratch_path(made, "ebbgate.db"));
+    (void)store_sql(dir, sql);
+    for (int i = 1; i <= 700; i++) {
+        char hex[2 * EG_CHAIN_BYTES + 1];
+        for (int k = 0; k < EG_CHAIN_BYTES; k++) {
+            (void)snprintf(hex + 2 * k, 3, "%02x", chain[i][k]);
+        }
+        (void)snprintf(sql, sizeof(sql), "UPDATE events SET hash=x'%s' WHERE seq=%d", hex, i);
+        (void)store_sql(dir, sql);
+    }
+    s = store_must_open(dir);
+    cr_assert_eq(s->ops->event_hash(s, row.sid, 333, hash), EG_OK);
+    cr_assert_arr_eq(hash, chain[333], EG_CHAIN_BYTES);
+    for (uint64_t i = 2; i <= 700; i++) {
+        eg_idkey('m', EG_LIT("o"), (struct eg_slice){(const char *)&i, sizeof(i)}, idkey);
+        cr_assert_eq(s->ops->event_by_idkey(s, row.sid, idkey, &cursor, &body), EG_OK);
+        cr_assert_eq(cursor, i);
+        eg_bytes_unref(body);
+    }
+    cr_assert_gt(store_sql(dir, "SELECT value FROM meta WHERE key='indexed'"), 500, "at once");
+    cr_assert_eq(store_sql(dir, "SELECT length(hash) FROM events WHERE seq=333"), EG_CHAIN_BYTES);
+    store_begin(s);
+    store_event(s, &row, "x", NULL, STOREFIX_TIME);
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    store_close(s);
+    cr_assert_eq(store_sql(dir, "SELECT length(hash) FROM events WHERE seq=701"), EG_HASH_SHORT);
+    cr_assert_eq(eg_sqlite_verify(dir, NULL, true, no_fault, NULL, NULL, &out, why, sizeof(why)),
+                 EG_OK, "%s", why);
+    cr_assert_eq(out.events, 701);
     scratch_drop(dir);
 }
 
@@ -88,13 +169,13 @@ Test(migrate, one_that_fails_leaves_the_old_schema)
     scratch_make(dir);
     make_first(dir, "INSERT INTO agents VALUES('a',1),('b',1)");
     cr_assert_neq(eg_sqlite_open(dir, &s, why, sizeof(why)), EG_OK);
-    cr_assert_neq(strstr(why, "0002_second.sql"), NULL, "%s", why);
-    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 1);
+    cr_assert_neq(strstr(why, "9999_second.sql"), NULL, "%s", why);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), eg_db_newest_version() - 1);
     cr_assert_eq(store_sql(dir, "SELECT count(*) FROM sqlite_schema WHERE name='extra'"), 0);
     cr_assert_eq(store_sql(dir, "SELECT count(*) FROM agents"), 2);
     (void)store_sql(dir, "UPDATE agents SET created_ms=2 WHERE id='b'");
     store_close(store_must_open(dir));
-    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(dir, "PRAGMA user_version"), eg_db_newest_version());
     scratch_drop(dir);
 }
 
@@ -113,7 +194,7 @@ Test(migrate, an_older_backup_is_restored_and_migrated)
     cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
     cr_assert_eq(store_sql(back, "PRAGMA user_version"), 1);
     store_close(store_must_open(back));
-    cr_assert_eq(store_sql(back, "PRAGMA user_version"), 2);
+    cr_assert_eq(store_sql(back, "PRAGMA user_version"), eg_db_newest_version());
     cr_assert_eq(store_sql(back, "SELECT x FROM extra"), 5);
     scratch_drop(dir);
 }

@@ -1,0 +1,276 @@
+/*
+ * test_runs.c - the index of the log in runs: packing, and a long random life with merges over all
+ * levels, removals, rollbacks and restarts, after each of which everything is found that was
+ * committed and nothing else.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../lib/storefix.h"
+#include "store/pack.h"
+#include "store/sqlite_int.h"
+
+/* ---- packing ---- */
+
+static uint64_t seed = 88172645463325252u;
+
+static uint64_t next_random(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+Test(pack, places_come_back)
+{
+    for (int round = 0; round < 200; round++) {
+        int64_t in[EG_PACK_PLACES];
+        int64_t out[EG_PACK_PLACES];
+        struct eg_buf row = {0};
+        int64_t at = 0;
+        const int n = 1 + (int)(next_random() % EG_PACK_PLACES);
+        for (int i = 0; i < n; i++) {
+            at += 1 + (int64_t)(next_random() >> (34 + next_random() % 30));
+            in[i] = at;
+        }
+        eg_pack_places(&row, in, n);
+        cr_assert_eq(eg_unpack_places((struct eg_slice){row.p, row.n}, out), n);
+        cr_assert_arr_eq(in, out, (size_t)n * sizeof(in[0]));
+        cr_assert_eq(eg_unpack_places((struct eg_slice){row.p, row.n}, out), n);
+        row.p[row.n - 1] = (char)(row.p[row.n - 1] | 0x80);
+        cr_assert_eq(eg_unpack_places((struct eg_slice){row.p, row.n}, out), -1, "cut short");
+        eg_buf_free(&row);
+    }
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    const struct eg_pack_id *x = a;
+    const struct eg_pack_id *y = b;
+    if (x->hash != y->hash) {
+        return x->hash < y->hash ? -1 : 1;
+    }
+    return x->seq < y->seq ? -1 : x->seq > y->seq;
+}
+
+Test(pack, ids_come_back_and_are_found)
+{
+    for (int round = 0; round < 200; round++) {
+        struct eg_pack_id in[300];
+        struct eg_pack_ids p = {0};
+        struct eg_packed_ids out;
+        struct eg_buf row = {0};
+        const int n = 1 + (int)(next_random() % 300);
+        const int narrow = (int)(next_random() % 40);
+        for (int i = 0; i < n; i++) {
+            in[i].hash = (next_random() & EG_PACK_HASH_MASK) >> narrow;
+            in[i].seq = 1 + (int64_t)(next_random() >> 30);
+        }
+        qsort(in, (size_t)n, sizeof(in[0]), by_hash);
+        for (int i = 0; i < n; i++) {
+            cr_assert(eg_pack_ids_room(&p, in[i]));
+            cr_assert_eq(eg_pack_ids_add(&p, in[i]), EG_OK);
+        }
+        eg_pack_ids_take(&p, &row);
+        cr_assert(eg_packed_ids_open(&out, in[0].hash, (struct eg_slice){row.p, row.n}));
+        cr_assert_eq(out.n, n);
+        for (int i = 0; i < n; i++) {
+            const struct eg_pack_id got = eg_packed_ids_at(&out, i);
+            cr_assert_eq(got.hash, in[i].hash);
+            cr_assert_eq(got.seq, in[i].seq);
+            const int at = eg_packed_ids_find(&out, in[i]);
+            cr_assert_leq(at, i);
+            cr_assert_eq(by_hash(&in[at], &in[i]), 0);
+        }
+        cr_assert(!eg_packed_ids_open(&out, 0, (struct eg_slice){row.p, 10}));
+        eg_pack_ids_free(&p);
+        eg_buf_free(&row);
+    }
+}
+
+Test(pack, a_row_of_ids_is_not_larger_than_a_page_lets_it)
+{
+    struct eg_pack_ids p = {0};
+    struct eg_buf row = {0};
+    struct eg_pack_id id = {0, 1};
+    while (eg_pack_ids_room(&p, id)) {
+        cr_assert_eq(eg_pack_ids_add(&p, id), EG_OK);
+        id.hash += 1 + next_random() % 100000000;
+        id.seq = 1 + (int64_t)(next_random() % 60000);
+    }
+    cr_assert_gt(p.n, 1000);
+    eg_pack_ids_take(&p, &row);
+    cr_assert_leq(row.n, EG_PACK_ID_BYTES);
+    eg_pack_ids_free(&p);
+    eg_buf_free(&row);
+}
+
+/* ---- a long life ---- */
+
+#define SESSIONS 12
+#define EVENTS_MAX 4000
+
+struct life {
+    char dir[64];
+    struct eg_storage *s;
+    struct eg_session_row row[SESSIONS];
+    uint64_t low[SESSIONS]; /* lowest cursor that was not removed */
+    bool has_id[SESSIONS][EVENTS_MAX];
+};
+
+static void id_of(int session, uint64_t cursor, uint8_t out[EG_IDKEY_BYTES])
+{
+    const uint64_t id[2] = {(uint64_t)session, cursor};
+    eg_idkey('m', EG_LIT("o"), (struct eg_slice){(const char *)id, sizeof(id)}, out);
+}
+
+static void append_some(struct life *l, bool keep)
+{
+    struct eg_session_row before[SESSIONS];
+    memcpy(before, l->row, sizeof(before));
+    store_begin(l->s);
+    for (uint64_t n = next_random() % 12; n > 0; n--) {
+        const int at = (int)(next_random() % SESSIONS * (next_random() % SESSIONS) / SESSIONS);
+        uint8_t idkey[EG_IDKEY_BYTES];
+        const bool with_id = next_random() % 4 != 0;
+        if (l->row[at].cursor + 1 >= EVENTS_MAX) {
+            continue;
+        }
+        id_of(at, l->row[at].cursor + 1, idkey);
+        store_event(l->s, &l->row[at], "x", with_id ? idkey : NULL, STOREFIX_TIME);
+        l->has_id[at][l->row[at].cursor] = with_id;
+        l->s->ops->session_update(l->s, &l->row[at]);
+    }
+    if (keep) {
+        store_commit(l->s);
+    } else {
+        l->s->ops->rollback(l->s);
+        memcpy(l->row, before, sizeof(before));
+    }
+}
+
+static void remove_some(struct life *l, bool keep)
+{
+    const int at = (int)(next_random() % SESSIONS);
+    struct eg_session_row row = l->row[at];
+    const uint64_t there = row.cursor + 1 - row.oldest;
+    int removed = 0;
+    int64_t bytes = 0;
+    if (there == 0) {
+        return;
+    }
+    store_begin(l->s);
+    row.oldest += next_random() % there / (1 + next_random() % 3);
+    if (row.oldest > l->row[at].oldest) {
+        cr_assert_eq(l->s->ops->event_hash(l->s, row.sid, row.oldest - 1, row.floor_hash), EG_OK);
+    }
+    l->s->ops->session_update(l->s, &row);
+    l->s->ops->events_trim(l->s, row.sid, row.oldest, 40, &removed, &bytes);
+    row.bytes -= bytes;
+    l->s->ops->session_update(l->s, &row);
+    if (keep) {
+        store_commit(l->s);
+        l->low[at] += (uint64_t)removed;
+        cr_assert_leq(l->low[at], row.oldest);
+        cr_assert(removed == 40 || l->low[at] == row.oldest, "all that there were");
+        l->row[at] = row;
+    } else {
+        l->s->ops->rollback(l->s);
+    }
+}
+
+static void check_event(struct life *l, int at, uint64_t cursor)
+{
+    struct eg_bytes *body = NULL;
+    uint8_t idkey[EG_IDKEY_BYTES];
+    uint64_t found = 0;
+    const struct eg_session_row *row = &l->row[at];
+    const bool there = cursor >= l->low[at] && cursor <= row->cursor;
+    cr_assert_eq(l->s->ops->event_get(l->s, row->sid, cursor, &body), there ? EG_OK : EG_ENOTFOUND,
+                 "session %d, event %d", at, (int)cursor);
+    if (there) {
+        eg_bytes_unref(body);
+    }
+    id_of(at, cursor, idkey);
+    const bool known = there && l->has_id[at][cursor];
+    cr_assert_eq(l->s->ops->event_by_idkey(l->s, row->sid, idkey, &found, &body),
+                 known ? EG_OK : EG_ENOTFOUND, "session %d, id of %d", at, (int)cursor);
+    if (known) {
+        cr_assert_eq(found, cursor);
+        eg_bytes_unref(body);
+    }
+}
+
+static void no_fault(void *arg, const char *text)
+{
+    (void)arg;
+    cr_assert_fail("%s", text);
+}
+
+static void live_long(uint32_t gather, int steps)
+{
+    struct life *l = calloc(1, sizeof(*l));
+    struct eg_check_result out;
+    char why[512] = "";
+    char id[16];
+    cr_assert_neq(l, NULL);
+    eg_sq_gather = gather;
+    scratch_make(l->dir);
+    l->s = store_must_open(l->dir);
+    store_begin(l->s);
+    for (int i = 0; i < SESSIONS; i++) {
+        (void)snprintf(id, sizeof(id), "s%d", i);
+        l->row[i] = store_session(l->s, id);
+        l->low[i] = 1;
+    }
+    store_commit(l->s);
+    for (int i = 0; i < steps; i++) {
+        const bool keep = next_random() % 8 != 0;
+        if (next_random() % 20 == 0) {
+            remove_some(l, keep);
+        } else {
+            append_some(l, keep);
+        }
+        const int at = (int)(next_random() % SESSIONS);
+        check_event(l, at, 1 + next_random() % (l->row[at].cursor + 2));
+        if (next_random() % 150 == 0) {
+            store_close(l->s);
+            l->s = store_must_open(l->dir);
+        }
+        if (i % 1000 == 999) {
+            for (int k = 0; k < SESSIONS; k++) {
+                for (uint64_t c = 1; c <= l->row[k].cursor + 1; c++) {
+                    check_event(l, k, c);
+                }
+            }
+            cr_assert_eq(
+                eg_sqlite_verify(l->dir, NULL, true, no_fault, NULL, NULL, &out, why, sizeof(why)),
+                EG_OK, "%s", why);
+        }
+    }
+    store_close(l->s);
+    cr_assert_gt(store_sql(l->dir, "SELECT count(*) FROM runs WHERE level>0"), 0);
+    cr_assert_lt(store_sql(l->dir, "SELECT count(*) FROM runs WHERE state=1"), 60);
+    cr_assert_eq(store_sql(l->dir, "SELECT value-(SELECT max(last_seq) FROM runs WHERE state=1)"
+                                   " FROM meta WHERE key='indexed'"),
+                 0);
+    cr_assert_eq(store_sql(l->dir, "SELECT count(*) FROM runs r WHERE state=1 AND first_seq<>1 AND"
+                                   " NOT EXISTS (SELECT 1 FROM runs q WHERE q.state=1 AND"
+                                   " q.last_seq=r.first_seq-1)"),
+                 0, "they lie side by side");
+    scratch_drop(l->dir);
+    free(l);
+}
+
+Test(runs, many_small_ones_over_all_levels)
+{
+    live_long(5, 3000);
+}
+
+Test(runs, fewer_and_larger_ones)
+{
+    live_long(120, 4000);
+}
