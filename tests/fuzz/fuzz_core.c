@@ -131,9 +131,9 @@ static void attach_client(struct conn *c, bool stream)
                                         ",\"since\":1,\"epoch\":\"other\""};
     char json[300], session[40] = "";
     const unsigned s = take(6), how = take(16);
-    if (s < 5) {
-        snprintf(session, sizeof session, ",\"session_id\":\"s%u\"%s", s,
-                 how & 8 ? "" : ",\"create\":true");
+    if (s < 5 || stream) { /* a stream is of a session that there was, and makes none */
+        snprintf(session, sizeof session, ",\"session_id\":\"s%u\"%s", s % 5,
+                 how & 8 || stream ? "" : ",\"create\":true");
     }
     snprintf(json, sizeof json, "{\"type\":\"hello\",\"agent_id\":\"%s\",\"capabilities\":%s%s%s}",
              how & 4 ? "b" : "a", caps[how & 3], session, since[take(7)]);

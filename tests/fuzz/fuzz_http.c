@@ -548,16 +548,20 @@ static bool read_request(const uint8_t *data, size_t size, unsigned bits, unsign
 
 static void undo(void)
 {
-    pthread_mutex_lock(&http->lock);
+    eg_http_lock(&http->lock);
     const bool joinable = http->backup.joinable;
-    pthread_mutex_unlock(&http->lock);
+    const pthread_t thread = http->backup.thread;
+    eg_http_unlock(&http->lock);
+    if (joinable)
+        pthread_join(thread, NULL);
+    eg_http_lock(&http->lock);
     if (joinable) {
-        pthread_join(http->backup.thread, NULL);
         must(http->backup.state == EG_BACKUP_DONE || http->backup.state == EG_BACKUP_FAILED);
         free(http->backup.to);
         memset(&http->backup, 0, sizeof http->backup);
     }
     must(http->idle_count == http->opened && http->exports == 0);
+    eg_http_unlock(&http->lock);
     http->drained = 0;
     drains = 0;
     if (stepped) {
@@ -573,6 +577,14 @@ static void undo(void)
         eg_auth_keyring(auth, ring);
         changed_keys = false;
     }
+}
+
+/* See eg_request_is_event_source: such a client comes again when it is not answered. */
+static bool may_close(unsigned bits)
+{
+    const char *accept = mg_get_header(&conn, "Accept");
+    return bits & 64 && accept && strcasestr(accept, "text/event-stream") &&
+           (mg_get_header(&conn, "Origin") || mg_get_header(&conn, "Sec-Fetch-Mode"));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -605,6 +617,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                 .adopted = conn.adopted,
                                                 .expects = mg_get_header(&conn, "Expect"),
                                                 .gone = gone,
+                                                .may_close = may_close(bits),
                                                 .out = &conn.out});
         undo();
     }

@@ -193,7 +193,7 @@ void http_answer_check(const struct http_answer *a)
         all.n -= sizeof go_on - 1;
     }
     if (all.n == 0) {
-        must(a->gone && a->status == 400);
+        must((a->gone && a->status == 400) || (a->may_close && a->status == 503));
         return;
     }
     const char *end = memmem(all.p, all.n, "\r\n\r\n", 4);
@@ -210,9 +210,10 @@ void http_answer_check(const struct http_answer *a)
         body = unchunk(body);
     must(has_body || body.n == 0);
     const struct eg_slice type = header(head, "Content-Type");
-    if (status >= 400)
+    const bool json = eg_slice_is(type, "application/json");
+    if (status >= 400 && !(json && status == 503 && strstr(a->path, "/ready")))
         check_problem(head, body, status, has_body);
-    else if (has_body && eg_slice_is(type, "application/json") && strncmp(a->path, "/lib", 4) != 0)
+    else if (has_body && json && strncmp(a->path, "/lib", 4) != 0)
         check_json(body, &doc);
     else if (has_body && eg_slice_is(type, "application/x-ndjson"))
         check_lines(body);

@@ -25,6 +25,7 @@ struct http_answer {
     bool adopted;              /* the socket was handed on after the head */
     bool expects;              /* the request has Expect */
     bool gone;                 /* the client left before the whole body was there */
+    bool may_close;            /* a browser's event stream, while draining: closed without a word */
     struct eg_buf *out;        /* all that was written; a NUL is added, chunks are joined */
 };
 
