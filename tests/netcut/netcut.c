@@ -1,7 +1,7 @@
 /*
  * netcut.c - the torture's clients and workers behind a bad network; same check.
  *
- *   netcut [--seconds N] [--seed N] [--drop PERCENT]
+ *   netcut [--seconds N] [--seed N] [--pace N] [--drop PERCENT]
  *
  * Without --drop: a proxy of the tests' own (proxy.h) delays, splits, stalls, reorders and cuts;
  * the gateway is restarted and killed now and then. With --drop: a network namespace of its own,
@@ -25,6 +25,8 @@
 #include <unistd.h>
 
 #include "proxy.h"
+
+#define CHECK_US INT64_C(300000000)
 
 static struct proxy_state *state;
 
@@ -113,10 +115,19 @@ static void finish(void)
     tl_gate_free(t.gate);
 }
 
+/* Long runs look at the log now and then, while the network is good. */
+static bool look_at_log(int64_t *next)
+{
+    const bool due = load_now_us() >= *next;
+    *next += due ? CHECK_US : 0;
+    return due;
+}
+
 static void behind_proxy(int seconds)
 {
     static const char *const excuses[] = {"\"draining\"", NULL};
     const int64_t end = load_now_us() + (int64_t)seconds * 1000000;
+    int64_t check_at = load_now_us() + CHECK_US;
     int restarts = 0;
     t.excuses = excuses;
     const pid_t proxy = proxy_start(state, t.rng, &t.port);
@@ -130,6 +141,11 @@ static void behind_proxy(int seconds)
         if (round % 3 == 2) {
             restart(t_random(2));
             restarts++;
+        }
+        if (look_at_log(&check_at)) {
+            __atomic_store_n(&state->calm, 1, __ATOMIC_SEQ_CST);
+            t_check();
+            __atomic_store_n(&state->calm, 0, __ATOMIC_SEQ_CST);
         }
     }
     __atomic_store_n(&state->calm, 1, __ATOMIC_SEQ_CST);
@@ -153,9 +169,14 @@ static void with_loss(int seconds, int percent)
     own_network();
     t_start(NULL);
     const int64_t end = load_now_us() + (int64_t)seconds * 1000000;
-    for (int round = 0; load_now_us() < end; round++) {
+    int64_t check_at = load_now_us() + CHECK_US;
+    while (load_now_us() < end) {
         drop(1 + (int)t_random((uint64_t)percent));
         t_play(1000000);
+        if (look_at_log(&check_at)) {
+            drop(0);
+            t_check();
+        }
     }
     drop(0);
     t_check();
@@ -170,6 +191,7 @@ int main(int argc, char **argv)
     static const struct option options[] = {{"seconds", required_argument, NULL, 'n'},
                                             {"seed", required_argument, NULL, 's'},
                                             {"drop", required_argument, NULL, 'd'},
+                                            {"pace", required_argument, NULL, 'p'},
                                             {NULL, 0, NULL, 0}};
     int seconds = 20, percent = 0;
     t.rng = (uint64_t)load_now_us();
@@ -180,6 +202,8 @@ int main(int argc, char **argv)
             t.rng = strtoull(optarg, NULL, 10);
         } else if (c == 'd') {
             percent = atoi(optarg);
+        } else if (c == 'p') {
+            t.pace = atoi(optarg);
         } else {
             return 64;
         }

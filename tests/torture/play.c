@@ -153,7 +153,7 @@ static void connect_client(struct client *k)
 
 static void client_acts(struct client *k, int64_t now)
 {
-    k->act_at = now + 200 + (int64_t)t_random(20000);
+    k->act_at = now + (200 + (int64_t)t_random(20000)) * (t.pace ? t.pace : 1);
     if (k->c.closed || k->c.fd < 0) {
         connect_client(k);
         return;

@@ -77,6 +77,7 @@ struct torture {
     uint64_t (*position)(void); /* of a recorder; NULL: none */
     const char *const *excuses; /* parts of refusals that are no fault; NULL-terminated */
     int port;                   /* where clients and workers connect; 0: the gate's own */
+    int64_t pace;               /* clients act this many times more seldom; 0: as 1 */
 };
 
 extern struct torture t;
