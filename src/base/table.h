@@ -3,7 +3,8 @@
  *
  * Without memory for a table's buckets uthash would end the process with 255 and without a word.
  * Here it ends as deliberately as everything else that may pass by itself: a line in the log, then
- * exit 75. Nothing acknowledged is lost by that: it is on disk before it is told.
+ * exit 75. Nothing acknowledged is lost by that: it is on disk before it is told. Others use the
+ * same end where going on without memory would leave somebody waiting for ever.
  */
 #ifndef EG_BASE_TABLE_H
 #define EG_BASE_TABLE_H

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/metrics.h"
+#include "base/table.h"
 
 struct eg_cmd *eg_cmd_new(enum eg_cmd_kind kind, eg_conn_id conn)
 {
@@ -358,6 +359,7 @@ static void settle(struct eg_machine *m)
 
 void eg_machine_committed(struct eg_machine *m)
 {
+    m->lost = false;
     for (struct eg_conn *c = m->fresh; c; c = c->fresh_next) {
         c->fresh = false;
     }
@@ -404,6 +406,7 @@ static void lose(struct eg_machine *m, struct eg_session *s)
     s->turn_count = 0;
     eg_agent_ready(m, s->agent, s->sid);
     s->gone = true;
+    m->lost = true;
 }
 
 void eg_machine_rolled_back(struct eg_machine *m)
@@ -413,6 +416,9 @@ void eg_machine_rolled_back(struct eg_machine *m)
         m->writing = false;
     }
     m->readonly = true;
+    if (m->lost) { /* those sent away were not told yet, and now would not be */
+        eg_table_fatal("a batch cannot be taken back");
+    }
     while (m->fresh) {
         eg_conn_detach(m, m->fresh);
     }
@@ -436,8 +442,8 @@ void eg_machine_rolled_back(struct eg_machine *m)
             }
             eg_turn_recover(m, s);
         }
-        if (m->failed) { /* a turn would wait for ever, or a client for its answer */
-            eg_table_fatal("a batch that is rolled back");
+        if (m->failed) { /* a turn without its place or its time would wait for ever */
+            eg_table_fatal("a batch cannot be taken back");
         }
     }
     m->failed = false;

@@ -139,6 +139,7 @@ struct eg_machine {
     bool writing;  /* a transaction is open */
     bool readonly; /* storage fails: refuse what would write */
     bool failed;   /* memory ran out or a read failed within this batch */
+    bool lost;     /* sessions were let go when a batch was taken back, and nobody is told yet */
     bool draining;
     struct eg_session *sessions, *by_sid, *lru, *touched;
     unsigned lru_count;

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/table.h"
 
 #define SLOT_MAX (1U << 24)
 
@@ -170,7 +171,8 @@ void eg_peer_detach(struct eg_peer *p)
         if (cmd) {
             eg_loop_post(r, cmd);
         } else {
-            eg_log_limited(EG_LOG_ERROR, "conn.detach", "reason=no memory");
+            /* The core would go on giving turns to a worker that is gone. */
+            eg_table_fatal("the core cannot be told of a connection's end");
         }
     }
     free(p->stash);

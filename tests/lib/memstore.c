@@ -52,6 +52,7 @@ struct memstore {
     enum memstore_fate fate;
     int after, times;
     int fail_write;
+    bool fail_reads; /* atomic */
     enum eg_err fail_with;
     long commits;
     char epoch[37];
@@ -331,6 +332,9 @@ static bool writing(struct memstore *m)
 
 static enum eg_err reading(const struct memstore *m)
 {
+    if (__atomic_load_n(&m->fail_reads, __ATOMIC_ACQUIRE)) {
+        return EG_EIO;
+    }
     return m->in_tx ? m->err : EG_OK;
 }
 
@@ -779,6 +783,11 @@ void memstore_fail_commits(struct eg_storage *s, enum memstore_fate fate, int af
     m->fate = fate;
     m->after = after;
     m->times = times;
+}
+
+void memstore_fail_reads(struct eg_storage *s, bool fail)
+{
+    __atomic_store_n(&self(s)->fail_reads, fail, __ATOMIC_RELEASE);
 }
 
 void memstore_fail_write(struct eg_storage *s, int n, enum eg_err e)

@@ -24,6 +24,9 @@ struct eg_storage *memstore_new(const char *epoch);
  * (times < 0: all of them). Replaces an earlier order. */
 void memstore_fail_commits(struct eg_storage *s, enum memstore_fate fate, int after, int times);
 
+/* While set, every read fails with EG_EIO. */
+void memstore_fail_reads(struct eg_storage *s, bool fail);
+
 /* The write number n from now on (1: the next) is latched as e. 0: none. */
 void memstore_fail_write(struct eg_storage *s, int n, enum eg_err e);
 

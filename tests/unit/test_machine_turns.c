@@ -461,3 +461,38 @@ Test(turns_of_machine, many_sessions_at_work_survive_a_crash)
     cr_assert(memmem(k.json.p, k.json.n, "\"turns_running\":150", 19), "%s", k.json.p);
     eg_buf_free(&k.json);
 }
+
+/* --- batches that cannot be taken back as they were --- */
+
+/* The batch of c fails, and its session cannot be read again: c is sent away. */
+static void lose_session(void)
+{
+    memstore_fail_reads(r->storage, true);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2,\"message_id\":\"m2\"}");
+    memstore_fail_reads(r->storage, false);
+    cr_assert_eq(mr_out(r, EG_OUT_CLOSE, c, 0)->close_code, EG_CLOSE_TRY_LATER);
+}
+
+Test(turns_of_machine, a_turn_at_work_is_counted_again_when_its_session_comes_back)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    cr_assert_eq(r->m->running, 1);
+    lose_session();
+    eg_machine_resume(r->m);
+    mr_tick(r, 0);
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    cr_assert_eq(r->m->running, 1);
+    mr_frame(r, d, SAY);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""), "it is at work on the first");
+    mr_frame(r, w, FINAL(1));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 2);
+    cr_assert_eq(r->m->running, 1);
+}
+
+Test(turns_of_machine, a_client_is_sent_away_or_the_process_ends, .exit_code = 75)
+{
+    /* c's session is lost with the batch, and then not even the refusal succeeds. */
+    memstore_fail_reads(r->storage, true);
+    mr_client(r, "u", ",\"session_id\":\"s\",\"since\":\"acked\"");
+}
