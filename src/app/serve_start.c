@@ -70,11 +70,6 @@ static void on_revoked(void *arg, const char *what, int64_t until_ms)
 static void on_storage(void *arg, const char *why)
 {
     (void)arg;
-    eg_metric_set(EG_M_storage_ok, why == NULL);
-    if (why)
-        eg_log(EG_LOG_ERROR, "storage.unavailable", "why=%s", why);
-    else
-        eg_log(EG_LOG_INFO, "storage.available", NULL);
     eg_notify("STATUS=%s", why ? "storage is unavailable" : "serving");
 }
 

@@ -3,8 +3,9 @@
  *
  * Happy path: one batch, one commit, then outputs and replies leave. A batch that cannot be
  * committed is rolled back and stepped again in read-only mode, so that each command gets its
- * honest answer; the storage is then probed every second until it works. A flush whose outcome is
- * unknown ends the process (hooks.fatal).
+ * honest answer; the storage is then probed, ever more seldom, until it works. The process ends
+ * (hooks.fatal) when the outcome of a flush is unknown, and when for a second not even refusals are
+ * possible: then there is no memory, or the disk cannot be read.
  */
 #include "core/core.h"
 
@@ -18,7 +19,10 @@
 #include "base/metrics.h"
 #include "core/machine.h"
 
-#define PROBE_MS 1000
+#define PROBE_MS 100       /* after a failure; twice as long after each probe that fails, up to */
+#define PROBE_MOST_MS 2000 /* this */
+#define REFUSAL_TRIES 100  /* of a batch in read-only mode, one each */
+#define REFUSAL_WAIT_MS 10
 #define PAUSE_MS 120000        /* a backup that died does not stop us for longer */
 #define IDLE_WAKE_MS 1000      /* the watchdog sees progress this often */
 #define BATCH_BYTES (16 << 20) /* a batch is committed when it has this much, whatever waits */
@@ -38,6 +42,7 @@ struct eg_core {
     int64_t running, progress_ms;                    /* atomic */
     int64_t paused_until EG_GUARDED_BY(core_thread); /* mono ms; 0: not, as the next */
     int64_t probe_at EG_GUARDED_BY(core_thread);
+    int64_t probe_ms EG_GUARDED_BY(core_thread); /* from one probe to the next */
     /* Commands that came while paused, newest first. */
     struct eg_qnode *held EG_GUARDED_BY(core_thread);
 };
@@ -132,7 +137,8 @@ static void storage_failed(struct eg_core *core, struct eg_now now)
         eg_log(EG_LOG_ERROR, "storage.failed", "why=%s", why && *why ? why : "out of memory");
         core->hooks.storage(core->hooks.arg, why && *why ? why : "out of memory");
     }
-    core->probe_at = now.mono_ms + PROBE_MS;
+    core->probe_ms = PROBE_MS;
+    core->probe_at = now.mono_ms + core->probe_ms;
 }
 
 EG_REQUIRES(core_thread)
@@ -143,7 +149,8 @@ static void probe(struct eg_core *core, struct eg_now now)
         fatal(core);
     }
     if (e != EG_OK) {
-        core->probe_at = now.mono_ms + PROBE_MS;
+        core->probe_ms = core->probe_ms < PROBE_MOST_MS / 2 ? core->probe_ms * 2 : PROBE_MOST_MS;
+        core->probe_at = now.mono_ms + core->probe_ms;
         return;
     }
     core->probe_at = 0;
@@ -236,9 +243,12 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
     const int64_t start = eg_clock_mono_us();
     if (!run_batch(core, first, n, now)) {
         storage_failed(core, now);
-        while (!run_batch(core, first, n, now)) {
-            /* Read-only now: only want of memory can fail, and passes. */
-            poll(NULL, 0, 10);
+        for (int tries = 0; !run_batch(core, first, n, now); tries++) {
+            /* Read-only now: only want of memory, or a disk that cannot be read, can fail. */
+            if (tries == REFUSAL_TRIES) {
+                fatal(core);
+            }
+            poll(NULL, 0, REFUSAL_WAIT_MS);
         }
     }
     /* Before anybody hears of a turn, whoever asks for open turns knows of it. */

@@ -162,7 +162,8 @@ struct eg_core_hooks {
     void (*revoked)(void *arg, const char *what, int64_t until_ms);
     /* Storage failed (why is text) or works again (why NULL). */
     void (*storage)(void *arg, const char *why);
-    /* The outcome of a flush is unknown: log, then end the process with 75. Does not return. */
+    /* The outcome of a flush is unknown, or nothing can be answered: log, then end the process with
+     * 75. Does not return. */
     void (*fatal)(void *arg, const char *why);
     void *arg;
 };

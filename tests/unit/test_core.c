@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -212,12 +213,14 @@ Test(core, a_full_disk_is_told_probed_and_passes)
     cr_assert_str_eq(storage_said, "memory: as ordered");
     cr_assert_eq(storage_calls, 1);
     cr_assert_eq(add_agent("b"), EG_CODE_storage_unavailable, "read-only until a probe works");
-    pass(999);
+    pass(99);
     cr_assert_eq(storage_calls, 1);
-    pass(1); /* the first probe fails, and the second a second later, */
-    pass(1000);
+    pass(1); /* the first probe fails, and the second after twice the time, */
+    pass(200);
     cr_assert_eq(storage_calls, 1);
-    pass(1000); /* the third works */
+    pass(399);
+    cr_assert_eq(storage_calls, 1);
+    pass(1); /* the third works */
     cr_assert_str_eq(storage_said, "works");
     cr_assert_eq(storage_calls, 2);
     cr_assert_eq(add_agent("b"), EG_CODE_NONE);
@@ -252,7 +255,10 @@ static int fate_of(enum memstore_fate commit, enum bad_call bad)
             _exit(2);
         }
         memstore_fail_commits(storage, commit, 0, commit ? 1 : 0);
-        if (bad != BAD_CALLS) {
+        if (bad == BAD_READ) { /* for ever: not even a refusal succeeds */
+            badstore_order(bad, 0, INT_MAX, EG_EIO);
+            call((struct eg_call){.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s")});
+        } else if (bad != BAD_CALLS) {
             badstore_order(bad, 0, 1, EG_EUNKNOWN);
         }
         call((struct eg_call){.kind = EG_CALL_CHECKPOINT});
@@ -270,7 +276,7 @@ static int fate_of(enum memstore_fate commit, enum bad_call bad)
     return WEXITSTATUS(status);
 }
 
-Test(core_alone, an_unknown_outcome_ends_the_process, .timeout = 30)
+Test(core_alone, an_unknown_outcome_or_no_way_out_ends_the_process, .timeout = 30)
 {
     sem_init(&waiting, 0, 0);
     eg_clock_replace(fake_now);
@@ -279,6 +285,7 @@ Test(core_alone, an_unknown_outcome_ends_the_process, .timeout = 30)
     cr_expect_eq(fate_of(MEMSTORE_OK, BAD_MAINTAIN), 75);
     cr_expect_eq(fate_of(MEMSTORE_OK, BAD_CHECKPOINT), 75);
     cr_expect_eq(fate_of(MEMSTORE_FULL, BAD_PROBE), 75);
+    cr_expect_eq(fate_of(MEMSTORE_OK, BAD_READ), 75);
 }
 
 /* --- pauses --- */
