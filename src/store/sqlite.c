@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -26,6 +27,7 @@
 #define CHECKPOINT_PAGES 500
 #define GATE_PAGES 2000 /* length of the log from which on readers are held back */
 #define GATE_WAIT_MS 50
+#define PROBE_ROOM (16 << 20) /* free bytes from which on a disk that was full is tried again */
 
 static const char *const statement_sql[EG_ST_COUNT] = {
 #define EG_ST_SQL(name, sql) sql,
@@ -36,6 +38,7 @@ static const char *const statement_sql[EG_ST_COUNT] = {
 enum eg_err eg_sqlite_failed(struct eg_sqlite *s, const char *what, int rc)
 {
     eg_db_explain(s->why, sizeof(s->why), s->path, what, s->db, rc);
+    s->full = (rc & 0xff) == SQLITE_FULL;
     return eg_db_map(rc);
 }
 
@@ -296,9 +299,21 @@ enum eg_err eg_sqlite_maintain(struct eg_storage *base)
     return eg_sqlite_wal_pages(base) < CHECKPOINT_PAGES ? EG_OK : eg_sqlite_checkpoint(base);
 }
 
+/* Room for a batch and its checkpoint, as far as the file system tells. */
+static bool room(const struct eg_sqlite *s)
+{
+    struct statvfs v;
+    return fstatvfs(s->lock_fd, &v) != 0 ||
+           (uint64_t)v.f_bavail >= PROBE_ROOM / (v.f_frsize ? v.f_frsize : 1);
+}
+
 enum eg_err eg_sqlite_probe(struct eg_storage *base)
 {
     struct eg_sqlite *s = (struct eg_sqlite *)base;
+    /* With just enough room for this probe the next batch would fail again. */
+    if (s->full && !room(s)) {
+        return EG_EFULL;
+    }
     enum eg_err e = s->base.ops->begin(base);
     if (e != EG_OK) {
         return e;

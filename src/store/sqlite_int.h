@@ -115,6 +115,7 @@ struct eg_sqlite {
     enum eg_err err; /* first failure of this transaction */
     bool in_tx;
     bool dead;                /* a flush failed: nothing is written any more */
+    bool full;                /* the last failure was want of room */
     int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
     int wal_base;
     struct eg_seen *seen;
