@@ -200,6 +200,42 @@ SHOWN int ftruncate(int fd, off_t size)
     return ftruncate64(fd, size);
 }
 
+static void *map_any(void *at, size_t n, int prot, int flags, int fd, off64_t from)
+{
+    if (known(fd) && refused(FAULT_MAP)) {
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, at, n, prot, flags, fd, from);
+}
+
+SHOWN void *mmap(void *at, size_t n, int prot, int flags, int fd, off_t from)
+{
+    return map_any(at, n, prot, flags, fd, from);
+}
+
+SHOWN void *mmap64(void *at, size_t n, int prot, int flags, int fd, off64_t from)
+{
+    return map_any(at, n, prot, flags, fd, from);
+}
+
+static int control_any(int fd, int what, void *arg)
+{
+    const bool lock = what == F_SETLK || what == F_SETLKW;
+    return lock && known(fd) && refused(FAULT_LOCK) ? -1 : (int)syscall(SYS_fcntl, fd, what, arg);
+}
+
+/* The third argument is a number or a pointer; the kernel takes either as it comes. */
+#define CONTROL(fd, what)                                                                          \
+    va_list ap;                                                                                    \
+    va_start(ap, what);                                                                            \
+    void *const arg = va_arg(ap, void *);                                                          \
+    va_end(ap);                                                                                    \
+    return control_any(fd, what, arg);
+
+SHOWN int fcntl(int fd, int what, ...){CONTROL(fd, what)}
+
+SHOWN int fcntl64(int fd, int what, ...){CONTROL(fd, what)}
+
 SHOWN int fdatasync(int fd)
 {
     return known(fd) && refused(FAULT_FLUSH) ? -1 : (int)syscall(SYS_fdatasync, fd);

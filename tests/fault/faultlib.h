@@ -8,11 +8,13 @@
 
 enum fault_kind {
     FAULT_NONE,
-    FAULT_PWRITE, /* the first five: on files below FAULT_DIR only */
+    FAULT_PWRITE, /* all but the last: on files below FAULT_DIR only */
     FAULT_PREAD,
     FAULT_FLUSH,
     FAULT_CUT, /* ftruncate */
     FAULT_OPEN,
+    FAULT_MAP,    /* mmap: the shared index of the log */
+    FAULT_LOCK,   /* fcntl F_SETLK */
     FAULT_MALLOC, /* malloc, calloc, realloc, from anywhere in the process */
     FAULT_KINDS
 };

@@ -60,14 +60,16 @@ static struct talk new_talk(int wait_ms)
     return k;
 }
 
-/* Calls of a kind in a talk that nothing disturbs. */
+/* Calls of a kind in a talk that nothing disturbs; not in the first, which warms up. */
 static int64_t count_calls(enum fault_kind kind)
 {
-    struct talk k = new_talk(5000);
-    faults_order(kind, 0, 0, 0);
-    talk_run(&k, c.gate, &c.tokens);
-    if (!k.whole) {
-        case_fail("a talk that nothing disturbs does not come to its end: %s", k.why);
+    for (int i = 0; i < 2; i++) {
+        struct talk k = new_talk(5000);
+        faults_order(kind, 0, 0, 0);
+        talk_run(&k, c.gate, &c.tokens);
+        if (!k.whole) {
+            case_fail("a talk that nothing disturbs does not come to its end: %s", k.why);
+        }
     }
     return __atomic_load_n(&faults->count, __ATOMIC_SEQ_CST);
 }
@@ -149,10 +151,10 @@ void case_disk(void)
         const char *what;
         enum fault_kind kind;
         int error;
-    } order[] = {{"write, EIO", FAULT_PWRITE, EIO},
-                 {"write, ENOSPC", FAULT_PWRITE, ENOSPC},
-                 {"flush, EIO", FAULT_FLUSH, EIO},
-                 {"read, EIO", FAULT_PREAD, EIO}};
+    } order[] = {{"write, EIO", FAULT_PWRITE, EIO},  {"write, ENOSPC", FAULT_PWRITE, ENOSPC},
+                 {"flush, EIO", FAULT_FLUSH, EIO},   {"read, EIO", FAULT_PREAD, EIO},
+                 {"truncate, EIO", FAULT_CUT, EIO},  {"open, EMFILE", FAULT_OPEN, EMFILE},
+                 {"map, ENOMEM", FAULT_MAP, ENOMEM}, {"lock, ENOLCK", FAULT_LOCK, ENOLCK}};
     start();
     for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
         fail_each(order[i].what, order[i].kind, order[i].error, 1);
@@ -166,6 +168,7 @@ void case_memory(void)
     start();
     fail_each("memory", FAULT_MALLOC, ENOMEM, 1);
     fail_each("memory", FAULT_MALLOC, ENOMEM, 20);
+    fail_each("memory", FAULT_MALLOC, ENOMEM, -1);
     stop();
 }
 
@@ -234,6 +237,8 @@ void case_disk_start(void)
     fail_starts("open", FAULT_OPEN, EIO, true);
     fail_starts("truncate", FAULT_CUT, EIO, false);
     fail_starts("read", FAULT_PREAD, EIO, false);
+    fail_starts("map", FAULT_MAP, ENOMEM, false);
+    fail_starts("lock", FAULT_LOCK, ENOLCK, false);
     fail_starts("write", FAULT_PWRITE, ENOSPC, false);
 }
 

@@ -329,7 +329,7 @@ static bool log_is_whole(struct talk *k, struct tl_ws *ws)
     return !k->why[0];
 }
 
-/* A gateway whose storage failed looks every second whether it works again. */
+/* A gateway whose storage failed looks again and again whether it works. */
 static void wait_ready(struct tl_gate *g)
 {
     int status = 0;
