@@ -618,15 +618,11 @@ static void ignore_conn(void *arg, const struct eg_conn_info *info)
     (void)info;
 }
 
-Test(conn, a_core_that_is_behind_slows_the_sender)
+/* Cursors 0, 1, 2 ... in one write. */
+static void send_acks(struct client *c, int all)
 {
-    struct rig *const rig = start();
-    struct client *const c = rig_join(rig, "read write", "", NULL);
-    enum { ALL = 3000 };
     struct eg_buf frames = {0};
-    int taken = 0, sync = 0;
-    eg_conn_id id = 0;
-    for (int i = 0; i < ALL; i++) {
+    for (int i = 0; i < all; i++) {
         /* masked with zeros: what is sent is what is written here */
         char json[64];
         const int n = snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%d}", i);
@@ -637,6 +633,16 @@ Test(conn, a_core_that_is_behind_slows_the_sender)
     }
     client_bytes(c, frames.p, frames.n);
     eg_buf_free(&frames);
+}
+
+Test(conn, a_core_that_is_behind_slows_the_sender)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    enum { ALL = 3000 };
+    int taken = 0, sync = 0;
+    eg_conn_id id = 0;
+    send_acks(c, ALL);
     while (taken < ALL) {
         struct eg_cmd *const cmd = rig_cmd(rig);
         id = cmd->conn;
@@ -663,6 +669,66 @@ Test(conn, a_core_that_is_behind_slows_the_sender)
     }
     HAS(client_next(c, NULL), "pong");
     client_free(c);
+    rig_free(rig);
+}
+
+/* A client that the reactor does not read from, since the core is behind: its connection's id. */
+static eg_conn_id unread(struct rig *rig, struct client *c)
+{
+    int sync = 0;
+    eg_conn_id id = 0;
+    send_acks(c, 3000);
+    while (sync < EG_SYNCS_MAX) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        sync += cmd->kind == EG_CMD_SYNC;
+        id = cmd->conn;
+        eg_cmd_free(cmd);
+    }
+    return id;
+}
+
+static void tell_much(struct rig *rig, struct eg_bytes *big, uint64_t from, uint64_t to)
+{
+    for (uint64_t n = from; n <= to; n++) {
+        rig_out(rig, (struct eg_out){
+                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(big)});
+    }
+    eg_reactors_each(rig->rs, ignore_conn, NULL); /* the reactor has had its turn */
+}
+
+/* Silence cannot be held against whom nobody listens to. That it takes nothing can. */
+Test(conn, who_takes_nothing_is_cut_even_when_nobody_listens)
+{
+    rig_fake_clock();
+    struct rig *const rig = start();
+    struct client *const dead = rig_join(rig, "read write", "", NULL);
+    struct client *const slow = rig_join(rig, "read write", "", NULL);
+    struct eg_bytes *const big = eg_bytes_new(100000);
+    char reason[126];
+    memset(big->data, 'b', big->n);
+    unread(rig, dead);
+    const eg_conn_id slow_id = unread(rig, slow);
+    tell_much(rig, big, 1, 20);   /* more than the sockets hold */
+    for (int i = 0; i < 4; i++) { /* two heartbeats */
+        rig_tick(rig, 7500);
+        eg_reactors_each(rig->rs, ignore_conn, NULL);
+        for (int k = 0; k < 2; k++) { /* one of them takes something now and then */
+            cr_assert_eq(strlen(client_next(slow, NULL)), big->n);
+        }
+    }
+    /* The other hears of it when it takes again: what was on its way first, then nothing more. */
+    cr_expect_eq(client_close_code(dead, reason), 1013);
+    cr_expect_str_eq(reason, "slow_consumer");
+    client_eof(dead);
+    for (int sync = 0; sync < EG_SYNCS_MAX; sync++) {
+        rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = slow_id});
+    }
+    for (int i = 8; i < 20; i++) {
+        cr_assert_eq(strlen(client_next(slow, NULL)), big->n);
+    }
+    eg_bytes_unref(big);
+    client_free(dead);
+    client_free(slow);
     rig_free(rig);
 }
 
