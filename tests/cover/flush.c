@@ -1,6 +1,6 @@
 /*
- * flush.c - only in the cover variant: a process that ends by _exit, or by a signal that it does not
- * handle, keeps its counters, too.
+ * flush.c - only in the cover variant: a process that ends by _exit, or by a signal that it does
+ * not handle, keeps its counters, too.
  *
  * The compiler's run-time library writes them at exit(). The gateway leaves some failures by
  * _exit, on purpose; this function takes the place of the C library's. Commands without a handler
