@@ -74,7 +74,8 @@ run: ## set up, build, start a gateway with a demo agent
 
 # In the order of how fast they tell.
 SUITES := test-unit test-protocol test-docs test-cli test-fault test-http test-console test-jose \
-	test-json-differential fuzz-regress test-clients simulate torture
+	test-json-differential fuzz-regress test-clients simulate torture test-faults power-loss \
+	test-network hostile
 
 test: ## set up, build, run every suite
 	@sh scripts/deps.sh build test

@@ -10,7 +10,7 @@
 # count: those of assert() and of uthash's and utlist's macros that add, find and delete. Fuzz targets are built by another compiler and left out; of the suites that kill the
 # daemon, whose counts die with it, only what ends in order counts.
 
-COVER_SUITES ?= $(filter-out fuzz-regress,$(SUITES)) test-faults
+COVER_SUITES ?= $(filter-out fuzz-regress power-loss test-network hostile,$(SUITES))
 COVER_DIR := build/cover
 
 .PHONY: cover cover-report cover-clean

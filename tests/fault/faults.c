@@ -139,7 +139,7 @@ static int run_case(size_t i)
         perror(tmp);
         return 1;
     }
-    printf("== %s\n", cases[i].name);
+    printf("-- %s\n", cases[i].name);
     fflush(stdout);
     const pid_t pid = fork();
     if (pid == 0) {

@@ -1,11 +1,11 @@
 # The real daemon with failing calls: tests/fault/faults*.c, faultlib.c preloaded.
 #
-#   make test-faults                         a sample of the calls of each kind
+#   make test-faults                         a few of the calls of each kind (CI)
 #   make test-faults FAULT_POINTS=all        every one
 #   make test-faults FAULT_CASES='disk full'
 
-FAULT_POINTS ?= 12
-FAULT_PLAY_MS ?= 1500
+FAULT_POINTS ?= 3
+FAULT_PLAY_MS ?= 500
 FAULT_CASES ?=
 FAULTS_OBJ = $(patsubst %.c,$(BUILD)/%.o,tests/fault/faults.c tests/fault/faults_calls.c \
 	tests/fault/faults_load.c tests/fault/talk.c tests/torture/play.c tests/torture/check.c \

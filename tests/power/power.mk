@@ -2,7 +2,7 @@
 #
 #   make power-loss CUTS=2000
 
-CUTS ?= 300
+CUTS ?= 150
 POWER_OBJ = $(patsubst %.c,$(BUILD)/%.o,tests/power/power.c tests/power/disk.c tests/torture/play.c \
 	tests/torture/check.c tests/bench/load.c)
 POWER = $(BUILD)/tests/power/power
@@ -20,7 +20,7 @@ $(POWER): $(POWER_OBJ) $(TL_LIB)
 	$(call say,LINK)$(CC) $(TL_LDFLAGS) -o $@ $(POWER_OBJ) $(TL_LIB) $(TL_LIBS) -lsqlite3
 
 .PHONY: power-loss
-power-loss: $(DAEMON) $(POWER) $(POWER_RECORDER) ## power cuts at flushes and in between, CUTS=300 of them
+power-loss: $(DAEMON) $(POWER) $(POWER_RECORDER) ## power cuts at flushes and in between, CUTS=150 of them
 	EBBGATE_BIN=$(DAEMON) timeout -k 5 3600 $(POWER) --recorder $(POWER_RECORDER) --cuts $(CUTS)
 
 -include $(POWER_OBJ:.o=.d)
