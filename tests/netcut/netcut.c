@@ -32,7 +32,7 @@ static struct proxy_state *state;
 
 static void skip(const char *why)
 {
-    printf("skipped: %s: %s\n", why, strerror(errno));
+    printf("skipped: %s%s%s\n", why, errno ? ": " : "", errno ? strerror(errno) : "");
     exit(0);
 }
 
