@@ -218,10 +218,15 @@ SHOWN void *mmap64(void *at, size_t n, int prot, int flags, int fd, off64_t from
     return map_any(at, n, prot, flags, fd, from);
 }
 
+/* Taking a lock may fail; the kernel lets go of one without asking for anything. */
 static int control_any(int fd, int what, void *arg)
 {
-    const bool lock = what == F_SETLK || what == F_SETLKW;
-    return lock && known(fd) && refused(FAULT_LOCK) ? -1 : (int)syscall(SYS_fcntl, fd, what, arg);
+    const bool sets = what == F_SETLK || what == F_SETLKW;
+    if (sets && known(fd) && ((const struct flock *)arg)->l_type != F_UNLCK &&
+        refused(FAULT_LOCK)) {
+        return -1;
+    }
+    return (int)syscall(SYS_fcntl, fd, what, arg);
 }
 
 /* The third argument is a number or a pointer; the kernel takes either as it comes. */
