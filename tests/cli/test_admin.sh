@@ -104,6 +104,11 @@ test_export_and_tail() {
     started "$follow"
     eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"
     same "$T/out" "$T/tail"
+    admin tail --since 0 one >"$T/text" &
+    started $!
+    eventually sh -c "[ \$(wc -l <$T/text) -eq 3 ]"
+    sed -n 1p "$T/text" | grep -Eq '^ +1  message +client:[^ ]+ +\{"content":' || die "$(cat "$T/text")"
+    sed -n 3p "$T/text" | grep -Eq '^ +3  response +agent:echo +"' || die "$(cat "$T/text")"
     crash
     old=$ADMIN
     : >"$T/ready"

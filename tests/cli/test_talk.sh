@@ -231,6 +231,60 @@ test_jsonl() {
     [ "$(wc -l <"$T/starts")" -eq 2 ]
 }
 
+# What such a command may write besides emit and final, and what it may not.
+odd_jsonl() {
+    cat >"$T/odd.sh" <<'EOF'
+while read -r line; do
+    session=$(printf %s "$line" | sed 's/.*"session_id":"\([^"]*\)".*/\1/')
+    case $line in
+    '{"type":"abort"'*) echo '{"type":"final","content":"as told"}' ;;
+    *'"content":"odd"'*)
+        echo
+        echo 'no JSON'
+        echo '{"type":"what"}'
+        echo '{"type":"final","session_id":"another","turn":9,"content":1}'
+        printf '  {"type":"publish","session_id":"%s","event":"x.note","data":{"n":1}}\r\n' "$session"
+        echo '{"type":"extend"}'
+        printf '{"type":"emit","event":"status","data":{},"event_id":"own"}\n{"type":"fin'
+        echo 'al","content":"all the same"}'
+        ;;
+    *'"content":"hopeless"'*) echo '{"type":"fail","error":{"why":"no use"},"retry":false}' ;;
+    *'"content":"endless"'*) head -c 70000 /dev/zero | tr '\0' x ;;
+    *'"content":"patient"'*) : >"$T/began" ;;
+    esac
+done
+EOF
+    agent --id odd --mode jsonl --exec sh "$T/odd.sh"
+}
+
+test_jsonl_frames() {
+    gate --max-attempts 1 --max-payload 65536
+    odd_jsonl
+    [ "$(chat --agent odd --session s odd)" = 'all the same' ]
+    has "$T/agent.log" 'a line that is no JSON object'
+    has "$T/agent.log" 'a frame of unknown type'
+    has "$T/agent.log" 'a turn that is not open'
+    code 1 chat --agent odd hopeless 2>"$T/err"
+    has "$T/err" 'no use'
+    code 1 chat --agent odd endless 2>"$T/err"
+    has "$T/agent.log" 'a line longer than max_payload'
+    [ "$(chat --agent odd odd)" = 'all the same' ] || die 'the command is not started again'
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' export s --data $T/data | grep -q '\"type\":\"x.note\".*\"data\":{\"n\":1}'"
+}
+
+test_jsonl_abort() {
+    gate
+    odd_jsonl
+    "$BIN" chat --data "$T/data" --agent odd patient >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    eventually test -e "$T/began"
+    kill -INT "$talk"
+    code 1 wait "$talk"
+    has "$T/out" 'as told'
+    has "$T/err" aborted
+}
+
 # Lines through five deaths of the gateway: each answered once, in order.
 test_chat_through_kill() {
     gate
