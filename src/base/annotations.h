@@ -4,8 +4,9 @@
  *
  * A name stands for one kind of lock (lock.h) or for one kind of thread (EG_ROLE), not for each of
  * its objects: C cannot name a sibling field in an attribute. So the analysis proves that a field
- * is touched under a lock of its kind; that it is the lock of the same object is seen with the eye.
- * What is shared by atomics or by hand-over says so in a comment at its field.
+ * is touched under a lock of its kind; that it is the lock of the same object is seen with the eye,
+ * as is what becomes of an address that is handed to a function without an annotation. What is
+ * shared by atomics or by hand-over says so in a comment at its field.
  */
 #ifndef EG_BASE_ANNOTATIONS_H
 #define EG_BASE_ANNOTATIONS_H

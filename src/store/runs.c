@@ -254,6 +254,7 @@ static void add_run(struct eg_sqlite *s, const struct eg_run *run, int64_t *numb
 static void begin_frozen(struct eg_sqlite *s)
 {
     const struct eg_tail *t = s->tail;
+    eg_tail_only_writer(&t->lock);
     struct eg_run run = {.first_seq = s->runs.indexed + 1,
                          .last_seq = t->upto,
                          .entries = t->frozen.n,

@@ -23,6 +23,7 @@ uint32_t eg_sq_gather = 32768;
 static int load_rows(struct eg_sqlite *s, sqlite3_stmt *st, uint32_t most, int64_t *last)
 {
     int rc = SQLITE_DONE;
+    eg_tail_only_writer(&s->tail->lock);
     while (s->tail->fill.n < most && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         struct eg_slice k = eg_db_blob(st, 3);
         int64_t key = k.n == EG_IDKEY_BYTES ? eg_walk_key((const uint8_t *)k.p) : 0;
@@ -69,6 +70,7 @@ static enum eg_err load(struct eg_sqlite *s)
     const uint32_t most = MANY * eg_sq_gather;
     enum eg_err e = EG_OK;
     bool more = true;
+    eg_tail_only_writer(&s->tail->lock);
     while (e == EG_OK && more) {
         sqlite3_stmt *st = NULL;
         int64_t last = s->runs.indexed;
@@ -344,6 +346,7 @@ void eg_sq_index_committed(struct eg_sqlite *s)
         eg_tail_thaw(s->tail);
         s->merged = false;
     }
+    eg_tail_only_writer(&s->tail->lock);
     if (!eg_tail_merging(s->tail) && s->tail->kept >= eg_sq_gather) {
         /* Without memory it is tried again after the next commit. */
         (void)!eg_tail_freeze(s->tail, s->next_seq - 1);

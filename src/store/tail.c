@@ -13,10 +13,12 @@
 
 #define FIRST_ENTRIES 1024
 
+EG_MUTEX(registry);
+
 static struct {
-    pthread_mutex_t lock;
-    struct eg_tail *first;
-} registry = {PTHREAD_MUTEX_INITIALIZER, NULL};
+    struct registry_mutex lock;
+    struct eg_tail *first EG_GUARDED_BY(registry_mutex); /* and the links from there */
+} registry = {{PTHREAD_MUTEX_INITIALIZER}, NULL};
 
 /* ---- one generation ---- */
 
@@ -226,7 +228,7 @@ struct eg_tail *eg_tail_new(void)
 {
     struct eg_tail *t = calloc(1, sizeof(*t));
     if (t != NULL) {
-        (void)pthread_mutex_init(&t->lock, NULL);
+        eg_tail_init(&t->lock);
         t->refs = 1;
     }
     return t;
@@ -234,6 +236,7 @@ struct eg_tail *eg_tail_new(void)
 
 void eg_tail_clear(struct eg_tail *t)
 {
+    eg_tail_unshared(&t->lock);
     generation_free(&t->fill);
     generation_free(&t->frozen);
     free(t->order);
@@ -249,7 +252,7 @@ void eg_tail_unref(struct eg_tail *t)
     }
     eg_tail_clear(t);
     free(t->removed);
-    (void)pthread_mutex_destroy(&t->lock);
+    eg_tail_destroy(&t->lock);
     free(t);
 }
 
@@ -262,16 +265,16 @@ void eg_tail_publish(struct eg_tail *t, const char *path)
     t->dev = (uint64_t)st.st_dev;
     t->ino = (uint64_t)st.st_ino;
     (void)__atomic_add_fetch(&t->refs, 1, __ATOMIC_ACQ_REL);
-    (void)pthread_mutex_lock(&registry.lock);
+    registry_lock(&registry.lock);
     t->next = registry.first;
     registry.first = t;
-    (void)pthread_mutex_unlock(&registry.lock);
+    registry_unlock(&registry.lock);
 }
 
 void eg_tail_withdraw(struct eg_tail *t)
 {
     bool found = false;
-    (void)pthread_mutex_lock(&registry.lock);
+    registry_lock(&registry.lock);
     for (struct eg_tail **at = &registry.first; *at != NULL; at = &(*at)->next) {
         if (*at == t) {
             *at = t->next;
@@ -279,7 +282,7 @@ void eg_tail_withdraw(struct eg_tail *t)
             break;
         }
     }
-    (void)pthread_mutex_unlock(&registry.lock);
+    registry_unlock(&registry.lock);
     __atomic_store_n(&t->gone, 1, __ATOMIC_RELEASE);
     if (found) {
         eg_tail_unref(t);
@@ -293,14 +296,14 @@ struct eg_tail *eg_tail_attach(const char *path)
     if (stat(path, &st) != 0) {
         return NULL;
     }
-    (void)pthread_mutex_lock(&registry.lock);
+    registry_lock(&registry.lock);
     for (t = registry.first; t != NULL; t = t->next) {
         if (t->dev == (uint64_t)st.st_dev && t->ino == (uint64_t)st.st_ino) {
             (void)__atomic_add_fetch(&t->refs, 1, __ATOMIC_ACQ_REL);
             break;
         }
     }
-    (void)pthread_mutex_unlock(&registry.lock);
+    registry_unlock(&registry.lock);
     return t;
 }
 
@@ -315,7 +318,7 @@ enum eg_err eg_tail_add(struct eg_tail *t, int64_t sid, uint64_t cursor, int64_t
 {
     struct eg_tail_generation *g = &t->fill;
     enum eg_err e = EG_OK;
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     if (g->n == g->cap) {
         e = grow_entries(g);
     }
@@ -326,7 +329,7 @@ enum eg_err eg_tail_add(struct eg_tail *t, int64_t sid, uint64_t cursor, int64_t
         g->v[g->n] = (struct eg_tail_entry){.sid = sid, .cursor = cursor, .seq = seq, .key = key};
         link_entry(g);
     }
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
     return e;
 }
 
@@ -334,7 +337,7 @@ enum eg_err eg_tail_remove(struct eg_tail *t, int64_t sid, uint64_t cursor)
 {
     struct eg_tail_generation *const in[] = {&t->fill, &t->frozen};
     enum eg_err e = EG_OK;
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     for (size_t i = 0; e == EG_OK && i < 2; i++) {
         uint32_t at = look(in[i], sid, cursor);
         if (at >= in[i]->n) {
@@ -353,21 +356,21 @@ enum eg_err eg_tail_remove(struct eg_tail *t, int64_t sid, uint64_t cursor)
         t->removed[t->removals++] = (struct eg_tail_removal){i == 1, at, in[i]->v[at].seq};
         in[i]->v[at].seq = 0;
     }
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
     return e;
 }
 
 void eg_tail_keep(struct eg_tail *t)
 {
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     t->kept = t->fill.n;
     t->removals = 0;
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
 }
 
 void eg_tail_undo(struct eg_tail *t)
 {
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     while (t->removals > 0) {
         const struct eg_tail_removal *r = &t->removed[--t->removals];
         (r->frozen ? &t->frozen : &t->fill)->v[r->index].seq = r->seq;
@@ -375,7 +378,7 @@ void eg_tail_undo(struct eg_tail *t)
     while (t->fill.n > t->kept) {
         unlink_entry(&t->fill);
     }
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
 }
 
 bool eg_tail_find(const struct eg_tail *t, int64_t sid, uint64_t cursor, int64_t *seq)
@@ -431,7 +434,7 @@ int eg_tail_range(struct eg_tail *t, int64_t sid, uint64_t from, uint64_t to, in
     if (max <= 0 || from > to) {
         return 0;
     }
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     uint32_t n = all ? t->fill.n : t->kept;
     if (descending) {
         got = range_down(&t->fill, sid, from, to, max, n, out);
@@ -442,7 +445,7 @@ int eg_tail_range(struct eg_tail *t, int64_t sid, uint64_t from, uint64_t to, in
             got += range_up(&t->fill, sid, from, to, max - got, n, out + got);
         }
     }
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
     return got;
 }
 
@@ -491,7 +494,8 @@ static bool sort(const struct eg_tail_generation *g, uint64_t (*key)(const struc
 
 enum eg_err eg_tail_freeze(struct eg_tail *t, int64_t seq)
 {
-    const uint32_t n = t->fill.n;
+    const struct eg_tail_generation *const fill = &t->fill; /* the writer needs no lock to read */
+    const uint32_t n = fill->n;
     uint32_t *order = malloc((n + 1) * sizeof(*order));
     uint32_t *by_id = malloc((n + 1) * sizeof(*by_id));
     uint32_t *spare = malloc((n + 1) * sizeof(*spare));
@@ -503,21 +507,21 @@ enum eg_err eg_tail_freeze(struct eg_tail *t, int64_t seq)
     }
     for (uint32_t i = 0; i < n; i++) {
         order[i] = i;
-        if (t->fill.v[i].key != 0) {
+        if (fill->v[i].key != 0) {
             by_id[ids++] = i;
         }
-        top = t->fill.v[i].sid > top ? t->fill.v[i].sid : top;
+        top = fill->v[i].sid > top ? fill->v[i].sid : top;
     }
     /* They came by rising cursor and seq. */
-    if (!sort(&t->fill, by_sid,
+    if (!sort(fill, by_sid,
               top >> 32 != 0   ? 64
               : top >> 16 != 0 ? 32
                                : 16,
               &order, &spare, n) ||
-        !sort(&t->fill, by_hash, EG_PACK_HASH_BITS, &by_id, &spare, ids)) {
+        !sort(fill, by_hash, EG_PACK_HASH_BITS, &by_id, &spare, ids)) {
         goto out;
     }
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     t->frozen = t->fill;
     t->order = order;
     t->by_id = by_id;
@@ -525,7 +529,7 @@ enum eg_err eg_tail_freeze(struct eg_tail *t, int64_t seq)
     t->upto = seq;
     memset(&t->fill, 0, sizeof(t->fill));
     t->kept = 0;
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
     order = by_id = NULL;
     e = EG_OK;
 out:
@@ -542,24 +546,26 @@ bool eg_tail_merging(const struct eg_tail *t)
 
 const struct eg_tail_entry *eg_tail_place_at(const struct eg_tail *t, uint32_t i)
 {
+    eg_tail_only_writer(&t->lock);
     return i < t->frozen.n ? &t->frozen.v[t->order[i]] : NULL;
 }
 
 const struct eg_tail_entry *eg_tail_id_at(const struct eg_tail *t, uint32_t i)
 {
+    eg_tail_only_writer(&t->lock);
     return i < t->ids ? &t->frozen.v[t->by_id[i]] : NULL;
 }
 
 void eg_tail_thaw(struct eg_tail *t)
 {
     struct eg_tail_generation done;
-    (void)pthread_mutex_lock(&t->lock);
+    eg_tail_lock(&t->lock);
     done = t->frozen;
     memset(&t->frozen, 0, sizeof(t->frozen));
     free(t->order);
     free(t->by_id);
     t->order = t->by_id = NULL;
     t->ids = 0;
-    (void)pthread_mutex_unlock(&t->lock);
+    eg_tail_unlock(&t->lock);
     generation_free(&done);
 }

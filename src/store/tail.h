@@ -17,11 +17,11 @@
 #ifndef EG_STORE_TAIL_H
 #define EG_STORE_TAIL_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/lock.h"
 
 /* One event. prev and jump name earlier events of its session in the same generation (index + 1, 0
  * none); jump leads far back, so that a search takes the logarithm of the distance. */
@@ -53,10 +53,15 @@ struct eg_tail_removal {
     int64_t seq;
 };
 
+EG_MUTEX(eg_tail);
+
+/* What the lock guards is changed by the writer alone, which therefore reads it without. */
 struct eg_tail {
-    pthread_mutex_t lock;
-    struct eg_tail_generation fill, frozen;
-    uint32_t kept;   /* entries of fill that are committed */
+    struct eg_tail_mutex lock;
+    struct eg_tail_generation fill EG_GUARDED_BY(eg_tail_mutex);
+    struct eg_tail_generation frozen EG_GUARDED_BY(eg_tail_mutex);
+    uint32_t kept EG_GUARDED_BY(eg_tail_mutex); /* entries of fill that are committed */
+    /* The writer's own: */
     uint32_t *order; /* of frozen, by session and cursor; NULL: nothing is frozen */
     uint32_t *by_id; /* those of frozen with an id, by its hash */
     uint32_t ids;

@@ -139,6 +139,7 @@ static int catch_up(struct eg_walk *w)
     if (rc == SQLITE_OK) {
         rc = number(w->db, "SELECT coalesce(max(seq),0) FROM events", &end);
     }
+    eg_tail_only_writer(&w->own->lock);
     if (end < w->own_last || w->own->fill.n > OWN_MAX) {
         eg_tail_clear(w->own);
         w->own_last = 0;
