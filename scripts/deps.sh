@@ -31,6 +31,7 @@ test  c:npm            npm                      nodejs-npm
 test  p:websockets     python3-websockets       python3-websockets
 test  c:node           nodejs                   nodejs
 test  n:ws             node-ws                  nodejs
+test  f:/usr/sbin/nft  nftables                 nftables
 bench c:redis-server   redis-server             redis
 bench c:nats-server    nats-server              nats-server
 bench f:/usr/sbin/mosquitto mosquitto           mosquitto

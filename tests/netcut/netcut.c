@@ -54,6 +54,7 @@ static int nft(const char *rules)
     int status = -1;
     const pid_t pid = fork();
     if (pid == 0) {
+        execl("/usr/sbin/nft", "nft", rules, (char *)NULL); /* not in everybody's PATH */
         execlp("nft", "nft", rules, (char *)NULL);
         _exit(127);
     }
