@@ -1,9 +1,11 @@
 /*
  * core.c - the core thread: takes the commands that wait, steps the machine, commits, releases.
  *
- * Happy path: one batch, one commit, then outputs and replies leave. A batch that cannot be
- * committed is rolled back and stepped again in read-only mode, so that each command gets its
- * honest answer; the storage is then probed, ever more seldom, until it works. The process ends
+ * Happy path: one batch, one commit, then outputs and replies leave. When more waits than one batch
+ * is to take, who comes next is decided by fairness (fair.h), and what comes meanwhile takes part
+ * in the next decision: however much somebody sends, others wait for one batch of it. A batch that
+ * cannot be committed is rolled back and stepped again in read-only mode, so that each command gets
+ * its honest answer; the storage is then probed, ever more seldom, until it works. The process ends
  * (hooks.fatal) when the outcome of a flush is unknown, and when for a second not even refusals are
  * possible: then there is no memory, or the disk cannot be read.
  */
@@ -17,15 +19,24 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "core/fair.h"
 #include "core/machine.h"
 
 #define PROBE_MS 100       /* after a failure; twice as long after each probe that fails, up to */
 #define PROBE_MOST_MS 2000 /* this */
 #define REFUSAL_TRIES 100  /* of a batch in read-only mode, one each */
 #define REFUSAL_WAIT_MS 10
-#define PAUSE_MS 120000        /* a backup that died does not stop us for longer */
-#define IDLE_WAKE_MS 1000      /* the watchdog sees progress this often */
-#define BATCH_BYTES (16 << 20) /* a batch is committed when it has this much, whatever waits */
+#define PAUSE_MS 120000   /* a backup that died does not stop us for longer */
+#define IDLE_WAKE_MS 1000 /* the watchdog sees progress this often */
+/* What commands cost: their bytes, and what takes as long as so many bytes of a large message. */
+#define COST_BATCH (512 << 10) /* a batch is committed when it has this much, whatever waits */
+#define COST_LARGE (128 << 10) /* a command that costs more does not share a batch with others */
+#define COST_ATTACH (16 << 10)
+#define COST_CALL (4 << 10)
+#define COST_FRAME 512
+#define COST_LEAST 128
+#define GROUP_OPERATOR 1
+#define GROUP_NEWCOMERS 2
 
 EG_ROLE(core_thread);
 
@@ -43,8 +54,9 @@ struct eg_core {
     int64_t paused_until EG_GUARDED_BY(core_thread); /* mono ms; 0: not, as the next */
     int64_t probe_at EG_GUARDED_BY(core_thread);
     int64_t probe_ms EG_GUARDED_BY(core_thread); /* from one probe to the next */
-    /* Commands that came while paused, newest first. */
-    struct eg_qnode *held EG_GUARDED_BY(core_thread);
+    /* What waits for a later batch, or for the end of a pause. */
+    struct eg_fair *fair EG_PT_GUARDED_BY(core_thread);
+    bool put_off EG_GUARDED_BY(core_thread); /* a large command was left out of the last batch */
 };
 
 EG_MUTEX(waiter);
@@ -190,18 +202,6 @@ static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
             cmd->call->kind != EG_CALL_SESSION_INFO);
 }
 
-EG_REQUIRES(core_thread)
-static struct eg_qnode *unhold(struct eg_core *core, struct eg_qnode *list)
-{
-    while (core->held) {
-        struct eg_qnode *n = core->held;
-        core->held = n->next;
-        n->next = list;
-        list = n;
-    }
-    return list;
-}
-
 /* Steps all of first..last (by next), then the machine's own work; true when it could be committed.
  */
 EG_REQUIRES(core_thread)
@@ -268,49 +268,101 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
     }
 }
 
-static size_t cmd_bytes(const struct eg_cmd *cmd)
+/* --- which commands make a batch --- */
+
+static size_t cost_of(const struct eg_cmd *cmd)
 {
-    return sizeof *cmd + cmd->frame.scratch.n + cmd->tail.n;
+    switch (cmd->kind) {
+    case EG_CMD_ATTACH:
+        return COST_ATTACH;
+    case EG_CMD_FRAME:
+        return COST_FRAME + cmd->frame.scratch.n;
+    case EG_CMD_CALL:
+        return COST_CALL + cmd->call->content.n + cmd->call->metadata.n;
+    case EG_CMD_DETACH:
+    case EG_CMD_SYNC:
+        break;
+    }
+    return COST_LEAST;
 }
 
-/* Splits the list into batches of bounded size. */
+/* Whether list can be one batch as it came: nothing waits, nothing in it is large or a pause. */
+EG_REQUIRES(core_thread)
+static bool plain(const struct eg_core *core, const struct eg_qnode *list, int *n)
+{
+    size_t cost = 0;
+    *n = 0;
+    for (; list; list = list->next, ++*n) {
+        const struct eg_cmd *const cmd = (const struct eg_cmd *)list;
+        const size_t one = cost_of(cmd);
+        cost += one;
+        if (one > COST_LARGE || cost > COST_BATCH ||
+            (cmd->kind == EG_CMD_CALL && cmd->call->kind == EG_CALL_PAUSE)) {
+            return false;
+        }
+    }
+    return core->paused_until == 0 && eg_fair_count(core->fair) == 0;
+}
+
+/* The next batch of what waits: small commands together; a large one ends it, and is put off once
+ * when small ones are there, so that they need not wait for it. */
+EG_REQUIRES(core_thread)
+static struct eg_qnode *choose(struct eg_core *core, int *n, struct eg_now now)
+{
+    struct eg_qnode *first = NULL, **end = &first;
+    size_t cost = 0;
+    bool full = false;
+    for (struct eg_cmd *cmd; !full && (cmd = eg_fair_peek(core->fair));) {
+        const size_t one = cost_of(cmd);
+        const bool large = one > COST_LARGE;
+        if (held_back(core, cmd)) {
+            eg_fair_park(core->fair);
+            continue;
+        }
+        if (*n && (large ? !core->put_off : cost + one > COST_BATCH)) {
+            core->put_off = core->put_off || large;
+            break;
+        }
+        cmd = eg_fair_take(core->fair, one);
+        cmd->node.next = NULL;
+        *end = &cmd->node;
+        end = &cmd->node.next;
+        ++*n;
+        cost += one;
+        full = large;
+        core->put_off = core->put_off && !large;
+        if (cmd->kind == EG_CMD_CALL) {
+            around_call(core, cmd->call, now);
+        }
+        if (core->paused_until == 0) {
+            eg_fair_unpark(core->fair);
+        }
+    }
+    return first;
+}
+
+/* One batch: of list, if that is all and not too much, else of what fairness chooses. */
 EG_REQUIRES(core_thread)
 static void run(struct eg_core *core, struct eg_qnode *list)
 {
     const struct eg_now now = eg_clock_now();
-    struct eg_qnode *first = list, *last = NULL;
     int n = 0;
-    size_t bytes = 0;
-    while (list) {
-        struct eg_qnode *next = list->next;
-        struct eg_cmd *cmd = (struct eg_cmd *)list;
-        if (held_back(core, cmd)) {
-            if (last) {
-                last->next = next;
-            } else {
-                first = next;
+    if (plain(core, list, &n)) {
+        for (struct eg_qnode *node = list; node; node = node->next) {
+            struct eg_cmd *const cmd = (struct eg_cmd *)node;
+            if (cmd->kind == EG_CMD_CALL) {
+                around_call(core, cmd->call, now);
             }
-            list->next = core->held;
-            core->held = list;
-            list = next;
-            continue;
         }
-        if (cmd->kind == EG_CMD_CALL) {
-            around_call(core, cmd->call, now);
+    } else {
+        for (struct eg_qnode *next; list; list = next) {
+            next = list->next;
+            eg_fair_add(core->fair, (struct eg_cmd *)list);
         }
-        last = list;
-        n++;
-        bytes += cmd_bytes(cmd);
-        list = next;
-        if (bytes >= BATCH_BYTES) {
-            batch(core, first, n);
-            first = list;
-            last = NULL;
-            n = 0;
-            bytes = 0;
-        }
+        n = 0;
+        list = choose(core, &n, now);
     }
-    batch(core, first, n);
+    batch(core, list, n);
 }
 
 /* --- the thread --- */
@@ -346,7 +398,7 @@ static struct eg_qnode *next_commands(struct eg_core *core)
 {
     struct eg_qnode *list = eg_queue_take(&core->queue);
     const int64_t now = eg_clock_mono_ms();
-    const int ms = list ? 0 : wait_ms(core, now);
+    const int ms = list || eg_fair_ready(core->fair) ? 0 : wait_ms(core, now);
     if (ms > 0 && eg_queue_sleep(&core->queue)) {
         struct pollfd p = {.fd = eg_queue_fd(&core->queue), .events = POLLIN};
         poll(&p, 1, ms);
@@ -355,7 +407,7 @@ static struct eg_qnode *next_commands(struct eg_core *core)
     }
     if (core->paused_until == 0 || core->paused_until <= eg_clock_mono_ms()) {
         core->paused_until = 0;
-        list = unhold(core, list);
+        eg_fair_unpark(core->fair);
     }
     return list;
 }
@@ -375,11 +427,26 @@ static void *core_main(void *arg)
         run(core, list);
         __atomic_store_n(&core->progress_ms, now.mono_ms, __ATOMIC_RELEASE);
         if (__atomic_load_n(&core->stopping, __ATOMIC_ACQUIRE)) {
-            core->paused_until = 0;
-            run(core, unhold(core, eg_queue_take(&core->queue)));
+            do {
+                core->paused_until = 0;
+                eg_fair_unpark(core->fair);
+                run(core, eg_queue_take(&core->queue));
+            } while (eg_fair_count(core->fair));
             return NULL;
         }
     }
+}
+
+/* Whose share a command is part of: the sub's, a worker's own, the operator's, or that of all who
+ * are not in yet. */
+static uint64_t group_of(void *arg, const struct eg_cmd *cmd)
+{
+    const struct eg_core *const core = arg;
+    core_thread_is_here(); /* that adds commands */
+    if (cmd->kind == EG_CMD_CALL) {
+        return cmd->call->identity ? eg_machine_sub_key(cmd->call->identity->sub) : GROUP_OPERATOR;
+    }
+    return eg_machine_group(core->machine, cmd->conn, GROUP_NEWCOMERS);
 }
 
 enum eg_err eg_core_start(struct eg_storage *storage, struct eg_settings *settings,
@@ -396,6 +463,10 @@ enum eg_err eg_core_start(struct eg_storage *storage, struct eg_settings *settin
     core->reactors = reactors;
     core->queue.fd = -1;
     core->progress_ms = eg_clock_mono_ms();
+    core->fair = eg_fair_new(group_of, core);
+    if (!core->fair) {
+        goto fail;
+    }
     if ((e = eg_queue_init(&core->queue)) ||
         (e = eg_machine_new(storage, settings, reactors, eg_clock_now(), &core->machine))) {
         goto fail;
@@ -415,6 +486,7 @@ fail:
     if (core) {
         eg_machine_free(core->machine);
         eg_queue_close(&core->queue);
+        eg_fair_free(core->fair);
         free(core);
     }
     storage->ops->close(storage);
@@ -482,5 +554,6 @@ void eg_core_stop(struct eg_core *core)
     core->storage->ops->close(core->storage);
     eg_queue_close(&core->queue);
     eg_settings_unref(core->new_settings);
+    eg_fair_free(core->fair);
     free(core);
 }

@@ -211,6 +211,21 @@ static struct eg_conn *conn_of(struct eg_machine *m, eg_conn_id id)
     return c;
 }
 
+uint64_t eg_machine_sub_key(const char *sub)
+{
+    uint64_t key = UINT64_C(14695981039346656037); /* FNV-1a */
+    for (; sub && *sub; sub++) {
+        key = (key ^ (unsigned char)*sub) * UINT64_C(1099511628211);
+    }
+    return key;
+}
+
+uint64_t eg_machine_group(struct eg_machine *m, eg_conn_id conn, uint64_t otherwise)
+{
+    const struct eg_conn *const c = conn_of(m, conn);
+    return !c ? otherwise : c->worker ? c->id : eg_machine_sub_key(c->identity.sub);
+}
+
 static void sync_out(struct eg_machine *m, eg_conn_id conn)
 {
     eg_out_close(m, conn, NULL, 0, NULL);

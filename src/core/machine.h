@@ -175,6 +175,10 @@ void eg_machine_tick(struct eg_machine *m, struct eg_now now);
 bool eg_machine_flush(struct eg_machine *m);
 void eg_machine_committed(struct eg_machine *m);
 void eg_machine_rolled_back(struct eg_machine *m);
+/* A number for a sub; the same, with few others, each time. */
+uint64_t eg_machine_sub_key(const char *sub);
+/* Whose share of the core's time an attached connection uses; otherwise: it is not attached. */
+uint64_t eg_machine_group(struct eg_machine *m, eg_conn_id conn, uint64_t otherwise);
 /* Monotonic ms of the next thing to do by itself; 0: at once, INT64_MAX: nothing. */
 int64_t eg_machine_deadline(const struct eg_machine *m);
 
