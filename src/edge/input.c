@@ -1,6 +1,12 @@
 /*
  * input.c - bytes from a socket, through the frame decoder, to the handshake or the methods.
  *
+ * A connection is visited: one piece is read from it, and its frames are taken up to a cost. Those
+ * that send little are visited whenever they have something, at once. Those that shake hands, fill
+ * the buffer or do not get through their piece stand in line (the reactor's `queue`), first come
+ * first served, and each turn of the loop visits as many of them as its cost allows: whatever they
+ * send, the others wait for one such share of it.
+ *
  * Input is not looked at while something is in the way (the core was asked to attach, too many
  * commands are on their way to it, a page of history is being read): what was read is stashed, and
  * the socket is not read from, so that TCP slows the peer down.
@@ -9,11 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <utlist.h>
 
 #include "edge/peer.h"
 
 /* Undelivered echo bytes above which a peer is not read from. */
 #define ECHO_WAITING_MAX (1U << 20)
+
+/* Costs are bytes, or what takes as long as so many plain bytes. */
+#define COST_VISIT (320U << 10) /* a visit ends when it has cost this much */
+#define COST_BUSY (64U << 10)   /* whose visit cost more stands in line the next time */
+#define COST_TURN (512U << 10)  /* visits to those in line end when they have cost this much */
+#define COST_FRAME 1024U
+#define COST_HELLO (64U << 10) /* a signature */
+#define COST_PARSED 4U         /* a byte of a large text, beyond the reading */
+#define LARGE (64U << 10)
 
 static bool blocked(const struct eg_peer *p)
 {
@@ -77,46 +93,105 @@ static void take_item(struct eg_peer *p, enum eg_ws_what what, const struct eg_w
     }
 }
 
-/* Keeps what may not be looked at yet. */
-static void stash(struct eg_peer *p, struct eg_slice in)
+static size_t cost_of(const struct eg_peer *p, enum eg_ws_what what, size_t n)
 {
-    if (in.n) {
-        p->stash = malloc(sizeof *p->stash + in.n);
-        if (!p->stash) {
-            eg_peer_end(p);
+    if (what == EG_WS_TEXT && p->state == EG_PEER_OPEN) {
+        return COST_HELLO;
+    }
+    return COST_FRAME + (n > LARGE ? COST_PARSED * n : n);
+}
+
+/* --- the line of those that have their share each turn --- */
+
+static void stand_in_line(struct eg_peer *p)
+{
+    if (!p->queued) {
+        p->queued = true;
+        DL_APPEND2(p->r->queue, p, queue_prev, queue_next);
+    }
+}
+
+void eg_input_leave(struct eg_peer *p)
+{
+    if (p->queued) {
+        p->queued = false;
+        DL_DELETE2(p->r->queue, p, queue_prev, queue_next);
+    }
+}
+
+/* --- a visit --- */
+
+/* Keeps what was read and not looked at. kept: where it is already, or NULL. */
+static bool keep(struct eg_peer *p, struct eg_stash *kept, struct eg_slice in)
+{
+    if (in.n == 0) {
+        free(kept);
+        return true;
+    }
+    if (!kept) {
+        kept = malloc(sizeof *kept + in.n);
+        if (!kept) {
+            return false;
+        }
+        kept->n = in.n;
+        memcpy(kept->data, in.p, in.n);
+    }
+    kept->at = kept->n - in.n;
+    p->stash = kept;
+    return true;
+}
+
+/* Takes the frames of in, as far as this visit may go, and decides how p goes on. */
+static void process(struct eg_peer *p, struct eg_slice in, struct eg_stash *kept)
+{
+    struct eg_reactor *const r = p->r;
+    size_t cost = 0;
+    while (cost < COST_VISIT && !blocked(p)) {
+        struct eg_ws_item item;
+        const size_t before = in.n;
+        const enum eg_ws_what what = eg_ws_read(&r->readers, &p->reader, longest(p), &in, &item);
+        cost += before - in.n;
+        if (what == EG_WS_NONE) {
+            break;
+        }
+        cost += cost_of(p, what, item.payload.n);
+        take_item(p, what, &item);
+        if (p->gone || p->state >= EG_PEER_CLOSING) {
+            free(kept);
+            r->visited += cost;
             return;
         }
-        p->stash->n = in.n;
-        memcpy(p->stash->data, in.p, in.n);
     }
-    if (p->reading) {
-        p->reading = false;
+    r->visited += cost;
+    p->busy = p->busy || cost > COST_BUSY;
+    eg_ws_rest(&r->readers, &p->reader);
+    if (!keep(p, kept, in)) {
+        eg_peer_end(p);
+        return;
+    }
+    if (blocked(p)) {
+        if (p->reading) {
+            p->reading = false;
+            eg_loop_interest(p);
+        }
+    } else if (p->stash) {
+        stand_in_line(p);
+    } else if (!p->reading) {
+        p->reading = true;
         eg_loop_interest(p);
     }
 }
 
-static void process(struct eg_peer *p, struct eg_slice in)
-{
-    while (!blocked(p)) {
-        struct eg_ws_item item;
-        const enum eg_ws_what what = eg_ws_read(&p->r->readers, &p->reader, longest(p), &in, &item);
-        if (what == EG_WS_NONE) {
-            break;
-        }
-        take_item(p, what, &item);
-        if (p->gone || p->state >= EG_PEER_CLOSING) {
-            return;
-        }
-    }
-    eg_ws_rest(&p->r->readers, &p->reader);
-    if (blocked(p)) {
-        stash(p, in);
-    }
-}
-
-void eg_input_readable(struct eg_peer *p)
+static void visit(struct eg_peer *p)
 {
     struct eg_reactor *const r = p->r;
+    struct eg_stash *const kept = p->stash;
+    if (kept) {
+        p->stash = NULL;
+        p->busy = true;
+        process(p, (struct eg_slice){kept->data + kept->at, kept->n - kept->at}, kept);
+        return;
+    }
     if (!p->reading && p->state < EG_PEER_CLOSING) {
         return;
     }
@@ -128,12 +203,23 @@ void eg_input_readable(struct eg_peer *p)
         eg_peer_end(p);
         return;
     }
+    r->visited += COST_FRAME;
     if (p->state >= EG_PEER_CLOSING || p->mode == EG_CONN_SSE) {
         return; /* nothing that comes now is wanted */
     }
     p->last_in_ms = r->now.mono_ms;
     p->pinged = false;
-    process(p, (struct eg_slice){r->inbuf, (size_t)n});
+    p->busy = n == EG_IN_BYTES;
+    process(p, (struct eg_slice){r->inbuf, (size_t)n}, NULL);
+}
+
+void eg_input_readable(struct eg_peer *p)
+{
+    if (p->state == EG_PEER_JOINED && !p->busy && !p->queued) {
+        visit(p);
+    } else {
+        stand_in_line(p);
+    }
 }
 
 void eg_input_resume(struct eg_peer *p)
@@ -141,15 +227,21 @@ void eg_input_resume(struct eg_peer *p)
     if (p->gone || p->reading || p->state >= EG_PEER_CLOSING || blocked(p)) {
         return;
     }
-    struct eg_stash *const kept = p->stash;
-    p->stash = NULL;
     p->last_in_ms = p->r->now.mono_ms;
-    if (kept) {
-        process(p, (struct eg_slice){kept->data, kept->n});
-        free(kept);
-    }
-    if (!p->gone && p->state < EG_PEER_CLOSING && !blocked(p)) {
+    if (p->stash) {
+        stand_in_line(p);
+    } else {
         p->reading = true;
         eg_loop_interest(p);
+    }
+}
+
+void eg_input_line(struct eg_reactor *r)
+{
+    r->visited = 0;
+    while (r->queue && r->visited < COST_TURN) {
+        struct eg_peer *const p = r->queue;
+        eg_input_leave(p);
+        visit(p);
     }
 }

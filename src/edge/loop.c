@@ -2,8 +2,9 @@
  * loop.c - one reactor's thread.
  *
  * A turn: wait; open mail; deliver what the core released; read from sockets; look at what is due;
- * write each connection that has something once; hand all commands of the turn to the core
- * with one call; free what ended. Nothing in it waits for a disk or a lock of long holding.
+ * hand all commands to the core with one call; write each connection that has something once; do
+ * the same for some of those that send much (input.c); free what ended. Nothing in it waits for a
+ * disk or a lock of long holding.
  */
 #include <errno.h>
 #include <sys/epoll.h>
@@ -100,7 +101,7 @@ static void ready(struct eg_peer *p, uint32_t events)
 /* Waits; the events of sockets are left in ev. Mail and releases are told by their own fds. */
 static int wait_for(struct eg_reactor *r, struct epoll_event *ev, bool wait)
 {
-    const bool idle = wait && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
+    const bool idle = wait && !r->queue && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
     const int ms = idle ? eg_alarm_wait(&r->alarms, eg_clock_mono_ms()) : 0;
     int n = epoll_wait(r->epfd, ev, EVENTS_MAX, ms);
     if (n < 0) {
@@ -153,6 +154,11 @@ void eg_loop_turn(struct eg_reactor *r, bool wait)
     }
     hand_over(r); /* the core works while we write */
     flush(r);
+    if (r->queue) {
+        eg_input_line(r);
+        hand_over(r);
+        flush(r);
+    }
     hand_over(r);
     eg_peer_bury(r);
     eg_farewell_check(r);

@@ -186,6 +186,7 @@ void eg_peer_end(struct eg_peer *p)
         return;
     }
     eg_peer_detach(p);
+    eg_input_leave(p);
     p->gone = true;
     if (p->state == EG_PEER_LINGER) {
         r->lingering--;

@@ -56,7 +56,7 @@ struct eg_greet {
 
 /* Input that was read but may not be looked at yet. */
 struct eg_stash {
-    size_t n;
+    size_t n, at; /* at: where what is left begins */
     char data[];
 };
 
@@ -74,15 +74,17 @@ struct eg_peer {
     struct eg_catchup *catchup;  /* NULL: live */
     struct eg_outbox out;
     struct eg_peer *dirty_next;
+    struct eg_peer *queue_next, *queue_prev; /* of those that stand in line to be read */
     int fd;
     uint32_t slot, generation;
     unsigned char mode, state, role, caps, scopes;
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
-    uint32_t refused;   /* frames in the present minute */
-    uint32_t refused_s; /* its beginning */
-    uint32_t owed;      /* commands since the last sync */
+    bool queued : 1, busy : 1; /* busy: sends more than is read at a time */
+    uint32_t refused;          /* frames in the present minute */
+    uint32_t refused_s;        /* its beginning */
+    uint32_t owed;             /* commands since the last sync */
     uint32_t owed_bytes;
     uint32_t syncs;      /* on their way */
     uint32_t alarm;      /* place in the heap, UINT32_MAX: none */
@@ -135,6 +137,8 @@ struct eg_reactor {
     struct eg_alarms alarms;
     struct eg_ws_pool readers;
     struct eg_peer *dirty;
+    struct eg_peer *queue; /* to be read when the others have been */
+    size_t visited;        /* what that has cost in this turn */
     struct eg_cmd *post_first, *post_last;
     struct eg_outbuf outbuf;
     char *inbuf;
@@ -252,9 +256,13 @@ const char *eg_peer_text(const struct eg_peer *p, enum eg_peer_text which);
 enum eg_err eg_peer_texts(struct eg_peer *p, const char *const text[EG_TEXT_COUNT]) EG_MUST;
 
 /* --- input.c --- */
+/* Something can be read: reads it, or lets p stand in line. */
 void eg_input_readable(struct eg_peer *p);
-/* Looks at stashed input again, and reads on, when nothing is in the way any more. */
+/* Lets p read on when nothing is in the way any more. */
 void eg_input_resume(struct eg_peer *p);
+/* Reads from those that stand in line, as much as one turn may cost. */
+void eg_input_line(struct eg_reactor *r);
+void eg_input_leave(struct eg_peer *p);
 
 /* --- hello.c, welcome.c --- */
 void eg_hello_frame(struct eg_peer *p, struct eg_slice text);
