@@ -7,7 +7,8 @@
  * first served, and each turn of the loop visits as many of them as its cost allows: whatever they
  * send, the others wait for one such share of it.
  *
- * Input is not looked at while something is in the way (the core was asked to attach, too many
+ * Input is not looked at while something is in the way (the core was asked to attach, a large text
+ * is being read elsewhere (parser.c), too many
  * commands are on their way to it, a page of history is being read): what was read is stashed, and
  * the socket is not read from, so that TCP slows the peer down.
  */
@@ -17,7 +18,7 @@
 #include <sys/socket.h>
 #include <utlist.h>
 
-#include "edge/peer.h"
+#include "edge/parser.h"
 
 /* Undelivered echo bytes above which a peer is not read from. */
 #define ECHO_WAITING_MAX (1U << 20)
@@ -28,13 +29,12 @@
 #define COST_TURN (512U << 10)  /* visits to those in line end when they have cost this much */
 #define COST_FRAME 1024U
 #define COST_HELLO (64U << 10) /* a signature */
-#define COST_PARSED 4U         /* a byte of a large text, beyond the reading */
-#define LARGE (64U << 10)
 
 static bool blocked(const struct eg_peer *p)
 {
-    return p->state == EG_PEER_ATTACHING || p->syncs >= EG_SYNCS_MAX || p->history || p->leaving ||
-           eg_catchup_crowded(p) || (p->mode == EG_CONN_ECHO && p->out.bytes > ECHO_WAITING_MAX);
+    return p->state == EG_PEER_ATTACHING || p->parsing || p->syncs >= EG_SYNCS_MAX || p->history ||
+           p->leaving || eg_catchup_crowded(p) ||
+           (p->mode == EG_CONN_ECHO && p->out.bytes > ECHO_WAITING_MAX);
 }
 
 static uint64_t longest(const struct eg_peer *p)
@@ -55,6 +55,15 @@ static void echo(struct eg_peer *p, enum eg_ws_opcode opcode, struct eg_slice pa
     eg_peer_take(p, &ent);
 }
 
+static void large(struct eg_peer *p, struct eg_slice text)
+{
+    if (eg_parser_give(p->r->set->parser, p, text) == EG_OK) {
+        p->parsing = true;
+    } else {
+        eg_peer_end(p);
+    }
+}
+
 static void take_item(struct eg_peer *p, enum eg_ws_what what, const struct eg_ws_item *item)
 {
     switch (what) {
@@ -66,6 +75,8 @@ static void take_item(struct eg_peer *p, enum eg_ws_what what, const struct eg_w
             echo(p, EG_WS_OP_TEXT, item->payload);
         } else if (p->state == EG_PEER_OPEN) {
             eg_hello_frame(p, item->payload);
+        } else if (item->payload.n > EG_LARGE_BYTES && p->r->set->parser) {
+            large(p, item->payload);
         } else {
             eg_method_frame(p, item->payload);
         }
@@ -98,7 +109,7 @@ static size_t cost_of(const struct eg_peer *p, enum eg_ws_what what, size_t n)
     if (what == EG_WS_TEXT && p->state == EG_PEER_OPEN) {
         return COST_HELLO;
     }
-    return COST_FRAME + (n > LARGE ? COST_PARSED * n : n);
+    return COST_FRAME + n;
 }
 
 /* --- the line of those that have their share each turn --- */

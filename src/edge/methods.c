@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "edge/parser.h"
 #include "edge/pool.h"
 #include "wire/json.h"
 
@@ -101,15 +102,17 @@ static bool ask_sync(struct eg_peer *p)
 }
 
 /* Counts what is on its way to the core, and asks it now and then how far it is: often enough that
- * the answers to all that is on its way fill at most half of the peer's queue. */
+ * the answers to all that is on its way fill at most half of the peer's queue. A frame of half of
+ * what may be on its way is asked after twice, so that there are never more than two of these. */
 static void owe(struct eg_peer *p, size_t n)
 {
     const int64_t share = p->r->settings->max_queued_frames / (2 * EG_SYNCS_MAX);
     const uint32_t most = share < EG_OWED_SYNC ? (uint32_t)share : EG_OWED_SYNC;
+    const bool large = n >= EG_OWED_SYNC_BYTES * (EG_SYNCS_MAX / 2);
     p->owed++;
     p->owed_bytes += (uint32_t)n;
-    if (p->owed >= most || p->owed_bytes >= EG_OWED_SYNC_BYTES) {
-        (void)ask_sync(p); /* asked again with the next frame */
+    if (large || p->owed >= most || p->owed_bytes >= EG_OWED_SYNC_BYTES) {
+        (void)(ask_sync(p) && large && ask_sync(p)); /* asked again with the next frame */
     }
 }
 
@@ -120,8 +123,9 @@ static bool appends(enum eg_frame_type type)
 }
 
 /* Takes the frame. */
-static void to_core(struct eg_peer *p, struct eg_frame *f, size_t n)
+static void to_core(struct eg_peer *p, struct eg_reading *in)
 {
+    struct eg_frame *const f = &in->frame;
     struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, eg_peer_id(p));
     if (!cmd) {
         eg_frame_free(f);
@@ -129,7 +133,9 @@ static void to_core(struct eg_peer *p, struct eg_frame *f, size_t n)
         return;
     }
     cmd->frame = *f;
-    if (appends(f->type)) {
+    cmd->tail = in->tail;
+    in->tail = (struct eg_buf){0};
+    if (appends(f->type) && cmd->tail.n == 0) {
         eg_frame_tail(&cmd->frame, &cmd->tail);
         if (cmd->tail.err) {
             eg_cmd_free(cmd);
@@ -138,7 +144,7 @@ static void to_core(struct eg_peer *p, struct eg_frame *f, size_t n)
         }
     }
     eg_loop_post(p->r, cmd);
-    owe(p, n);
+    owe(p, in->n);
 }
 
 static void pong(struct eg_peer *p, const struct eg_frame *f)
@@ -288,18 +294,20 @@ void eg_method_history(struct eg_peer *p, struct eg_job *job)
 }
 
 /* Takes the frame. */
-static void act(struct eg_peer *p, struct eg_frame *f, size_t n)
+static void act(struct eg_peer *p, struct eg_reading *in)
 {
+    struct eg_frame *const f = &in->frame;
     const char *scope;
     if (f->type == EG_FRAME_MESSAGE && !(p->caps & EG_CAP_RAW) && p->role == EG_ROLE_CLIENT &&
         eg_slice_is(f->content_text, "/stop")) {
         f->type = EG_FRAME_ABORT;
         f->turn = -1;
+        eg_buf_free(&in->tail);
     }
     if (!eg_method_allowed(p, f->type, &scope)) {
         refuse(p, f, scope);
     } else if (rules[f->type].core) {
-        to_core(p, f, n);
+        to_core(p, in);
         return;
     } else if (f->type == EG_FRAME_PING) {
         pong(p, f);
@@ -313,24 +321,59 @@ static void act(struct eg_peer *p, struct eg_frame *f, size_t n)
     eg_frame_free(f);
 }
 
-void eg_method_frame(struct eg_peer *p, struct eg_slice text)
+void eg_method_read(struct eg_slice text, struct eg_reading *out)
 {
-    struct eg_frame f;
-    struct eg_frame_error why = {0};
-    const enum eg_err err = eg_frame_parse(text, &f, &why);
-    const bool allowed = within_rates(p, text.n);
+    out->n = text.n;
+    out->err = eg_frame_parse(text, &out->frame, &out->why);
+    if (out->err == EG_OK && text.n > EG_LARGE_BYTES && appends(out->frame.type)) {
+        eg_frame_tail(&out->frame, &out->tail);
+        if (out->tail.err) {
+            eg_frame_free(&out->frame);
+            out->err = EG_ENOMEM;
+        }
+    }
+}
+
+/* Takes the frame and the tail of in. */
+static void take(struct eg_peer *p, struct eg_reading *in)
+{
+    const bool allowed = within_rates(p, in->n);
     if (!allowed) {
-        const struct eg_slice ref = err == EG_OK ? ref_of(&f) : eg_slice_cstr(why.ref);
+        const struct eg_slice ref =
+            in->err == EG_OK ? ref_of(&in->frame) : eg_slice_cstr(in->why.ref);
         eg_metric_add(EG_M_rate_limited_total, 1);
         eg_peer_error(p, EG_CODE_rate_limited, NULL, NULL, ref, NULL, 1);
-        if (err == EG_OK) {
-            eg_frame_free(&f);
+        if (in->err == EG_OK) {
+            eg_frame_free(&in->frame);
         }
-    } else if (err == EG_EINVALID) {
-        eg_peer_error(p, why.code, why.message, why.field, eg_slice_cstr(why.ref), NULL, -1);
-    } else if (err != EG_OK) {
+    } else if (in->err == EG_EINVALID) {
+        eg_peer_error(p, in->why.code, in->why.message, in->why.field, eg_slice_cstr(in->why.ref),
+                      NULL, -1);
+    } else if (in->err != EG_OK) {
         eg_peer_end(p);
     } else {
-        act(p, &f, text.n);
+        act(p, in);
     }
+    eg_buf_free(&in->tail);
+}
+
+void eg_method_frame(struct eg_peer *p, struct eg_slice text)
+{
+    struct eg_reading in;
+    in.why = (struct eg_frame_error){0};
+    in.tail = (struct eg_buf){0};
+    eg_method_read(text, &in);
+    take(p, &in);
+}
+
+void eg_method_large(struct eg_peer *p, struct eg_large *large)
+{
+    if (!p || p->gone || p->state != EG_PEER_JOINED) {
+        eg_large_free(large);
+        return;
+    }
+    p->parsing = false;
+    take(p, &large->reading);
+    free(large);
+    eg_input_resume(p);
 }

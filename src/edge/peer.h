@@ -7,6 +7,7 @@
  *   hello.c     first frame, checks   welcome.c  answer methods.c frames after the handshake
  *   deliver.c   what the core releases                  catchup.c replay, then live, without seam
  *   pool.c      reader threads        pages.c  their work         live.c heartbeats, deadlines
+ *   parser.c    reads large texts
  *   sse.c       event streams         follow.c who follows which session, alarms.c when to look
  */
 #ifndef EG_EDGE_PEER_H
@@ -24,6 +25,7 @@
 
 struct eg_reactor;
 struct eg_catchup;
+struct eg_parser;
 
 enum eg_peer_state {
     EG_PEER_OPEN,      /* waits for hello */
@@ -82,6 +84,7 @@ struct eg_peer {
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
     bool queued : 1, busy : 1; /* busy: sends more than is read at a time */
+    bool parsing : 1;          /* a large text of it is read elsewhere */
     uint32_t refused;          /* frames in the present minute */
     uint32_t refused_s;        /* its beginning */
     uint32_t owed;             /* commands since the last sync */
@@ -168,6 +171,7 @@ struct eg_reactors {
     struct eg_limits *limits;
     struct eg_core *core;
     struct eg_pool *pool;
+    struct eg_parser *parser; /* NULL: large texts are read at once */
     char *dir;
     char epoch[40];
     struct eg_reactor_seams seams;
@@ -191,7 +195,8 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 /* --- mail: to a reactor from any thread (reactor.c) --- */
 enum eg_mail_kind {
     EG_MAIL_ADOPT,
-    EG_MAIL_JOB, /* struct eg_job (pool.h), done */
+    EG_MAIL_JOB,   /* struct eg_job (pool.h), done */
+    EG_MAIL_LARGE, /* struct eg_large (parser.h), read */
     EG_MAIL_SETTINGS,
     EG_MAIL_JUDGE,
     EG_MAIL_FAREWELL,

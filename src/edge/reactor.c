@@ -17,6 +17,7 @@
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "edge/parser.h"
 #include "edge/pool.h"
 
 struct adopt_mail {
@@ -162,6 +163,9 @@ enum eg_err eg_reactors_start(struct eg_reactors *rs, struct eg_core *core)
         *stpncpy(rs->epoch, eg_core_epoch(core), sizeof rs->epoch - 1) = '\0';
     }
     enum eg_err err = eg_pool_start(log, rs->dir ? rs->dir : "", (unsigned)readers, &rs->pool);
+    if (err == EG_OK) {
+        err = eg_parser_start(&rs->parser);
+    }
     for (unsigned i = 0; err == EG_OK && i < rs->count; i++) {
         struct eg_reactor *const r = &rs->reactor[i];
         if (pthread_create(&r->thread, NULL, eg_loop_run, r) != 0) {
@@ -354,6 +358,8 @@ void eg_reactors_end(struct eg_reactors *rs)
     }
     eg_pool_stop(rs->pool);
     rs->pool = NULL;
+    eg_parser_stop(rs->parser);
+    rs->parser = NULL;
     for (unsigned i = 0; rs->reactor && i < rs->count; i++) {
         if (rs->reactor[i].mail.fd >= 0) {
             eg_mail_drop_all(&rs->reactor[i]);
@@ -522,6 +528,9 @@ static void drop_mail(struct eg_reactor *r, struct eg_mail *mail)
     case EG_MAIL_JOB:
         eg_job_free((struct eg_job *)mail);
         return;
+    case EG_MAIL_LARGE:
+        eg_large_free((struct eg_large *)mail);
+        return;
     case EG_MAIL_SETTINGS:
         eg_settings_unref(((struct settings_mail *)mail)->settings);
         break;
@@ -564,6 +573,11 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
     case EG_MAIL_JOB:
         open_job(r, (struct eg_job *)mail);
         return;
+    case EG_MAIL_LARGE: {
+        struct eg_large *const large = (struct eg_large *)mail;
+        eg_method_large(eg_peer_find(r, large->conn), large);
+        return;
+    }
     case EG_MAIL_SETTINGS:
         eg_settings_unref(r->settings);
         r->settings = ((struct settings_mail *)mail)->settings;

@@ -1,0 +1,118 @@
+/*
+ * parser.c - see parser.h. One thread, first in, first out, at a lower priority than the reactors
+ * where the system lets it.
+ */
+#include "edge/parser.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define NICE 5
+
+struct eg_parser {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct eg_large *first, *last;
+    bool started, stopping;
+};
+
+void eg_large_free(struct eg_large *large)
+{
+    if (large->reading.err == EG_OK) {
+        eg_frame_free(&large->reading.frame);
+    }
+    eg_buf_free(&large->reading.tail);
+    free(large);
+}
+
+/* The next text; NULL at the end. */
+static struct eg_large *dequeue(struct eg_parser *parser)
+{
+    pthread_mutex_lock(&parser->lock);
+    while (!parser->first && !parser->stopping) {
+        pthread_cond_wait(&parser->wake, &parser->lock);
+    }
+    struct eg_large *const large = parser->stopping ? NULL : parser->first;
+    if (large) {
+        parser->first = large->next;
+    }
+    pthread_mutex_unlock(&parser->lock);
+    return large;
+}
+
+static void *read_texts(void *arg)
+{
+    struct eg_parser *const parser = arg;
+    struct eg_large *large;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of this thread alone */
+    while ((large = dequeue(parser))) {
+        eg_method_read((struct eg_slice){large->text, large->reading.n}, &large->reading);
+        eg_queue_push(&large->reactor->mail, &large->mail.node);
+    }
+    return NULL;
+}
+
+enum eg_err eg_parser_start(struct eg_parser **out)
+{
+    struct eg_parser *const parser = calloc(1, sizeof *parser);
+    if (!parser) {
+        return EG_ENOMEM;
+    }
+    pthread_mutex_init(&parser->lock, NULL);
+    pthread_cond_init(&parser->wake, NULL);
+    parser->started = pthread_create(&parser->thread, NULL, read_texts, parser) == 0;
+    if (!parser->started) {
+        eg_parser_stop(parser);
+        return EG_ENOMEM;
+    }
+    *out = parser;
+    return EG_OK;
+}
+
+enum eg_err eg_parser_give(struct eg_parser *parser, const struct eg_peer *p, struct eg_slice text)
+{
+    struct eg_large *const large = malloc(sizeof *large + text.n);
+    if (!large) {
+        return EG_ENOMEM;
+    }
+    *large = (struct eg_large){.mail.kind = EG_MAIL_LARGE,
+                               .reactor = p->r,
+                               .conn = eg_peer_id(p),
+                               .reading = {.err = EG_EINVALID, .n = text.n}};
+    memcpy(large->text, text.p, text.n);
+    pthread_mutex_lock(&parser->lock);
+    if (parser->first) {
+        parser->last->next = large;
+    } else {
+        parser->first = large;
+    }
+    parser->last = large;
+    pthread_cond_signal(&parser->wake);
+    pthread_mutex_unlock(&parser->lock);
+    return EG_OK;
+}
+
+void eg_parser_stop(struct eg_parser *parser)
+{
+    if (!parser) {
+        return;
+    }
+    pthread_mutex_lock(&parser->lock);
+    parser->stopping = true;
+    pthread_cond_signal(&parser->wake);
+    pthread_mutex_unlock(&parser->lock);
+    if (parser->started) {
+        pthread_join(parser->thread, NULL);
+    }
+    while (parser->first) {
+        struct eg_large *const large = parser->first;
+        parser->first = large->next;
+        eg_large_free(large);
+    }
+    pthread_cond_destroy(&parser->wake);
+    pthread_mutex_destroy(&parser->lock);
+    free(parser);
+}
