@@ -9,14 +9,19 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/lock.h"
+
 #define NICE 5
+
+EG_MUTEX(parser);
 
 struct eg_parser {
     pthread_t thread;
-    pthread_mutex_t lock;
+    bool started; /* set before the object is shared */
+    struct parser_mutex lock;
     pthread_cond_t wake;
-    struct eg_large *first, *last;
-    bool started, stopping;
+    struct eg_large *first EG_GUARDED_BY(parser_mutex), *last EG_GUARDED_BY(parser_mutex);
+    bool stopping EG_GUARDED_BY(parser_mutex);
 };
 
 void eg_large_free(struct eg_large *large)
@@ -31,15 +36,15 @@ void eg_large_free(struct eg_large *large)
 /* The next text; NULL at the end. */
 static struct eg_large *dequeue(struct eg_parser *parser)
 {
-    pthread_mutex_lock(&parser->lock);
+    parser_lock(&parser->lock);
     while (!parser->first && !parser->stopping) {
-        pthread_cond_wait(&parser->wake, &parser->lock);
+        parser_wait(&parser->wake, &parser->lock);
     }
     struct eg_large *const large = parser->stopping ? NULL : parser->first;
     if (large) {
         parser->first = large->next;
     }
-    pthread_mutex_unlock(&parser->lock);
+    parser_unlock(&parser->lock);
     return large;
 }
 
@@ -61,7 +66,7 @@ enum eg_err eg_parser_start(struct eg_parser **out)
     if (!parser) {
         return EG_ENOMEM;
     }
-    pthread_mutex_init(&parser->lock, NULL);
+    parser_init(&parser->lock);
     pthread_cond_init(&parser->wake, NULL);
     parser->started = pthread_create(&parser->thread, NULL, read_texts, parser) == 0;
     if (!parser->started) {
@@ -83,7 +88,7 @@ enum eg_err eg_parser_give(struct eg_parser *parser, const struct eg_peer *p, st
                                .conn = eg_peer_id(p),
                                .reading = {.err = EG_EINVALID, .n = text.n}};
     memcpy(large->text, text.p, text.n);
-    pthread_mutex_lock(&parser->lock);
+    parser_lock(&parser->lock);
     if (parser->first) {
         parser->last->next = large;
     } else {
@@ -91,7 +96,7 @@ enum eg_err eg_parser_give(struct eg_parser *parser, const struct eg_peer *p, st
     }
     parser->last = large;
     pthread_cond_signal(&parser->wake);
-    pthread_mutex_unlock(&parser->lock);
+    parser_unlock(&parser->lock);
     return EG_OK;
 }
 
@@ -100,19 +105,20 @@ void eg_parser_stop(struct eg_parser *parser)
     if (!parser) {
         return;
     }
-    pthread_mutex_lock(&parser->lock);
+    parser_lock(&parser->lock);
     parser->stopping = true;
     pthread_cond_signal(&parser->wake);
-    pthread_mutex_unlock(&parser->lock);
+    parser_unlock(&parser->lock);
     if (parser->started) {
         pthread_join(parser->thread, NULL);
     }
+    parser_unshared(&parser->lock);
     while (parser->first) {
         struct eg_large *const large = parser->first;
         parser->first = large->next;
         eg_large_free(large);
     }
     pthread_cond_destroy(&parser->wake);
-    pthread_mutex_destroy(&parser->lock);
+    parser_destroy(&parser->lock);
     free(parser);
 }
