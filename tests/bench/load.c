@@ -136,11 +136,20 @@ void load_sendf(struct lc *c, const char *fmt, ...)
     load_send(c, text, (size_t)n);
 }
 
-static void start(struct lc *c, int port)
+void load_forked(void)
+{
+    if (epfd >= 0) {
+        close(epfd);
+    }
+    epfd = -1;
+}
+
+static void start(struct lc *c, int port, uint32_t from)
 {
     const struct sockaddr_in to = {.sin_family = AF_INET,
                                    .sin_port = htons((uint16_t)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(from)};
     const int one = 1;
     if (epfd < 0) {
         epfd = epoll_create1(EPOLL_CLOEXEC);
@@ -150,6 +159,9 @@ static void start(struct lc *c, int port)
         load_die("socket: %s", strerror(errno));
     }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (from && bind(c->fd, (const struct sockaddr *)&own, sizeof own) != 0) {
+        load_die("bind: %s", strerror(errno));
+    }
     if (connect(c->fd, (const struct sockaddr *)&to, sizeof to) != 0 && errno != EINPROGRESS) {
         load_die("connect: %s", strerror(errno));
     }
@@ -159,7 +171,7 @@ static void start(struct lc *c, int port)
 
 void load_connect_bytes(struct lc *c, int port)
 {
-    start(c, port);
+    start(c, port, 0);
 }
 
 void load_connect(struct lc *c, const struct load_target *t)
@@ -172,7 +184,7 @@ void load_connect(struct lc *c, const struct load_target *t)
                            t->path, t->port, t->token ? "Authorization: Bearer " : "",
                            t->token ? t->token : "", t->token ? "\r\n" : "");
     load_bytes(c, request, (size_t)n);
-    start(c, t->port);
+    start(c, t->port, t->from);
 }
 
 void load_close(struct lc *c)

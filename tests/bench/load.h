@@ -45,7 +45,10 @@ struct load_target {
     int port;
     const char *path; /* "/ws" */
     const char *token;
+    uint32_t from; /* address to come from; 0: any */
 };
+/* In a child process: forgets the parent's connections. */
+void load_forked(void);
 
 /* Starts connecting; the upgrade is sent and read by the loop. The caller owns c (zeroed before).
  */

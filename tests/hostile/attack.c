@@ -41,6 +41,7 @@ struct attack {
 };
 
 static struct attack_at at;
+static size_t lead; /* sent at once, before pieces */
 
 /* --- what they send --- */
 
@@ -89,6 +90,18 @@ static void slow_header(struct tl_buf *b)
 {
     request(b, at.token,
             "X-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n");
+}
+
+static void slow_body(struct tl_buf *b)
+{
+    tl_buf_addf(b,
+                "POST /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %s\r\n"
+                "Content-Type: application/json\r\nContent-Length: 4000\r\n\r\n",
+                at.port, at.token);
+    lead = b->len;
+    for (int i = 0; i < 4000; i++) {
+        tl_buf_add(b, " ", 1);
+    }
 }
 
 static void giant_header(struct tl_buf *b)
@@ -182,9 +195,10 @@ static void guesses(struct tl_buf *b)
     text_frame(b, "{\"type\":\"hello\",\"agent_id\":\"a\"}");
 }
 
-#define SESSION(id)                                                                                \
-    "{\"type\":\"hello\",\"agent_id\":\"a\",\"create\":true,\"session_id\":\"" id                  \
+#define SESSION_OF(agent, id)                                                                      \
+    "{\"type\":\"hello\",\"agent_id\":\"" agent "\",\"create\":true,\"session_id\":\"" id          \
     "\",\"since\":0,\"capabilities\":[\"streaming\"]}"
+#define SESSION(id) SESSION_OF("a", id)
 
 /* name, what, stage, conns, piece, pause, reads, anew, many, scales, text, hello */
 static const struct attack attacks[] = {
@@ -196,6 +210,8 @@ static const struct attack attacks[] = {
      true, nothing, NULL},
     {"slow-headers", "more slow requests than HTTP workers", TCP, 96, 1, 20000, false, true, true,
      true, slow_header, NULL},
+    {"slow-bodies", "requests whose body drips", TCP, 96, 1, 20000, false, true, true, true,
+     slow_body, NULL},
     {"headers", "a quarter MiB of headers", TCP, 8, 0, 1000, false, true, true, false, giant_header,
      NULL},
     {"handshakes", "upgrades from many addresses, dropped at once", UPGRADED, 32, 0, 0, false, true,
@@ -214,6 +230,10 @@ static const struct attack attacks[] = {
      true, true, middling, SESSION("x-deaf")},
     {"resume", "everybody resumes a long session from its start, again and again", JOINED, 100, 0,
      20000, true, true, true, true, nothing, SESSION("x-publish")},
+    {"million", "everybody reads a session of a million events, again and again", JOINED, 50, 0,
+     1000, true, false, true, true, nothing, SESSION_OF("b", "x-million")},
+    {"unread", "readers of that session that never read", JOINED, 100, 0, 20000, false, false, true,
+     true, nothing, SESSION_OF("b", "x-million")},
 };
 #define ATTACKS (sizeof attacks / sizeof attacks[0])
 
@@ -309,7 +329,9 @@ static bool drain(int fd)
 static bool act(const struct attack *a, struct bot *k, const struct tl_buf *text)
 {
     size_t n = text->len - k->sent;
-    n = a->piece && n > a->piece ? a->piece : n;
+    if (a->piece && n > a->piece) {
+        n = k->sent < lead ? lead - k->sent : a->piece;
+    }
     if (n > 0) {
         const ssize_t s = send(k->fd, text->p + k->sent, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (s < 0 && errno != EAGAIN) {

@@ -1,10 +1,11 @@
 /*
  * hostile.c - twenty well-behaved clients beside hostile ones.
  *
- *   hostile [--seconds N] [--scale N] [ATTACK...]
+ *   hostile [--seconds N] [--scale N] [--events N] [--crowd N] [ATTACK...]
  *
  * The good clients publish and wait for their answers all the time; printed is the 99th percentile
- * of that wait, alone and beside each attack, and the gateway's memory beside the bound that its
+ * of that wait, alone and beside each attack, how long the gateway computed in such a wait (which
+ * others on this machine do not make longer), and the gateway's memory beside the bound that its
  * configuration implies. Asserted: nobody good is dropped, refused or left waiting for 10 s, memory
  * stays under the bound, the gateway lives, stops cleanly, and its log is whole. The wait itself is
  * not asserted: attackers and gateway share the processors of this machine.
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define GOOD 20
@@ -30,16 +32,18 @@
 /* What the configuration below allows. */
 #define MAX_PAYLOAD (1L << 20)
 #define MAX_BUFFERED (2L << 20)
-#define FIXED (192 * MIB) /* database cache, one batch with its events, threads */
+/* A connection: a message that is being read, two on their way to the log, what waits for it. */
+#define EACH (3 * MAX_PAYLOAD + MAX_BUFFERED)
+#define FIXED (192 * MIB) /* database cache, tail of the log, one batch with its events, threads   \
+                           */
 
-static const char config[] = "agents = [\"a\"];\n"
+/* No rates: what is tested is what the gateway does by itself. */
+static const char config[] = "agents = [\"a\", \"b\"];\n"
                              "max_buffered_bytes = 2097152;\n"
                              "handshake_timeout = \"2s\";\n"
                              "max_connections_per_address = 500;\n"
                              "max_handshakes_per_address = 64;\n"
                              "handshake_rate = 500;\n"
-                             "message_rate = 1000;\n"
-                             "byte_rate = 16777216;\n"
                              "max_queued_turns = 1000000;\n"
                              "log_level = \"error\";\n";
 
@@ -47,13 +51,32 @@ struct good {
     struct lc c; /* first */
     int number;
     bool joined, waiting;
-    int64_t asked_at, act_at;
+    int64_t asked_at, act_at, computed_at;
     uint64_t accepted;
 };
 
+/* What an attack did to the good ones. */
+struct figures {
+    double p50_ms, p99_ms;
+    double computed_ms; /* 99th percentile: time the gateway computed, all threads, while they
+                           waited */
+    size_t n;
+    long peak; /* memory */
+};
+
 static struct good good[GOOD];
-static struct lat waits;
+static struct lat waits, computed;
 static struct load_target target;
+static clockid_t gate_clock;
+static double quiet_ms;
+static int ran, over;
+
+static int64_t gate_us(void)
+{
+    struct timespec t = {0};
+    clock_gettime(gate_clock, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
 
 static void on_text(struct lc *c, const char *text, size_t n)
 {
@@ -63,6 +86,7 @@ static void on_text(struct lc *c, const char *text, size_t n)
         k->joined = true;
     } else if (load_has(text, head, "\"accepted\"")) {
         lat_add(&waits, load_now_us() - k->asked_at);
+        lat_add(&computed, gate_us() - k->computed_at);
         k->waiting = false;
         k->accepted++;
         if ((uint64_t)load_int(text, n, "\"cursor\":") != k->accepted) {
@@ -78,8 +102,9 @@ static void on_open(struct lc *c)
 {
     struct good *k = (struct good *)c;
     load_sendf(c,
-               "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"good-%d\",\"create\":true}",
-               k->number);
+               "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"good-%d\",\"create\":true,"
+               "\"since\":%" PRIu64 "}",
+               k->number, k->accepted);
 }
 
 static void play(int64_t us)
@@ -98,6 +123,7 @@ static void play(int64_t us)
             if (k->joined && !k->waiting && k->act_at <= now) {
                 k->waiting = true;
                 k->asked_at = now;
+                k->computed_at = gate_us();
                 k->act_at = now + EVERY_US;
                 load_sendf(&k->c, "{\"type\":\"message\",\"content\":\"hello from %d\"}", i);
             }
@@ -106,39 +132,117 @@ static void play(int64_t us)
     }
 }
 
+/* All of them, for the first time or again. */
 static void come_in(struct tl_gate *g)
 {
-    static const struct tl_claims claims = {.sub = "good", .scope = "read write"};
-    target = (struct load_target){tl_gate_port(g), "/ws", tl_gate_token(g, &claims)};
+    target.port = tl_gate_port(g);
+    clock_getcpuclockid(tl_gate_pid(g), &gate_clock);
     for (int i = 0; i < GOOD; i++) {
-        good[i] = (struct good){.number = i, .c = {.on_text = on_text, .on_open = on_open}};
+        good[i] = (struct good){.number = i,
+                                .accepted = good[i].accepted,
+                                .c = {.on_text = on_text, .on_open = on_open}};
         load_connect(&good[i].c, &target);
     }
-    play(300000);
 }
 
-static double p99(double *p50, size_t *n)
+static struct figures figures(long peak)
 {
-    const double q = lat_q(&waits, 0.99) / 1000;
-    *p50 = lat_q(&waits, 0.5) / 1000;
-    *n = waits.n;
+    const struct figures f = {.p50_ms = lat_q(&waits, 0.5) / 1000,
+                              .p99_ms = lat_q(&waits, 0.99) / 1000,
+                              .computed_ms = lat_q(&computed, 0.99) / 1000,
+                              .n = waits.n,
+                              .peak = peak};
     lat_free(&waits);
-    return q;
+    lat_free(&computed);
+    return f;
 }
 
-/* Plays while the attack runs; returns the highest memory seen. */
-static long beside(pid_t attacker, struct tl_gate *g)
+static void print(const char *name, const struct figures *f, long bound, const char *what)
+{
+    char times[16] = "", of[24] = "";
+    if (quiet_ms > 0) {
+        snprintf(times, sizeof times, "= %5.1f x", f->p99_ms / quiet_ms);
+    }
+    if (bound) {
+        snprintf(of, sizeof of, " of %4ld", bound / MIB);
+    }
+    printf(
+        "%-13s p50 %6.2f ms  p99 %7.2f ms %9s  computing %6.2f ms  memory %4ld%s MiB  %s (%zu)\n",
+        name, f->p50_ms, f->p99_ms, times, f->computed_ms, f->peak / MIB, of, what, f->n);
+}
+
+/* Plays while the process runs, to its end; returns the highest memory seen. */
+static long beside(pid_t pid, struct tl_gate *g, const char *name)
 {
     long peak = 0;
-    while (waitpid(attacker, NULL, WNOHANG) == 0) {
+    int status = 0;
+    while (waitpid(pid, &status, WNOHANG) == 0) {
         play(50000);
         const long rss = tl_gate_rss(g);
         peak = rss > peak ? rss : peak;
         if (!tl_gate_running(g)) {
-            load_die("the gateway ended with %d", tl_gate_wait(g, 0));
+            load_die("%s: the gateway ended with %d", name, tl_gate_wait(g, 0));
         }
     }
+    if (status) {
+        load_die("%s: did not go as it should", name);
+    }
     return peak;
+}
+
+static void judge(const char *name, const char *what, int conns, long peak)
+{
+    const long bound = FIXED + (conns + GOOD) * EACH;
+    const struct figures f = figures(peak);
+    print(name, &f, bound, what);
+    over += f.p99_ms > 3 * quiet_ms;
+    ran++;
+    if (peak > bound) {
+        load_die("%s: memory is over the bound", name);
+    }
+}
+
+/* What is left of an attack goes. */
+static void rest(void)
+{
+    play(300000);
+    lat_free(&waits);
+    lat_free(&computed);
+}
+
+/* Nobody waits for an answer any more. */
+static void settle(void)
+{
+    static const bool never = false;
+    const int64_t end = load_now_us() + PATIENCE_US;
+    bool waiting = true;
+    while (waiting && load_now_us() < end) {
+        load_run(&never, 500);
+        waiting = false;
+        for (int i = 0; i < GOOD; i++) {
+            waiting = waiting || good[i].waiting;
+        }
+    }
+}
+
+/* The gateway is started anew, and everybody comes at once. */
+static void storm(struct tl_gate *g, struct attack_at *at)
+{
+    (void)beside(crowd_start(CROWD_SETTLE, at), g, "storm");
+    settle();
+    for (int i = 0; i < GOOD; i++) {
+        load_close(&good[i].c);
+    }
+    if (tl_gate_stop(g, 30000) != 0 || !tl_gate_start(g)) {
+        load_die("storm: the gateway does not start anew: %s", tl_gate_error(g));
+    }
+    at->port = tl_gate_port(g);
+    lat_free(&waits);
+    lat_free(&computed);
+    come_in(g);
+    const long peak = beside(crowd_start(CROWD_RETURN, at), g, "storm");
+    judge("storm", "all come back at once after a restart", at->crowd, peak);
+    rest();
 }
 
 static bool wanted(const char *name, char **names)
@@ -150,25 +254,76 @@ static bool wanted(const char *name, char **names)
     return any;
 }
 
+static void attack_all(struct tl_gate *g, struct attack_at *at, char **names)
+{
+    bool filled = false;
+    for (size_t i = 0; attack_name(i); i++) {
+        const char *const name = attack_name(i);
+        if (!wanted(name, names)) {
+            continue;
+        }
+        if (!filled && (strcmp(name, "million") == 0 || strcmp(name, "unread") == 0)) {
+            (void)beside(crowd_start(CROWD_LONG_SESSION, at), g, "a long session");
+            filled = true;
+            rest();
+        }
+        const long peak = beside(attack_start(i, at), g, name);
+        judge(name, attack_text(i), attack_conns(i, at->scale), peak);
+        rest();
+    }
+    if (wanted("storm", names)) {
+        storm(g, at);
+    }
+}
+
+/* The log, and whatever sanitizers have to say. */
+static void examine(struct tl_gate *g)
+{
+    const char *args[] = {"verify", "--data", tl_gate_dir(g), NULL};
+    char *out = NULL;
+    if (tl_gate_stop(g, 30000) != 0) {
+        load_die("the gateway does not stop: %s", tl_gate_error(g));
+    }
+    if (tl_gate_run(g, args, &out, NULL, 300000) != 0) {
+        load_die("verify: %s", out ? out : "");
+    }
+    char *reports = tl_gate_reports(g);
+    if (reports) {
+        load_die("sanitizer: %s", reports);
+    }
+    free(out);
+}
+
+static bool options(int argc, char **argv, struct attack_at *at)
+{
+    static const struct option known[] = {{"seconds", required_argument, NULL, 'n'},
+                                          {"scale", required_argument, NULL, 's'},
+                                          {"events", required_argument, NULL, 'e'},
+                                          {"crowd", required_argument, NULL, 'c'},
+                                          {NULL, 0, NULL, 0}};
+    for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
+        int *const to = c == 'n'   ? &at->seconds
+                        : c == 's' ? &at->scale
+                        : c == 'e' ? &at->events
+                        : c == 'c' ? &at->crowd
+                                   : NULL;
+        if (!to) {
+            return false;
+        }
+        *to = atoi(optarg);
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seconds", required_argument, NULL, 'n'},
-                                            {"scale", required_argument, NULL, 's'},
-                                            {NULL, 0, NULL, 0}};
     static const struct tl_claims bad = {.sub = "bad", .scope = "read write"};
+    static const struct tl_claims nice = {.sub = "good", .scope = "read write"};
+    static const struct tl_claims worker = {.sub = "worker", .scope = "agent", .agents = "b"};
     const struct tl_gate_opts o = {.config = config};
-    struct attack_at at = {.seconds = 2, .scale = 1};
-    double p50, quiet;
-    size_t n;
-    int ran = 0, over = 0;
-    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (c == 'n') {
-            at.seconds = atoi(optarg);
-        } else if (c == 's') {
-            at.scale = atoi(optarg);
-        } else {
-            return 64;
-        }
+    struct attack_at at = {.seconds = 2, .scale = 1, .events = 1000000, .crowd = 5000};
+    if (!options(argc, argv, &at)) {
+        return 64;
     }
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -178,50 +333,22 @@ int main(int argc, char **argv)
     }
     at.port = tl_gate_port(g);
     at.token = tl_gate_token(g, &bad);
+    at.worker = tl_gate_token(g, &worker);
+    target = (struct load_target){.path = "/ws", .token = tl_gate_token(g, &nice)};
     come_in(g);
-    lat_free(&waits);
+    rest();
     play((int64_t)at.seconds * 1000000);
-    const long alone = tl_gate_rss(g);
-    quiet = p99(&p50, &n);
-    printf("%-13s p50 %6.2f ms  p99 %7.2f ms               memory %4ld MiB  (%zu messages)\n",
-           "alone", p50, quiet, alone / MIB, n);
-    for (size_t i = 0; attack_name(i); i++) {
-        if (!wanted(attack_name(i), argv + optind)) {
-            continue;
-        }
-        const long bound =
-            FIXED + (attack_conns(i, at.scale) + GOOD) * (MAX_PAYLOAD + MAX_BUFFERED);
-        const long peak = beside(attack_start(i, &at), g);
-        const double q = p99(&p50, &n);
-        printf("%-13s p50 %6.2f ms  p99 %7.2f ms = %5.1f x  memory %4ld of %4ld MiB  (%zu) %s\n",
-               attack_name(i), p50, q, q / quiet, peak / MIB, bound / MIB, n, attack_text(i));
-        over += q > 3 * quiet;
-        ran++;
-        if (peak > bound) {
-            load_die("%s: memory is over the bound", attack_name(i));
-        }
-        play(300000); /* what is left of it goes */
-        lat_free(&waits);
-    }
+    struct figures f = figures(tl_gate_rss(g));
+    print("alone", &f, 0, "");
+    quiet_ms = f.p99_ms;
+    attack_all(g, &at, argv + optind);
     play((int64_t)at.seconds * 500000);
-    const double after = p99(&p50, &n);
-    printf("%-13s p50 %6.2f ms  p99 %7.2f ms = %5.1f x  memory %4ld MiB\n", "afterwards", p50,
-           after, after / quiet, tl_gate_rss(g) / MIB);
+    f = figures(tl_gate_rss(g));
+    print("afterwards", &f, 0, "");
     for (int i = 0; i < GOOD; i++) {
         load_close(&good[i].c);
     }
-    const char *args[] = {"verify", "--data", tl_gate_dir(g), NULL};
-    char *out = NULL;
-    if (tl_gate_stop(g, 30000) != 0) {
-        load_die("the gateway does not stop: %s", tl_gate_error(g));
-    }
-    if (tl_gate_run(g, args, &out, NULL, 120000) != 0) {
-        load_die("verify: %s", out ? out : "");
-    }
-    char *reports = tl_gate_reports(g);
-    if (reports) {
-        load_die("sanitizer: %s", reports);
-    }
+    examine(g);
     printf(
         "%d attacks, %d of them above 3 x the quiet 99th percentile; nobody good dropped, the log "
         "whole\n%d passed, 0 failed\n",
