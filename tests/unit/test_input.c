@@ -1,0 +1,178 @@
+/*
+ * test_input.c - how much of whom is read when: large texts keep their place, whoever floods waits
+ * in line and others do not.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "edge/parser.h"
+#include "edge_rig.h"
+
+/* A message with so many bytes of metadata, and this content. */
+static char *large(const char *content, const char *end)
+{
+    const size_t n = 2 * EG_LARGE_BYTES;
+    char *const text = malloc(n + 200);
+    const int head =
+        sprintf(text, "{\"type\":\"message\",\"content\":%s,\"metadata\":{\"x\":\"", content);
+    memset(text + head, 'm', n);
+    strcpy(text + head + n, end);
+    return text;
+}
+
+static void say_large(struct client *c, const char *content, const char *end)
+{
+    char *const text = large(content, end);
+    client_text(c, text);
+    free(text);
+}
+
+static struct eg_cmd *next_frame(struct rig *rig)
+{
+    for (;;) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        if (cmd->kind == EG_CMD_FRAME) {
+            return cmd;
+        }
+        if (cmd->kind == EG_CMD_SYNC) {
+            rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = cmd->conn});
+        }
+        eg_cmd_free(cmd);
+    }
+}
+
+Test(input, large_texts_keep_their_place)
+{
+    struct rig *const rig = rig_new();
+    eg_conn_id id;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read write", "", &id);
+    client_text(c, "{\"type\":\"message\",\"content\":1}");
+    say_large(c, "2", "\"}}");
+    client_text(c, "{\"type\":\"message\",\"content\":3}");
+    say_large(c, "4", "\"}}");
+    say_large(c, "5", "\"}}");
+    client_text(c, "{\"type\":\"message\",\"content\":6}");
+    for (char want = '1'; want <= '6'; want++) {
+        struct eg_cmd *const cmd = next_frame(rig);
+        cr_expect_eq(cmd->frame.type, EG_FRAME_MESSAGE);
+        cr_expect(eg_slice_is(cmd->frame.content, (char[]){want, '\0'}), "%c", want);
+        cr_expect_gt(cmd->tail.n, cmd->frame.metadata.n);
+        cr_expect_eq(cmd->frame.metadata.n > EG_LARGE_BYTES,
+                     want == '2' || want == '4' || want == '5');
+        eg_cmd_free(cmd);
+    }
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(input, large_texts_are_refused_like_others)
+{
+    struct rig *const rig = rig_new();
+    eg_conn_id id;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read write", "", &id);
+    say_large(c, "1", "\"}");
+    cr_expect_not_null(strstr(client_next(c, NULL), "\"code\":\"invalid_json\""));
+    say_large(c, "\"\"", "\"}}");
+    const char *const text = client_next(c, NULL);
+    cr_expect_not_null(strstr(text, "\"code\":\"invalid_request\""));
+    cr_expect_not_null(strstr(text, "\"field\":\"content\""));
+    say_large(c, "\"/stop\"", "\"}}");
+    struct eg_cmd *const cmd = next_frame(rig);
+    cr_expect_eq(cmd->frame.type, EG_FRAME_ABORT);
+    cr_expect_eq(cmd->frame.turn, -1);
+    cr_expect_lt(cmd->tail.n, 200, "what was made for a message is gone");
+    eg_cmd_free(cmd);
+    client_free(c);
+    rig_free(rig);
+}
+
+Test(input, a_connection_that_ends_while_its_text_is_read_is_let_go)
+{
+    struct rig *const rig = rig_new();
+    eg_conn_id id;
+    rig_run(rig, 1);
+    for (int i = 0; i < 20; i++) {
+        struct client *const c = rig_join(rig, "read write", "", &id);
+        say_large(c, "1", "\"}}");
+        client_free(c);
+        struct eg_cmd *cmd = rig_cmd(rig);
+        while (cmd->kind != EG_CMD_DETACH) { /* with the message or without */
+            eg_cmd_free(cmd);
+            cmd = rig_cmd(rig);
+        }
+        cr_expect_eq(cmd->conn, id);
+        eg_cmd_free(cmd);
+    }
+    rig_free(rig);
+}
+
+/* A client of a reactor whose turns are taken by hand. */
+static struct client *join_by_hand(struct rig *rig)
+{
+    char hello[2048];
+    char *const token = rig_token(rig, NULL, "read write", NULL, 3600);
+    struct client *const c = rig_connect(rig, NULL);
+    snprintf(hello, sizeof hello, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}",
+             token);
+    free(token);
+    client_text(c, hello);
+    struct eg_cmd *cmd = NULL;
+    for (int i = 0; i < 100 && !cmd; i++) {
+        rig_turn(rig);
+        cmd = rig_try_cmd(rig);
+    }
+    cr_assert_not_null(cmd);
+    rig_welcome(rig, cmd, (struct eg_welcome){0});
+    for (int i = 0; i < 4; i++) {
+        rig_turn(rig);
+    }
+    cr_assert_not_null(strstr(client_next(c, NULL), "hello_ok"));
+    return c;
+}
+
+#define PINGS 2000
+
+Test(input, who_floods_waits_in_line_and_others_do_not)
+{
+    struct rig *const rig = rig_new();
+    struct eg_cmd *cmd;
+    struct eg_buf pings = {0};
+    char ping[64];
+    unsigned pongs = 0, first = 0, turns = 0;
+    rig_run_by_hand(rig);
+    struct client *const flood = join_by_hand(rig), *const quiet = join_by_hand(rig);
+    for (int i = 0; i < PINGS; i++) { /* masked with zeros, and written at once */
+        const int n = snprintf(ping, sizeof ping, "{\"type\":\"ping\",\"id\":%d}", i);
+        eg_buf_char(&pings, (char)0x81);
+        eg_buf_char(&pings, (char)(0x80 | n));
+        eg_buf_add(&pings, "\0\0\0\0", 4);
+        eg_buf_add(&pings, ping, (size_t)n);
+    }
+    client_bytes(flood, pings.p, pings.n);
+    eg_buf_free(&pings);
+    while (pongs < PINGS) {
+        char want[64];
+        const char *text;
+        client_text(quiet, "{\"type\":\"message\",\"content\":\"hello\"}");
+        rig_turn(rig);
+        cmd = rig_try_cmd(rig);
+        cr_assert_not_null(cmd, "turn %u", turns);
+        cr_expect_eq(cmd->kind, EG_CMD_FRAME);
+        eg_cmd_free(cmd);
+        client_poll(flood);
+        while ((text = client_try(flood, NULL))) {
+            snprintf(want, sizeof want, "\"id\":%u,", pongs++);
+            cr_assert_not_null(strstr(text, want), "%s in %s", want, text);
+        }
+        first = turns++ ? first : pongs;
+        cr_assert_lt(turns, 100);
+    }
+    cr_expect_lt(first, PINGS / 2, "a turn takes a share of the flood");
+    client_free(flood);
+    client_free(quiet);
+    rig_free(rig);
+}
