@@ -276,7 +276,8 @@ static size_t cost_of(const struct eg_cmd *cmd)
     case EG_CMD_ATTACH:
         return COST_ATTACH;
     case EG_CMD_FRAME:
-        return COST_FRAME + cmd->frame.scratch.n;
+        return COST_FRAME +
+               (cmd->frame.scratch.n > cmd->tail.n ? cmd->frame.scratch.n : cmd->tail.n);
     case EG_CMD_CALL:
         return COST_CALL + cmd->call->content.n + cmd->call->metadata.n;
     case EG_CMD_DETACH:

@@ -126,6 +126,7 @@ void eg_input_leave(struct eg_peer *p)
 {
     if (p->queued) {
         p->queued = false;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): p is in the list */
         DL_DELETE2(p->r->queue, p, queue_prev, queue_next);
     }
 }

@@ -185,17 +185,23 @@ static enum eg_code say(void)
 }
 
 /* Waits until everything posted before is done with. */
-static void sync_with(void)
+/* Waits until all commands of conn are done with. */
+static void sync_conn(eg_conn_id conn)
 {
     pthread_mutex_lock(&lock);
     const int before = syncs;
     pthread_mutex_unlock(&lock);
-    eg_core_post(core, eg_cmd_new(EG_CMD_SYNC, 7));
+    eg_core_post(core, eg_cmd_new(EG_CMD_SYNC, conn));
     pthread_mutex_lock(&lock);
     while (syncs == before) {
         __real_pthread_cond_wait(&wake, &lock);
     }
     pthread_mutex_unlock(&lock);
+}
+
+static void sync_with(void)
+{
+    sync_conn(7);
 }
 
 static void pass(int64_t ms)
@@ -359,42 +365,82 @@ Test(core, a_pause_ends_by_itself)
 
 /* --- batches --- */
 
-Test(core, a_batch_is_of_bounded_size)
+static void attach(eg_conn_id conn, const char *sub)
 {
-    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
-    struct eg_cmd *const hello = eg_cmd_new(EG_CMD_ATTACH, 1);
+    struct eg_cmd *const hello = eg_cmd_new(EG_CMD_ATTACH, conn);
     struct eg_frame_error why;
     cr_assert_eq(
         eg_frame_parse(EG_LIT("{\"type\":\"hello\",\"agent_id\":\"a\"}"), &hello->frame, &why),
         EG_OK);
-    hello->identity.sub = strdup("ann");
+    hello->identity.sub = strdup(sub);
     eg_core_post(core, hello);
     sync_with();
-    const long commits = memstore_commits(storage);
+}
+
+/* Appends a message with so much content in its tail to the list of commands. */
+static void line_up(struct eg_cmd **first, struct eg_cmd **last, eg_conn_id conn, size_t n)
+{
+    struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, conn);
+    struct eg_frame_error why;
+    cr_assert_eq(
+        eg_frame_parse(EG_LIT("{\"type\":\"message\",\"content\":\"x\"}"), &cmd->frame, &why),
+        EG_OK);
+    eg_buf_str(&cmd->tail, "\"data\":{\"content\":\"");
+    while (cmd->tail.n < n) {
+        eg_buf_str(&cmd->tail, "0123456789012345678901234567890123456789012345678901234567890123");
+    }
+    eg_buf_str(&cmd->tail, "\"}");
+    if (*last) {
+        (*last)->node.next = &cmd->node;
+    } else {
+        *first = cmd;
+    }
+    *last = cmd;
+}
+
+Test(core, a_batch_is_of_bounded_size)
+{
     struct eg_cmd *first = NULL, *last = NULL;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    attach(1, "ann");
+    long commits = memstore_commits(storage);
     for (int i = 0; i < 5; i++) {
-        struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, 1);
-        cr_assert_eq(
-            eg_frame_parse(EG_LIT("{\"type\":\"message\",\"content\":\"x\"}"), &cmd->frame, &why),
-            EG_OK);
-        /* 9 MiB of content in the tail */
-        eg_buf_str(&cmd->tail, "\"data\":{\"content\":\"");
-        while (cmd->tail.n < 9 << 20) {
-            eg_buf_str(&cmd->tail,
-                       "0123456789012345678901234567890123456789012345678901234567890123");
-        }
-        eg_buf_str(&cmd->tail, "\"}");
-        if (last) {
-            last->node.next = &cmd->node;
-        } else {
-            first = cmd;
-        }
-        last = cmd;
+        line_up(&first, &last, 1, 9 << 20);
     }
     eg_core_post_list(core, first, last);
-    sync_with();
-    cr_assert_eq(memstore_commits(storage), commits + 3, "two a batch");
+    sync_conn(1);
+    cr_assert_eq(memstore_commits(storage), commits + 5, "a large one has a batch to itself");
     cr_assert_eq(last_event, 5);
+
+    commits = memstore_commits(storage);
+    first = last = NULL;
+    for (int i = 0; i < 20; i++) {
+        line_up(&first, &last, 1, 100 << 10);
+    }
+    eg_core_post_list(core, first, last);
+    sync_conn(1);
+    cr_assert_eq(memstore_commits(storage), commits + 4, "of the others five are half a MiB");
+    cr_assert_eq(last_event, 25);
+}
+
+Test(core, who_says_little_does_not_wait_for_who_says_much)
+{
+    struct eg_cmd *first = NULL, *last = NULL;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    attach(1, "ann");
+    attach(2, "bob");
+    const long commits = memstore_commits(storage);
+    for (int i = 0; i < 3; i++) {
+        line_up(&first, &last, 1, 1 << 20);
+    }
+    for (int i = 0; i < 3; i++) {
+        line_up(&first, &last, 2, 1);
+    }
+    eg_core_post_list(core, first, last);
+    sync_conn(1);
+    /* The first large one; what is small; the other two. */
+    cr_assert_eq(memstore_commits(storage), commits + 4);
+    cr_assert_eq(last_event, 3);
 }
 
 Test(core, new_settings_are_taken_between_batches)
