@@ -34,8 +34,7 @@
 #define MAX_BUFFERED (2L << 20)
 /* A connection: a message that is being read, two on their way to the log, what waits for it. */
 #define EACH (3 * MAX_PAYLOAD + MAX_BUFFERED)
-#define FIXED (192 * MIB) /* database cache, tail of the log, one batch with its events, threads   \
-                           */
+#define FIXED (192 * MIB) /* database cache, tail of the log, one batch, threads */
 
 /* No rates: what is tested is what the gateway does by itself. */
 static const char config[] = "agents = [\"a\", \"b\"];\n"
