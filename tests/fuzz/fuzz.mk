@@ -4,6 +4,7 @@
 #   make fuzz                          every target for FUZZ_SECONDS each
 #   make fuzz FUZZ=json                one target
 #   make fuzz-regress                  every kept input once
+#   make fuzz-cover                    what lines of src/ the kept inputs reach, by target
 #   make test-json-differential        the JSON guard beside other parsers
 #
 # What a run finds goes to build/fuzz/corpus/NAME, what breaks a target to build/fuzz/found/.
@@ -16,12 +17,16 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_$(FUZZ).c)
 FUZZ_NAMES := $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
 FUZZ_BIN = $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%)
 
-.PHONY: fuzz fuzz-regress fuzz-run fuzz-once
+OPT_fuzzcover := -O1 -g -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping
+.PHONY: fuzz fuzz-regress fuzz-cover fuzz-run fuzz-once fuzz-cover-run
 fuzz: ## every fuzz target for FUZZ_SECONDS each (FUZZ=name for one)
 	+@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzz-run
 
 fuzz-regress: ## every kept fuzz input once
 	+@$(MAKE) --no-print-directory VARIANT=fuzz CC=$(FUZZ_CC) fuzz-once
+
+fuzz-cover: ## lines of src/ that each fuzz target reaches, into build/fuzzcover/coverage.txt
+	+@$(MAKE) --no-print-directory VARIANT=fuzzcover CC=$(FUZZ_CC) fuzz-cover-run
 
 # What some targets need besides the library, and options of some. The configuration's library leaks
 # a string at each broken syntax (suppressed in the target), and looking for leaks after each is slow.
@@ -67,6 +72,19 @@ fuzz-once: $(FUZZ_BIN)
 	    printf 'passed: fuzz %s, %s inputs\n' "$$name" \
 	        "$$(find tests/fuzz/corpus/$$name -type f | wc -l)"; \
 	done
+
+fuzz-cover-run: $(FUZZ_BIN)
+	@mkdir -p $(BUILD)/profile; for name in $(FUZZ_NAMES); do \
+	    found=; test ! -d build/fuzz/corpus/$$name || found=build/fuzz/corpus/$$name; \
+	    LLVM_PROFILE_FILE=$(BUILD)/profile/$$name.profraw $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 \
+	        -verbosity=0 tests/fuzz/corpus/$$name $$found >$(BUILD)/profile/$$name.log 2>&1 && \
+	    llvm-profdata merge -o $(BUILD)/profile/$$name.profdata $(BUILD)/profile/$$name.profraw || \
+	        { tail -n 20 $(BUILD)/profile/$$name.log; exit 1; }; \
+	done
+	@llvm-profdata merge -o $(BUILD)/profile/all.profdata $(FUZZ_NAMES:%=$(BUILD)/profile/%.profdata)
+	@python3 tests/fuzz/cover.py $(BUILD)/profile $(BUILD)/tests/fuzz/fuzz_ $(FUZZ_NAMES) \
+	    >$(BUILD)/coverage.txt
+	@cat $(BUILD)/coverage.txt
 
 # The guard's verdicts beside those of node's JSON.parse and python's json, on tricky inputs.
 $(BUILD)/tests/fuzz/differential/guard: $(BUILD)/tests/fuzz/differential/guard.o $(LIB)
