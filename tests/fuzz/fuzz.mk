@@ -33,6 +33,7 @@ fuzz-cover: ## lines of src/ that each fuzz target reaches, into build/fuzzcover
 FUZZ_OPTS_config = -dict=tests/fuzz/config.dict -max_len=4096 -detect_leaks=0
 FUZZ_OPTS_core = -max_len=1024
 FUZZ_OPTS_sim = -max_len=2048
+FUZZ_OPTS_store = -max_len=256
 MEMSTORE = $(BUILD)/tests/lib/memstore.o
 FUZZ_EXTRA_sim = $(BUILD)/tests/sim/world.o $(BUILD)/tests/sim/check.o $(MEMSTORE)
 FUZZ_EXTRA_core = $(BUILD)/tests/fuzz/core_check.o $(MEMSTORE)
