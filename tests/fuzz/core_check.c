@@ -116,13 +116,16 @@ struct log {
 static void collect(void *arg, uint64_t cursor, struct eg_slice body)
 {
     struct log *l = arg;
+    l->bytes += (int64_t)body.n;
+    if (cursor < l->row.oldest) {
+        return; /* a trim that a restart cut short; the next one goes on */
+    }
     must(cursor == l->row.oldest + l->n && l->n < 1024);
     l->body[l->n] = eg_bytes_copy(body.p, body.n);
     must(eg_event_read(eg_bytes_slice(l->body[l->n]), &l->head[l->n]) == EG_OK);
     must(l->head[l->n].cursor == cursor);
     must(l->n == 0 || l->head[l->n].timestamp_ms >= l->head[l->n - 1].timestamp_ms);
     eg_chain_next(l->hash, body, l->hash);
-    l->bytes += (int64_t)body.n;
     l->n++;
 }
 
@@ -158,7 +161,7 @@ void core_check_log(struct eg_storage *storage, int64_t sid)
     }
     if (l.row.state < EG_SESSION_DELETING) {
         memcpy(l.hash, l.row.floor_hash, sizeof l.hash);
-        must(storage->ops->events(storage, sid, l.row.oldest, 1024, collect, &l) == EG_OK);
+        must(storage->ops->events(storage, sid, 1, 1024, collect, &l) == EG_OK);
         must(l.row.oldest + l.n == l.row.cursor + 1 && l.bytes == l.row.bytes);
         must(memcmp(l.hash, l.row.hash, sizeof l.hash) == 0);
         must(storage->ops->turns(storage, sid, note_open, &l) == EG_OK);
