@@ -10,7 +10,7 @@ HOSTILE_EVENTS ?= 1000000
 HOSTILE_CROWD ?= 5000
 HOSTILE_ATTACKS ?=
 HOSTILE_OBJ = $(patsubst %.c,$(BUILD)/%.o,tests/hostile/hostile.c tests/hostile/attack.c \
-	tests/hostile/crowd.c 	tests/bench/load.c)
+	tests/hostile/crowd.c tests/bench/load.c)
 HOSTILE = $(BUILD)/tests/hostile/hostile
 
 $(BUILD)/tests/hostile/%.o: tests/hostile/%.c
