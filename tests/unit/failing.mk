@@ -25,3 +25,5 @@ $(BUILD)/tests/unit/test_core: $(BUILD)/tests/unit/memstore_exempt.o $(BUILD)/te
 
 UNIT_EXTRA_test_machine_chores := $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
 $(BUILD)/tests/unit/test_machine_chores: $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
+
+UNIT_EXTRA_test_edge_memory := $(FAILING_MEMORY)
