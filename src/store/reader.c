@@ -43,6 +43,12 @@ enum eg_err eg_reader_open(const char *dir, struct eg_reader **out, char *why, s
         return e;
     }
     eg_walk_open(&r->walk, r->db);
+    e = eg_reader_heads_open(r);
+    if (e != EG_OK) {
+        (void)snprintf(why, why_size, "%s", r->why);
+        eg_reader_close(r);
+        return e;
+    }
     *out = r;
     return EG_OK;
 }
@@ -57,6 +63,7 @@ void eg_reader_close(struct eg_reader *r)
     }
     eg_walk_close(&r->walk);
     (void)sqlite3_close(r->db);
+    eg_heads_free(r->heads);
     free(r);
 }
 
@@ -95,8 +102,10 @@ sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement whic
 
 void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st)
 {
-    (void)r;
     (void)sqlite3_reset(st);
+    if (!sqlite3_get_autocommit(r->db)) {
+        (void)sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);
+    }
     eg_gate_leave();
 }
 
@@ -112,11 +121,16 @@ bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e)
 
 /* ---- sessions and events ---- */
 
-static enum eg_err one_session(struct eg_reader *r, sqlite3_stmt *st, struct eg_session_row *out)
+/* Beside the writer of this process: its heads are asked. The row is as it was in the read or
+ * newer, never older. */
+static enum eg_err shared_session(struct eg_reader *r, struct eg_tail *tail, sqlite3_stmt *st,
+                                  struct eg_session_row *out, bool *again)
 {
     enum eg_err e = EG_OK;
+    *again = false;
     if (eg_reader_step(r, st, &e)) {
         eg_db_session(st, out);
+        *again = !eg_heads_look(tail->heads, sqlite3_column_int64(st, EG_DB_SESSION_COUNT), out);
     } else if (e == EG_OK) {
         e = EG_ENOTFOUND;
     }
@@ -124,26 +138,52 @@ static enum eg_err one_session(struct eg_reader *r, sqlite3_stmt *st, struct eg_
     return e;
 }
 
+static enum eg_err own_session(struct eg_reader *r, sqlite3_stmt *st, struct eg_session_row *out)
+{
+    enum eg_err e = EG_OK;
+    if (eg_reader_step(r, st, &e)) {
+        eg_db_session(st, out);
+        eg_heads_patch(r->heads, out);
+    } else if (e == EG_OK) {
+        e = EG_ENOTFOUND;
+    }
+    eg_reader_end(r, st);
+    return e;
+}
+
+/* By id, or by sid where id is empty. */
+static enum eg_err one_session(struct eg_reader *r, struct eg_slice id, int64_t sid,
+                               struct eg_session_row *out)
+{
+    const enum eg_reader_statement which =
+        id.p != NULL ? EG_RS_SESSION_BY_ID : EG_RS_SESSION_BY_SID;
+    enum eg_err e;
+    for (bool again = true; again;) {
+        struct eg_tail *tail = eg_walk_shared(&r->walk, r->path);
+        sqlite3_stmt *st =
+            tail != NULL ? eg_reader_begin(r, which, &e) : eg_reader_begin_heads(r, which, &e);
+        if (st == NULL) {
+            return e;
+        }
+        if (id.p != NULL) {
+            eg_db_bind(st, 1, id);
+        } else {
+            (void)sqlite3_bind_int64(st, 1, sid);
+        }
+        again = false;
+        e = tail != NULL ? shared_session(r, tail, st, out, &again) : own_session(r, st, out);
+    }
+    return e;
+}
+
 enum eg_err eg_reader_session(struct eg_reader *r, struct eg_slice id, struct eg_session_row *out)
 {
-    enum eg_err e;
-    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_SESSION_BY_ID, &e);
-    if (st == NULL) {
-        return e;
-    }
-    eg_db_bind(st, 1, id);
-    return one_session(r, st, out);
+    return one_session(r, id.p != NULL ? id : EG_LIT(""), 0, out);
 }
 
 enum eg_err eg_reader_session_sid(struct eg_reader *r, int64_t sid, struct eg_session_row *out)
 {
-    enum eg_err e;
-    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_SESSION_BY_SID, &e);
-    if (st == NULL) {
-        return e;
-    }
-    (void)sqlite3_bind_int64(st, 1, sid);
-    return one_session(r, st, out);
+    return one_session(r, (struct eg_slice){NULL, 0}, sid, out);
 }
 
 struct page {
@@ -196,67 +236,6 @@ enum eg_err eg_reader_events(struct eg_reader *r, const struct eg_page *page, eg
         e = e == EG_OK ? end : e;
     }
     eg_gate_leave();
-    return e;
-}
-
-/* ---- turns ---- */
-
-enum eg_err eg_reader_turns(struct eg_reader *r, int64_t sid, int state, int64_t after_sid,
-                            uint64_t after_turn, int limit, eg_reader_turn_fn *fn, void *arg)
-{
-    enum eg_err e;
-    struct eg_turn_row row;
-    char id[EG_ID_MAX + 1];
-    char agent[EG_ID_MAX + 1];
-    sqlite3_stmt *st = eg_reader_begin(r, sid > 0 ? EG_RS_TURNS_OF : EG_RS_TURNS, &e);
-    if (st == NULL) {
-        return e;
-    }
-    if (sid > 0) {
-        (void)sqlite3_bind_int64(st, 1, sid);
-    }
-    (void)sqlite3_bind_int(st, 2, state);
-    (void)sqlite3_bind_int64(st, 3, after_sid);
-    (void)sqlite3_bind_int64(st, 4, (int64_t)after_turn);
-    (void)sqlite3_bind_int(st, 5, limit > 0 ? limit : 0);
-    while (eg_reader_step(r, st, &e)) {
-        eg_db_turn(st, &row);
-        eg_db_text(st, EG_DB_TURN_COUNT, id, sizeof(id));
-        eg_db_text(st, EG_DB_TURN_COUNT + 1, agent, sizeof(agent));
-        fn(arg, &row, id, agent);
-    }
-    eg_reader_end(r, st);
-    return e;
-}
-
-enum eg_err eg_reader_agent_turns(struct eg_reader *r, struct eg_slice agent, int64_t *waiting,
-                                  int64_t *running, int64_t *dead, int64_t *oldest_ms)
-{
-    enum eg_err e;
-    *waiting = *running = *dead = *oldest_ms = 0;
-    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_AGENT_TURNS, &e);
-    if (st == NULL) {
-        return e;
-    }
-    eg_db_bind(st, 1, agent);
-    while (eg_reader_step(r, st, &e)) {
-        enum eg_turn_state state = (enum eg_turn_state)sqlite3_column_int(st, 0);
-        int64_t n = sqlite3_column_int64(st, 1);
-        int64_t since = sqlite3_column_int64(st, 2);
-        if (state == EG_TURN_DEAD) {
-            *dead += n;
-            continue;
-        }
-        if (state == EG_TURN_RUNNING || state == EG_TURN_ABORTING) {
-            *running += n;
-        } else {
-            *waiting += n;
-        }
-        if (*oldest_ms == 0 || since < *oldest_ms) {
-            *oldest_ms = since;
-        }
-    }
-    eg_reader_end(r, st);
     return e;
 }
 

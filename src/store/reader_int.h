@@ -5,24 +5,27 @@
 #define EG_STORE_READER_INT_H
 
 #include "store/db.h"
+#include "store/heads.h"
 #include "store/reader.h"
 #include "store/walk.h"
+
+/* After a session's columns: up to which change the tables are. */
+#define EG_READER_SETTLED                                                                          \
+    ", coalesce((SELECT value FROM meta WHERE key='settled'),0) FROM sessions s WHERE "
 
 #define EG_READER_STATEMENTS(X)                                                                    \
     X(BEGIN, "BEGIN")                                                                              \
     X(COMMIT, "COMMIT")                                                                            \
-    X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.id=?1")             \
-    X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1")           \
-    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS ", s.id, s.agent FROM turns t"                           \
-             " CROSS JOIN sessions s ON s.sid=t.sid"                                               \
-             " WHERE (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2)"                              \
-             " ORDER BY t.sid, t.turn LIMIT ?5")                                                   \
-    X(TURNS_OF, "SELECT " EG_DB_TURN_COLUMNS ", s.id, s.agent FROM turns t"                        \
-                " CROSS JOIN sessions s ON s.sid=t.sid"                                            \
-                " WHERE t.sid=?1 AND (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2)"              \
-                " ORDER BY t.sid, t.turn LIMIT ?5")                                                \
+    X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS EG_READER_SETTLED "s.id=?1")                  \
+    X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS EG_READER_SETTLED "s.sid=?1")                \
+    X(NAMES, "SELECT id, agent FROM sessions WHERE sid=?1")                                        \
+    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t"                                          \
+             " WHERE (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2) ORDER BY t.sid, t.turn")      \
+    X(TURNS_OF, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1"                        \
+                " AND (t.sid,t.turn)>(?3,?4) AND (?2<0 OR t.state=?2) ORDER BY t.sid, t.turn")     \
     X(AGENT_TURNS, "SELECT t.state, count(*), min(t.created_ms) FROM turns t"                      \
-                   " CROSS JOIN sessions s ON s.sid=t.sid WHERE s.agent=?1 GROUP BY t.state")      \
+                   " CROSS JOIN sessions s ON s.sid=t.sid WHERE s.agent=?1"                        \
+                   " AND NOT eg_changed(t.sid,t.turn) GROUP BY t.state")                           \
     X(ACKS, "SELECT sub, cursor FROM acks WHERE sid=?1 ORDER BY sub")                              \
     X(ACK, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                      \
     X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \
@@ -47,6 +50,7 @@ struct eg_reader {
     sqlite3 *db;
     sqlite3_stmt *st[EG_RS_COUNT];
     struct eg_walk walk;
+    struct eg_heads *heads; /* what its transaction sees beyond the tables */
     char path[PATH_MAX];
     char why[EG_DB_WHY];
 };
@@ -60,6 +64,16 @@ bool eg_reader_step(struct eg_reader *r, sqlite3_stmt *st, enum eg_err *e);
 void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st);
 /* Enters the gate and gives the statement. On NULL the gate has been left. */
 sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement which, enum eg_err *e);
+/* The same in a transaction of its own, with r->heads up to it. */
+sqlite3_stmt *eg_reader_begin_heads(struct eg_reader *r, enum eg_reader_statement which,
+                                    enum eg_err *e);
+/* Enters the gate and begins such a transaction; on failure the gate has been left. */
+enum eg_err eg_reader_enter(struct eg_reader *r);
+
+/* Gives back the memory of large heads. After eg_reader_end. */
+void eg_reader_relax(struct eg_reader *r);
+/* At opening: heads of its own, and the SQL functions that ask them. */
+enum eg_err eg_reader_heads_open(struct eg_reader *r) EG_MUST;
 
 /* Notes why and translates. */
 enum eg_err eg_reader_failed(struct eg_reader *r, int rc);

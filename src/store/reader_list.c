@@ -36,13 +36,15 @@ static void list_sql(const struct eg_session_query *q, struct eg_buf *sql)
         eg_buf_str(sql, " AND instr(s.id,:text)>0");
     }
     if (q->active_since_ms > 0) {
-        eg_buf_str(sql, " AND s.active_hour>=:since/3600000 AND s.updated_ms>=:since");
+        eg_buf_str(sql, " AND s.active_hour>=:since/3600000"
+                        " AND eg_updated(s.sid,s.updated_ms)>=:since");
     }
     if (q->after_sid > 0) {
         eg_buf_str(sql, " AND s.active_hour<=:updated/3600000"
-                        " AND (s.updated_ms,s.sid)<(:updated,:sid)");
+                        " AND (eg_updated(s.sid,s.updated_ms),s.sid)<(:updated,:sid)");
     }
-    eg_buf_str(sql, " ORDER BY s.active_hour DESC, s.updated_ms DESC, s.sid DESC LIMIT :limit");
+    eg_buf_str(sql, " ORDER BY s.active_hour DESC, eg_updated(s.sid,s.updated_ms) DESC, s.sid DESC"
+                    " LIMIT :limit");
     eg_buf_char(sql, '\0');
 }
 
@@ -73,12 +75,14 @@ enum eg_err eg_reader_sessions(struct eg_reader *r, const struct eg_session_quer
     if (e != EG_OK) {
         goto out;
     }
-    eg_gate_enter();
     int rc = sqlite3_prepare_v2(r->db, sql.p, -1, &st, NULL);
     if (rc != SQLITE_OK) {
         eg_db_explain(r->why, sizeof(r->why), r->path, "list sessions", r->db, rc);
         e = eg_db_map(rc);
-        eg_gate_leave();
+        goto out;
+    }
+    e = eg_reader_enter(r);
+    if (e != EG_OK) {
         goto out;
     }
     bind_int(st, ":state", q->state);
@@ -91,9 +95,11 @@ enum eg_err eg_reader_sessions(struct eg_reader *r, const struct eg_session_quer
     bind_int(st, ":limit", q->limit > 0 ? q->limit : 0);
     while (eg_reader_step(r, st, &e)) {
         eg_db_session(st, &row);
+        eg_heads_patch(r->heads, &row);
         fn(arg, &row);
     }
     eg_reader_end(r, st);
+    eg_reader_relax(r);
 out:
     (void)sqlite3_finalize(st);
     eg_buf_free(&sql);
@@ -268,7 +274,7 @@ enum eg_err eg_reader_retention(struct eg_reader *r, const struct eg_retention *
     bool work = false;
     uint64_t keep = 0;
     *last_sid = 0;
-    sqlite3_stmt *st = eg_reader_begin(r, EG_RS_FROM_SID, &e);
+    sqlite3_stmt *st = eg_reader_begin_heads(r, EG_RS_FROM_SID, &e);
     if (st == NULL) {
         return e;
     }
@@ -276,6 +282,7 @@ enum eg_err eg_reader_retention(struct eg_reader *r, const struct eg_retention *
     (void)sqlite3_bind_int(st, 2, SCAN_SESSIONS);
     while (found < max && eg_reader_step(r, st, &e)) {
         eg_db_session(st, &row);
+        eg_heads_patch(r->heads, &row);
         looked++;
         *last_sid = row.sid;
         e = judge(r, rule, &row, &work, &keep);
@@ -292,6 +299,7 @@ enum eg_err eg_reader_retention(struct eg_reader *r, const struct eg_retention *
         }
     }
     eg_reader_end(r, st);
+    eg_reader_relax(r);
     if (e == EG_OK && found < max && looked < SCAN_SESSIONS) {
         *last_sid = 0;
     }

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "store/gate.h"
 #include "store/sqlite_int.h"
+#include "store/wal_vfs.h"
 
 #define CHECKPOINT_PAGES 500
 #define GATE_PAGES 2000 /* length of the log from which on readers are held back */
@@ -150,7 +151,8 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
 {
     int version = 0;
     bool whole = false;
-    int rc = sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc =
+        sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, eg_wal_vfs());
     if (rc != SQLITE_OK) {
         eg_db_explain(why, why_size, s->path, "cannot open", s->db, rc);
         return eg_db_map(rc);
@@ -183,15 +185,23 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
         (void)snprintf(why, why_size, "%s", s->why);
         return e;
     }
-    for (int i = 0; i < EG_ST_COUNT; i++) {
+    rc = eg_sq_batch_open(s);
+    for (int i = 0; rc == SQLITE_OK && i < EG_ST_COUNT; i++) {
         rc = sqlite3_prepare_v3(s->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->st[i],
                                 NULL);
-        if (rc != SQLITE_OK) {
-            eg_db_explain(why, why_size, s->path, "cannot prepare", s->db, rc);
-            return eg_db_map(rc);
-        }
     }
-    e = eg_sq_index_load(s);
+    if (rc != SQLITE_OK) {
+        eg_db_explain(why, why_size, s->path, "cannot prepare", s->db, rc);
+        return eg_db_map(rc);
+    }
+    e = eg_sq_heads_load(s);
+    if (e == EG_OK) {
+        e = eg_sq_index_load(s);
+    }
+    if (e == EG_OK) {
+        s->tail->heads = s->heads;
+        eg_tail_publish(s->tail, s->path);
+    }
     if (e != EG_OK) {
         (void)snprintf(why, why_size, "%s", s->why);
     }
@@ -249,6 +259,16 @@ void eg_sqlite_close(struct eg_storage *base)
     }
     if (s->in_tx) {
         s->base.ops->rollback(base);
+    }
+    if (!s->dead) {
+        /* What cannot be written now is read again from the changes at the next start. */
+        (void)!eg_sq_heads_settle(s);
+    }
+    eg_buf_free(&s->change.body);
+    eg_heads_drop(&s->open);
+    eg_sq_batch_close(s);
+    if (s->tail == NULL || s->tail->heads == NULL) {
+        eg_heads_free(s->heads);
     }
     if (s->tail != NULL) {
         eg_tail_withdraw(s->tail);

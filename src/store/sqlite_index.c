@@ -117,9 +117,6 @@ enum eg_err eg_sq_index_load(struct eg_sqlite *s)
     s->next_seq = s->next_seq_kept = (last > s->runs.indexed ? last : s->runs.indexed) + 1;
     e = load(s);
     (void)sqlite3_exec(s->db, "PRAGMA cache_size=-65536", NULL, NULL, NULL);
-    if (e == EG_OK) {
-        eg_tail_publish(s->tail, s->path);
-    }
     return e;
 }
 
@@ -128,6 +125,9 @@ enum eg_err eg_sq_index_load(struct eg_sqlite *s)
 static enum eg_err stand_on(struct eg_sqlite *s, int64_t sid, int64_t seq)
 {
     sqlite3_stmt *st = s->st[EG_ST_EVENT_AT];
+    if (s->batch.n > 0 && seq >= s->batch.v[0].seq) {
+        eg_sq_batch_flush(s);
+    }
     (void)sqlite3_bind_int64(st, 1, seq);
     enum eg_err e = eg_sq_first(s, st, "read event");
     if (e == EG_OK && sqlite3_column_int64(st, 3) != sid) {
@@ -307,6 +307,7 @@ void eg_sq_trim(struct eg_storage *base, int64_t sid, uint64_t before, int max, 
         s->err = EG_ENOMEM;
         goto out;
     }
+    eg_sq_batch_flush(s);
     find_doomed(s, sid, before, max, &t);
     for (int i = 0; s->err == EG_OK && i < t.n; i++) {
         delete_event(s, t.seq[i]);

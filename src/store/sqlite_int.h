@@ -5,6 +5,7 @@
 #define EG_STORE_SQLITE_INT_H
 
 #include "store/db.h"
+#include "store/heads.h"
 #include "store/runs.h"
 #include "store/sqlite.h"
 #include "store/walk.h"
@@ -16,11 +17,11 @@
     X(ROLLBACK, "ROLLBACK")                                                                        \
     X(SESSION_BY_ID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.id=?1")             \
     X(SESSION_BY_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid=?1")           \
-    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.state<>?2"           \
-             " ORDER BY t.turn")                                                                   \
+    X(SESSION_SEEN, "SELECT state, active_hour FROM sessions WHERE sid=?1")                        \
+    X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 ORDER BY t.turn")          \
     X(TURN_GET, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.turn=?2")         \
     X(OPEN_TURNS, "SELECT t.sid, s.agent, (SELECT h.state FROM turns h WHERE h.sid=t.sid AND "     \
-                  "h.state<>?1 ORDER BY h.turn LIMIT 1)"                                           \
+                  "h.state<>?1 ORDER BY h.turn LIMIT 1), min(t.created_ms)"                        \
                   " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
                   " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
     X(EVENT_AT, "SELECT cursor, body, hash, sid, idkey FROM events WHERE seq=?1")                  \
@@ -36,10 +37,12 @@
     X(SESSION_UPDATE,                                                                              \
       "UPDATE sessions SET cursor=?2,oldest=?3,hash=?4,floor_hash=?5,updated_ms=?6,closed_ms=?7,"  \
       "bytes=?8,last_worker=?9 WHERE sid=?1")                                                      \
-    X(SESSION_MOVE, "UPDATE sessions SET state=?2,active_hour=?3"                                  \
-                    " WHERE sid=?1 AND (state<>?2 OR active_hour<>?3)")                            \
-    X(EVENT_APPEND,                                                                                \
-      "INSERT INTO events(seq,sid,cursor,hash,idkey,body) VALUES(?6,?1,?2,?3,?4,?5)")              \
+    X(SESSION_MOVE, "UPDATE sessions SET state=?2,active_hour=?3 WHERE sid=?1")                    \
+    X(CHANGE_PUT, "INSERT INTO changes(seq,body) VALUES(?1,?2)")                                   \
+    X(CHANGES_TRIM, "DELETE FROM changes WHERE seq<=?1")                                           \
+    X(SETTLED, "INSERT OR REPLACE INTO meta(key,value) VALUES('settled',?1)")                      \
+    X(EVENTS_APPEND, "INSERT OR ROLLBACK INTO events(seq,sid,cursor,hash,idkey,body)"              \
+                     " SELECT seq,sid,cursor,hash,idkey,body FROM eg_batch")                       \
     X(INDEXED, "INSERT OR REPLACE INTO meta(key,value) VALUES('indexed',?1)")                      \
     X(EVENT_DELETE, "DELETE FROM events WHERE seq=?1")                                             \
     X(EVENT_THERE, "SELECT 1 FROM events WHERE seq=?1")                                            \
@@ -108,6 +111,22 @@ struct eg_top {
 };
 #define EG_TOP_SLOTS 131072 /* a power of two */
 
+/* Events of the running transaction that are not in the log yet (sqlite_batch.c). */
+struct eg_batch_event {
+    int64_t seq, sid;
+    uint64_t cursor;
+    size_t body, body_n; /* in bodies */
+    bool has_id;
+    uint8_t idkey[EG_IDKEY_BYTES];
+    uint8_t hash[EG_CHAIN_BYTES];
+};
+
+struct eg_batch {
+    struct eg_batch_event *v;
+    uint32_t n, cap;
+    struct eg_buf bodies;
+};
+
 struct eg_sqlite {
     struct eg_storage base; /* first */
     sqlite3 *db;
@@ -125,6 +144,14 @@ struct eg_sqlite {
     struct eg_top *tops;
     int64_t trimmed_sid; /* events were removed last of this session, up to before trimmed_to */
     uint64_t trimmed_to;
+    struct eg_batch batch;
+    struct eg_heads *heads;   /* the tail owns them */
+    struct eg_change change;  /* what this transaction made of sessions and turns */
+    struct eg_heads_gen open; /* its first `opened` bytes, when somebody has asked */
+    size_t opened;
+    int64_t next_change;             /* number of the next record */
+    int64_t trimmed, trimmed_kept;   /* records up to here are removed; as of the last commit */
+    bool settles;                    /* this transaction merges the last of what is frozen */
     int64_t next_seq, next_seq_kept; /* of the next event; as of the last commit */
     int appended, removed;           /* events of this transaction */
     bool merged;                     /* it writes out the last of what is frozen */
@@ -184,6 +211,46 @@ enum eg_err eg_sq_count_open_sessions(struct eg_storage *base, struct eg_slice o
 enum eg_err eg_sq_agents(struct eg_storage *base, eg_text_fn *fn, void *arg);
 enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg);
 enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37]);
+
+/* hash into a parameter; may_be_empty: zeros as an empty blob. */
+void eg_sq_bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be_empty);
+
+/* ---- sqlite_batch.c ---- */
+
+/* Before statements are prepared: the table that they read. SQLite result codes. */
+int eg_sq_batch_open(struct eg_sqlite *s);
+void eg_sq_batch_close(struct eg_sqlite *s);
+void eg_sq_batch_add(struct eg_sqlite *s, const struct eg_event_row *row, int64_t seq);
+/* Appends what has gathered to the log: before the log is read, and before COMMIT. */
+void eg_sq_batch_flush(struct eg_sqlite *s);
+void eg_sq_batch_drop(struct eg_sqlite *s);
+
+/* ---- sqlite_heads.c: sessions and turns, ahead of their tables (heads.h) ---- */
+
+/* How many sessions and turns gather before they are merged into the tables. Tests lower it. */
+extern uint32_t eg_sq_gather_heads;
+
+/* At opening, before the index: reads the changes that the tables lack. */
+enum eg_err eg_sq_heads_load(struct eg_sqlite *s) EG_MUST;
+/* A row of the table sessions as it is now. */
+void eg_sq_heads_patch(struct eg_sqlite *s, struct eg_session_row *row);
+/* False: not here, ask the table. */
+bool eg_sq_heads_turn(struct eg_sqlite *s, int64_t sid, uint64_t turn, struct eg_turn_row *out,
+                      enum eg_err *e);
+/* All turns of a session, dead ones too. */
+enum eg_err eg_sq_heads_turns(struct eg_sqlite *s, int64_t sid, eg_heads_turn_fn *fn,
+                              void *arg) EG_MUST;
+/* Whether the turn's message was appended in this transaction. */
+bool eg_sq_heads_born(const struct eg_sqlite *s, int64_t sid, uint64_t turn);
+/* The session's turns are gone. */
+void eg_sq_heads_forget(struct eg_sqlite *s, int64_t sid);
+/* Before COMMIT: writes the record, merges a few. */
+void eg_sq_heads_write(struct eg_sqlite *s);
+/* After it; and in place of it when the transaction was undone. */
+void eg_sq_heads_committed(struct eg_sqlite *s);
+void eg_sq_heads_clear(struct eg_sqlite *s);
+/* Outside a transaction: brings everything to the tables. */
+enum eg_err eg_sq_heads_settle(struct eg_sqlite *s) EG_MUST;
 
 /* ---- sqlite_index.c: the log's index, its newest part in memory (tail.h) ---- */
 

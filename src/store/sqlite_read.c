@@ -15,6 +15,7 @@ static enum eg_err read_session(struct eg_sqlite *s, sqlite3_stmt *st, struct eg
     if (e == EG_OK) {
         eg_db_session(st, out);
         (void)sqlite3_reset(st);
+        eg_sq_heads_patch(s, out);
     }
     return e;
 }
@@ -34,24 +35,24 @@ enum eg_err eg_sq_session_by_sid(struct eg_storage *base, int64_t sid, struct eg
     return read_session(s, s->st[EG_ST_SESSION_BY_SID], out);
 }
 
+struct tell_turns {
+    eg_turn_fn *fn;
+    void *arg;
+};
+
+static bool tell_turn(void *arg, const struct eg_turn_row *row)
+{
+    const struct tell_turns *t = arg;
+    if (row->state != EG_TURN_DEAD) {
+        t->fn(t->arg, row);
+    }
+    return true;
+}
+
 enum eg_err eg_sq_turns(struct eg_storage *base, int64_t sid, eg_turn_fn *fn, void *arg)
 {
-    struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_TURNS];
-    struct eg_turn_row row;
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int(st, 2, EG_TURN_DEAD);
-    enum eg_err e = eg_sq_first(s, st, "read turns");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            eg_db_turn(st, &row);
-            fn(arg, &row);
-        } while (eg_sq_next(s, st, "read turns", &e));
-    }
-    return e;
+    struct tell_turns t = {fn, arg};
+    return eg_sq_heads_turns(eg_sq_self(base), sid, tell_turn, &t);
 }
 
 enum eg_err eg_sq_turn_get(struct eg_storage *base, int64_t sid, uint64_t turn,
@@ -59,32 +60,16 @@ enum eg_err eg_sq_turn_get(struct eg_storage *base, int64_t sid, uint64_t turn,
 {
     struct eg_sqlite *s = eg_sq_self(base);
     sqlite3_stmt *st = s->st[EG_ST_TURN_GET];
+    enum eg_err e = s->in_tx ? s->err : EG_OK;
+    if (e != EG_OK || eg_sq_heads_turn(s, sid, turn, out, &e)) {
+        return e;
+    }
     (void)sqlite3_bind_int64(st, 1, sid);
     (void)sqlite3_bind_int64(st, 2, (int64_t)turn);
-    enum eg_err e = eg_sq_first(s, st, "read turn");
+    e = eg_sq_first(s, st, "read turn");
     if (e == EG_OK) {
         eg_db_turn(st, out);
         (void)sqlite3_reset(st);
-    }
-    return e;
-}
-
-enum eg_err eg_sq_open_turns(struct eg_storage *base, eg_open_turn_fn *fn, void *arg)
-{
-    struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = s->st[EG_ST_OPEN_TURNS];
-    char agent[EG_ID_MAX + 1];
-    (void)sqlite3_bind_int(st, 1, EG_TURN_DEAD);
-    enum eg_err e = eg_sq_first(s, st, "read open turns");
-    if (e == EG_ENOTFOUND) {
-        return EG_OK;
-    }
-    if (e == EG_OK) {
-        do {
-            eg_db_text(st, 1, agent, sizeof(agent));
-            fn(arg, sqlite3_column_int64(st, 0), agent,
-               (enum eg_turn_state)sqlite3_column_int(st, 2));
-        } while (eg_sq_next(s, st, "read open turns", &e));
     }
     return e;
 }
@@ -156,6 +141,7 @@ enum eg_err eg_sq_event_hash(struct eg_storage *base, int64_t sid, uint64_t curs
     }
     c.floor = row.oldest;
     memcpy(c.floor_hash, row.floor_hash, EG_CHAIN_BYTES);
+    eg_sq_batch_flush(s);
     int rc = eg_walk_write(&s->walk, s->tail, &span, chain_event, &c);
     if (rc != SQLITE_OK) {
         return eg_sq_latch(s, "read events", rc);
@@ -188,6 +174,7 @@ enum eg_err eg_sq_events(struct eg_storage *base, int64_t sid, uint64_t from, in
     if (s->in_tx && s->err != EG_OK) {
         return s->err;
     }
+    eg_sq_batch_flush(s);
     int rc = eg_walk_write(&s->walk, s->tail, &span, give_event, &g);
     return rc == SQLITE_OK ? EG_OK : eg_sq_latch(s, "read events", rc);
 }

@@ -52,7 +52,9 @@ static void op_rollback(struct eg_storage *base)
     s->in_tx = false;
     s->err = EG_OK;
     memset(s->seen, 0, EG_SEEN_SLOTS * sizeof(*s->seen));
+    eg_sq_batch_drop(s);
     eg_sq_index_undo(s);
+    eg_sq_heads_clear(s);
     if (!sqlite3_get_autocommit(s->db)) { /* some failures have rolled back already */
         (void)sqlite3_step(s->st[EG_ST_ROLLBACK]);
         (void)sqlite3_reset(s->st[EG_ST_ROLLBACK]);
@@ -72,7 +74,9 @@ static enum eg_err op_commit(struct eg_storage *base)
 {
     struct eg_sqlite *s = eg_sq_self(base);
     assert(s->in_tx);
+    eg_sq_batch_flush(s);
     eg_sq_index_merge(s);
+    eg_sq_heads_write(s);
     enum eg_err e = s->err;
     if (e == EG_OK) {
         int rc = sqlite3_step(s->st[EG_ST_COMMIT]);
@@ -80,6 +84,7 @@ static enum eg_err op_commit(struct eg_storage *base)
         if (rc == SQLITE_DONE) {
             s->in_tx = false;
             eg_sq_index_committed(s);
+            eg_sq_heads_committed(s);
             return EG_OK;
         }
         (void)eg_sqlite_failed(s, "commit", rc);
@@ -158,7 +163,7 @@ static struct eg_seen *seen_slot(struct eg_sqlite *s, int64_t sid)
     return &s->seen[(uint64_t)sid & (EG_SEEN_SLOTS - 1)];
 }
 
-static void bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be_empty)
+void eg_sq_bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be_empty)
 {
     static const uint8_t zero[EG_CHAIN_BYTES];
     bool empty = may_be_empty && memcmp(hash, zero, EG_CHAIN_BYTES) == 0;
@@ -179,8 +184,8 @@ static void op_session_insert(struct eg_storage *base, struct eg_session_row *ro
     (void)sqlite3_bind_int64(st, 5, hour_of(row->updated_ms));
     (void)sqlite3_bind_int64(st, 6, (int64_t)row->cursor);
     (void)sqlite3_bind_int64(st, 7, (int64_t)row->oldest);
-    bind_hash(st, 8, row->hash, false);
-    bind_hash(st, 9, row->floor_hash, true);
+    eg_sq_bind_hash(st, 8, row->hash, false);
+    eg_sq_bind_hash(st, 9, row->floor_hash, true);
     (void)sqlite3_bind_int64(st, 10, row->created_ms);
     (void)sqlite3_bind_int64(st, 11, row->updated_ms);
     (void)sqlite3_bind_int64(st, 12, row->closed_ms);
@@ -194,16 +199,27 @@ static void op_session_insert(struct eg_storage *base, struct eg_session_row *ro
     }
 }
 
-/* State and hour are in indexes: they are written only when they are not known to be the same. */
+/* State and hour are in indexes: they are written at once, and only when they are not known to be
+ * the same. Latches EG_ENOTFOUND when there is no such session. */
 static void move_session(struct eg_sqlite *s, const struct eg_session_row *row)
 {
     struct eg_seen now = {row->sid, hour_of(row->updated_ms), (int)row->state};
     struct eg_seen *slot = seen_slot(s, row->sid);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_SESSION_MOVE);
-    if (st == NULL ||
-        (slot->sid == now.sid && slot->hour == now.hour && slot->state == now.state)) {
+    sqlite3_stmt *st = s->st[EG_ST_SESSION_SEEN];
+    if (slot->sid != now.sid) {
+        (void)sqlite3_bind_int64(st, 1, row->sid);
+        const enum eg_err e = eg_sq_first(s, st, "update session");
+        if (e != EG_OK) {
+            s->err = s->err == EG_OK ? e : s->err;
+            return;
+        }
+        *slot = (struct eg_seen){row->sid, sqlite3_column_int64(st, 1), sqlite3_column_int(st, 0)};
+        (void)sqlite3_reset(st);
+    }
+    if (slot->hour == now.hour && slot->state == now.state) {
         return;
     }
+    st = s->st[EG_ST_SESSION_MOVE];
     (void)sqlite3_bind_int64(st, 1, row->sid);
     (void)sqlite3_bind_int(st, 2, now.state);
     (void)sqlite3_bind_int64(st, 3, now.hour);
@@ -214,83 +230,41 @@ static void move_session(struct eg_sqlite *s, const struct eg_session_row *row)
 static void op_session_update(struct eg_storage *base, const struct eg_session_row *row)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_SESSION_UPDATE);
-    if (st == NULL) {
-        return;
+    if (eg_sq_writing(s, EG_ST_SESSION_UPDATE) != NULL) {
+        move_session(s, row);
+        eg_change_session(&s->change, row);
     }
-    (void)sqlite3_bind_int64(st, 1, row->sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)row->cursor);
-    (void)sqlite3_bind_int64(st, 3, (int64_t)row->oldest);
-    bind_hash(st, 4, row->hash, false);
-    bind_hash(st, 5, row->floor_hash, true);
-    (void)sqlite3_bind_int64(st, 6, row->updated_ms);
-    (void)sqlite3_bind_int64(st, 7, row->closed_ms);
-    (void)sqlite3_bind_int64(st, 8, row->bytes);
-    eg_db_bind(st, 9, eg_slice_cstr(row->last_worker));
-    eg_sq_run(s, st, "update session");
-    if (s->err == EG_OK && sqlite3_changes(s->db) != 1) {
-        s->err = EG_ENOTFOUND;
-        return;
-    }
-    move_session(s, row);
 }
 
 static void op_event_append(struct eg_storage *base, const struct eg_event_row *row)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    if (eg_sq_writing(s, EG_ST_EVENT_APPEND) != NULL) {
-        eg_sq_index_check(s, row);
-    }
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_EVENT_APPEND);
-    if (st == NULL) {
+    if (eg_sq_writing(s, EG_ST_EVENTS_APPEND) == NULL) {
         return;
     }
-    (void)sqlite3_bind_int64(st, 1, row->sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)row->cursor);
-    (void)sqlite3_bind_blob(st, 3, row->hash,
-                            row->cursor % EG_HASH_EVERY == 0 ? EG_CHAIN_BYTES : EG_HASH_SHORT,
-                            SQLITE_STATIC);
-    if (row->idkey != NULL) {
-        (void)sqlite3_bind_blob(st, 4, row->idkey, EG_IDKEY_BYTES, SQLITE_STATIC);
-    } else {
-        (void)sqlite3_bind_null(st, 4);
+    eg_sq_index_check(s, row);
+    if (s->err == EG_OK) {
+        const int64_t seq = s->next_seq++;
+        s->appended++;
+        eg_sq_index_add(s, row, seq);
+        eg_sq_batch_add(s, row, seq);
     }
-    (void)sqlite3_bind_blob64(st, 5, row->body.n > 0 ? row->body.p : "", row->body.n,
-                              SQLITE_STATIC);
-    (void)sqlite3_bind_int64(st, 6, s->next_seq);
-    eg_sq_run(s, st, "append event");
-    s->appended++;
-    eg_sq_index_add(s, row, s->next_seq++);
 }
 
 static void op_turn_put(struct eg_storage *base, const struct eg_turn_row *row)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TURN_PUT);
-    if (st == NULL) {
-        return;
+    if (eg_sq_writing(s, EG_ST_TURN_PUT) != NULL) {
+        eg_change_turn(&s->change, row, eg_sq_heads_born(s, row->sid, row->turn));
     }
-    (void)sqlite3_bind_int64(st, 1, row->sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)row->turn);
-    (void)sqlite3_bind_int(st, 3, (int)row->state);
-    (void)sqlite3_bind_int(st, 4, row->attempt);
-    (void)sqlite3_bind_int64(st, 5, row->created_ms);
-    (void)sqlite3_bind_int64(st, 6, row->until_ms);
-    eg_db_bind(st, 7, eg_slice_cstr(row->worker));
-    eg_db_bind(st, 8, eg_slice_cstr(row->error));
-    eg_sq_run(s, st, "put turn");
 }
 
 static void op_turn_delete(struct eg_storage *base, int64_t sid, uint64_t turn)
 {
     struct eg_sqlite *s = eg_sq_self(base);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_TURN_DELETE);
-    if (st == NULL) {
-        return;
+    if (eg_sq_writing(s, EG_ST_TURN_DELETE) != NULL) {
+        eg_change_turn_gone(&s->change, sid, turn);
     }
-    (void)sqlite3_bind_int64(st, 1, sid);
-    (void)sqlite3_bind_int64(st, 2, (int64_t)turn);
-    eg_sq_run(s, st, "delete turn");
 }
 
 static void op_ack_put(struct eg_storage *base, int64_t sid, struct eg_slice sub, uint64_t cursor)
@@ -371,6 +345,7 @@ static void op_session_delete(struct eg_storage *base, int64_t sid)
         eg_sq_run(s, st, "delete session");
     }
     seen_slot(s, sid)->sid = 0;
+    eg_sq_heads_forget(s, sid);
 }
 
 const struct eg_storage_ops eg_sqlite_write_ops = {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "store/heads.h"
 #include "store/pack.h"
 
 #define FIRST_ENTRIES 1024
@@ -252,6 +253,7 @@ void eg_tail_unref(struct eg_tail *t)
     }
     eg_tail_clear(t);
     free(t->removed);
+    eg_heads_free(t->heads);
     eg_tail_destroy(&t->lock);
     free(t);
 }

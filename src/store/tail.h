@@ -55,9 +55,12 @@ struct eg_tail_removal {
 
 EG_MUTEX(eg_tail);
 
+struct eg_heads;
+
 /* What the lock guards is changed by the writer alone, which therefore reads it without. */
 struct eg_tail {
     struct eg_tail_mutex lock;
+    struct eg_heads *heads; /* of the same database (heads.h); owned; NULL in private tails */
     struct eg_tail_generation fill EG_GUARDED_BY(eg_tail_mutex);
     struct eg_tail_generation frozen EG_GUARDED_BY(eg_tail_mutex);
     uint32_t kept EG_GUARDED_BY(eg_tail_mutex); /* entries of fill that are committed */

@@ -19,6 +19,7 @@
 
 #include "store/db.h"
 #include "store/gate.h"
+#include "store/heads.h"
 #include "store/walk.h"
 #include "wire/event.h"
 
@@ -35,6 +36,8 @@ struct check {
     int64_t done, total;
     sqlite3_stmt *row;
     struct eg_walk events;
+    struct eg_heads *heads; /* up to the running transaction */
+    enum eg_err turns_err;
     char *why;
     size_t why_size;
 };
@@ -88,7 +91,14 @@ static enum eg_err begin(struct check *c)
 {
     eg_gate_enter();
     enum eg_err e = run_sql(c, "BEGIN");
+    if (e == EG_OK) {
+        const int rc = eg_heads_catch_up(c->heads, c->db);
+        e = rc == SQLITE_OK ? EG_OK : failed(c, rc);
+    }
     if (e != EG_OK) {
+        if (!sqlite3_get_autocommit(c->db)) {
+            (void)sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
+        }
         eg_gate_leave();
     }
     return e;
@@ -110,6 +120,7 @@ static enum eg_err read_row(struct check *c, int64_t sid, struct eg_session_row 
     int rc = sqlite3_step(c->row);
     if (rc == SQLITE_ROW) {
         eg_db_session(c->row, out);
+        eg_heads_patch(c->heads, out);
     }
     (void)sqlite3_reset(c->row);
     return rc == SQLITE_ROW ? EG_OK : rc == SQLITE_DONE ? EG_ENOTFOUND : failed(c, rc);
@@ -435,23 +446,37 @@ static enum eg_err check_orphans(struct check *c, const char *table)
     return e == EG_ENOTFOUND ? EG_OK : e;
 }
 
+static bool check_turn(void *arg, const struct eg_turn_row *turn)
+{
+    struct check *c = arg;
+    struct eg_session_row row;
+    const enum eg_err e = read_row(c, turn->sid, &row);
+    if (e == EG_OK && row.state < EG_SESSION_DELETING &&
+        (turn->turn < 1 || turn->turn > row.cursor)) {
+        fault(c, "session %s: turn %" PRIu64 " has no message", row.id, turn->turn);
+    }
+    c->turns_err = e == EG_ENOTFOUND ? EG_OK : e;
+    return c->turns_err == EG_OK;
+}
+
 /* Turns whose message is not in the log. */
 static enum eg_err check_turns(struct check *c)
 {
     sqlite3_stmt *st = NULL;
-    eg_gate_enter();
-    int rc = sqlite3_prepare_v2(c->db,
-                                "SELECT s.id, t.turn FROM turns t JOIN sessions s ON s.sid=t.sid"
-                                " WHERE s.state<2 AND (t.turn<1 OR t.turn>s.cursor)",
-                                -1, &st, NULL);
-    while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        fault(c, "session %s: turn %lld has no message", (const char *)sqlite3_column_text(st, 0),
-              (long long)sqlite3_column_int64(st, 1));
-        rc = SQLITE_OK;
+    const struct eg_heads_gen *const gens[] = {&c->heads->fill};
+    const struct eg_turn_span span = {0, 0, 0};
+    enum eg_err e = begin(c);
+    if (e != EG_OK) {
+        return e;
     }
-    enum eg_err e = rc == SQLITE_DONE ? EG_OK : failed(c, rc);
+    int rc = sqlite3_prepare_v2(
+        c->db, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t ORDER BY t.sid, t.turn", -1, &st, NULL);
+    if (rc == SQLITE_OK) {
+        rc = eg_heads_walk_turns(gens, 1, st, &span, check_turn, c);
+    }
+    e = rc == SQLITE_OK ? c->turns_err : failed(c, rc);
     (void)sqlite3_finalize(st);
-    eg_gate_leave();
+    end(c);
     return e;
 }
 
@@ -539,6 +564,10 @@ enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *
     int rc = sqlite3_prepare_v2(db, row_sql, -1, &c.row, NULL);
     e = rc == SQLITE_OK ? EG_OK : failed(&c, rc);
     eg_walk_open(&c.events, db);
+    c.heads = eg_heads_new();
+    if (e == EG_OK && c.heads == NULL) {
+        e = EG_ENOMEM;
+    }
     if (e == EG_OK && how->deep) {
         e = check_integrity(&c);
     }
@@ -553,6 +582,7 @@ enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *
         }
     }
     eg_walk_close(&c.events);
+    eg_heads_free(c.heads);
     (void)sqlite3_finalize(c.row);
     return e;
 }

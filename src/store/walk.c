@@ -99,9 +99,8 @@ static int range(struct eg_walk *w, struct eg_tail *tail, const struct eg_span *
     return rc;
 }
 
-int eg_walk_look(struct eg_walk *w, const char *path, const struct eg_span *span)
+struct eg_tail *eg_walk_shared(struct eg_walk *w, const char *path)
 {
-    w->found = 0;
     if (w->shared != NULL && eg_tail_gone(w->shared)) {
         eg_tail_unref(w->shared);
         w->shared = NULL;
@@ -109,7 +108,13 @@ int eg_walk_look(struct eg_walk *w, const char *path, const struct eg_span *span
     if (w->shared == NULL && path != NULL) {
         w->shared = eg_tail_attach(path);
     }
-    return w->shared != NULL ? range(w, w->shared, span, false) : SQLITE_OK;
+    return w->shared;
+}
+
+int eg_walk_look(struct eg_walk *w, const char *path, const struct eg_span *span)
+{
+    w->found = 0;
+    return eg_walk_shared(w, path) != NULL ? range(w, w->shared, span, false) : SQLITE_OK;
 }
 
 /* One number from the database. */

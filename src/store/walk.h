@@ -36,6 +36,9 @@ typedef bool eg_walk_fn(void *arg, uint64_t cursor, sqlite3_stmt *st);
 void eg_walk_open(struct eg_walk *w, sqlite3 *db);
 void eg_walk_close(struct eg_walk *w);
 
+/* The tail of path's writer in this process, borrowed; NULL when there is none now. */
+struct eg_tail *eg_walk_shared(struct eg_walk *w, const char *path);
+
 /*
  * The two steps of a walk. eg_walk_look comes before the read transaction begins: it takes what the
  * shared tail has of the span, where path's writer is in this process (path NULL: it is not asked

@@ -97,6 +97,10 @@ Test(backup, a_backup_is_restored_with_a_new_epoch)
 
 /* ---- beside a writer ---- */
 
+/* The table sessions lags behind; the log does not. */
+#define MIN_HEAD "SELECT min(c) FROM (SELECT max(cursor) c FROM events GROUP BY sid)"
+#define MAX_HEAD "SELECT max(c) FROM (SELECT max(cursor) c FROM events GROUP BY sid)"
+
 struct busy {
     const char *dir;
     atomic_int stop;
@@ -157,8 +161,8 @@ Test(backup, beside_a_writer_it_is_one_moment)
         cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
         must_verify(back, 8);
         /* All sessions as of the same commit, one between the start of the backup and its end. */
-        int64_t low = store_sql(back, "SELECT min(cursor) FROM sessions");
-        int64_t high = store_sql(back, "SELECT max(cursor) FROM sessions");
+        int64_t low = store_sql(back, MIN_HEAD);
+        int64_t high = store_sql(back, MAX_HEAD);
         cr_assert_eq(low, high);
         cr_assert_eq(low % 5, 0);
         cr_assert_geq(low / 5, before);
@@ -172,7 +176,7 @@ Test(backup, beside_a_writer_it_is_one_moment)
     atomic_store(&b.stop, 1);
     (void)pthread_join(thread, NULL);
     must_verify(data, 8);
-    cr_assert_geq(store_sql(data, "SELECT min(cursor) FROM sessions"), at_end * 5);
+    cr_assert_geq(store_sql(data, MIN_HEAD), at_end * 5);
     free(data);
     scratch_drop(dir);
 }

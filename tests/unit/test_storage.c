@@ -23,6 +23,7 @@ static void fix_open(struct fix *f, enum kind kind)
 {
     f->memory = kind == MEMORY;
     eg_sq_gather = kind == MERGING ? 3 : 32768;
+    eg_sq_gather_heads = kind == MERGING ? 3 : 32768;
     if (f->memory) {
         f->s = memstore_new("01890000-0000-7000-8000-000000000000");
     } else {

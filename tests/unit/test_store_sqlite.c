@@ -423,7 +423,7 @@ static void each_write_fails(int rc, int partial, enum eg_err expected)
     for (;; nth++) {
         (void)snprintf(id, sizeof(id), "lost-%d", nth);
         faultvfs_order(FAULT_WRITE, "-wal", nth, 1, rc, partial);
-        enum eg_err e = try_fill(s, id, 60);
+        enum eg_err e = try_fill(s, id, 1500);
         int hits = faultvfs_hits();
         faultvfs_clear();
         if (hits == 0) {
@@ -438,7 +438,7 @@ static void each_write_fails(int rc, int partial, enum eg_err expected)
             cr_assert_eq(try_fill(s, id, 5), EG_OK);
         }
     }
-    cr_assert_gt(nth, 5, "a commit is several writes");
+    cr_assert_gt(nth, 3, "a large commit is several writes");
     store_close(s);
     s = store_must_open(dir);
     for (int i = 1; i < nth; i++) {
@@ -808,6 +808,10 @@ Test(sqlite_statements, none_scans_the_log)
     scratch_make(dir);
     store_close(store_must_open(dir));
     cr_assert_eq(sqlite3_open(scratch_path(dir, "ebbgate.db"), &db), SQLITE_OK);
+    /* In the place of the table that the writer's connection offers (sqlite_batch.c). */
+    cr_assert_eq(sqlite3_exec(db, "CREATE TEMP TABLE eg_batch(seq,sid,cursor,hash,idkey,body)",
+                              NULL, NULL, NULL),
+                 SQLITE_OK);
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         sqlite3_stmt *st = NULL;
         cr_assert_eq(sqlite3_prepare_v2(db, all[i].sql, -1, &st, NULL), SQLITE_OK, "%s: %s",
