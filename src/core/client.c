@@ -9,6 +9,7 @@
 #include "base/metrics.h"
 #include "wire/event.h"
 #include "wire/json.h"
+#include "wire/json_text.h"
 
 #define SUBS_KEPT 10000
 
@@ -31,6 +32,8 @@ void eg_identity_free(struct eg_identity *i)
 
 /* --- subs --- */
 
+static const char source_start[] = "client:";
+
 struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
 {
     struct eg_sub *u = NULL, *next;
@@ -43,20 +46,26 @@ struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
         {
             if (u->refs == 0) {
                 HASH_DELETE(hh, m->subs, u);
-                free(u->sub);
+                free(u->source);
                 free(u);
             }
         }
     }
     u = calloc(1, sizeof *u);
     if (u) {
-        u->sub = eg_slice_dup(sub);
+        u->source = malloc(sizeof(source_start) + sub.n);
     }
-    if (!u || !u->sub) {
+    if (!u || !u->source) {
         free(u);
         m->failed = true;
         return NULL;
     }
+    memcpy(u->source, source_start, sizeof(source_start) - 1);
+    u->sub = u->source + sizeof(source_start) - 1;
+    if (sub.n) {
+        memcpy(u->sub, sub.p, sub.n);
+    }
+    u->sub[sub.n] = '\0';
     HASH_ADD_KEYPTR(hh, m->subs, u->sub, sub.n, u);
     return u;
 }
@@ -67,7 +76,7 @@ static void sub_drop(struct eg_machine *m, struct eg_sub *u)
     if (--u->refs == 0 && m->settings->message_rate_per_sub == 0 &&
         m->settings->byte_rate_per_sub == 0) {
         HASH_DELETE(hh, m->subs, u);
-        free(u->sub);
+        free(u->source);
         free(u);
     }
 }
@@ -355,21 +364,45 @@ enum eg_code eg_client_publish(struct eg_machine *m, struct eg_session *s,
     return append_message(m, s, p, p->message_id.n ? idkey : NULL, cursor);
 }
 
+static char *put(char *o, struct eg_slice s)
+{
+    memcpy(o, s.p, s.n);
+    return o + s.n;
+}
+
+static char *put_number(char *o, uint64_t v)
+{
+    char digits[20];
+    char *p = digits + sizeof digits;
+    do {
+        *--p = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    return put(o, (struct eg_slice){p, (size_t)(digits + sizeof digits - p)});
+}
+
+/* Written in one go, since it answers every message. */
 static void accepted(struct eg_machine *m, struct eg_conn *c, struct eg_slice message_id,
                      uint64_t cursor, bool duplicate)
 {
-    struct eg_buf b = {0};
-    eg_buf_str(&b, "{\"type\":\"response\",\"status\":\"accepted\"");
-    eg_json_kcstr(&b, "session_id", c->session->id);
-    if (message_id.n) {
-        eg_json_kstr(&b, "message_id", message_id);
+    static const char words[] = "{'type':'response','status':'accepted','session_id':,"
+                                "'message_id':,'cursor':,'turn':,'duplicate':false}";
+    const struct eg_slice session = eg_slice_cstr(c->session->id);
+    struct eg_bytes *bytes = eg_bytes_new(sizeof words + eg_json_quoted_size(session) +
+                                          eg_json_quoted_size(message_id) + 2 * 20);
+    if (bytes) {
+        char *o = put(bytes->data, EG_LIT("{\"type\":\"response\",\"status\":\"accepted\","
+                                          "\"session_id\":"));
+        o = eg_json_quote_to(o, session);
+        if (message_id.n) {
+            o = eg_json_quote_to(put(o, EG_LIT(",\"message_id\":")), message_id);
+        }
+        o = put_number(put(o, EG_LIT(",\"cursor\":")), cursor);
+        o = put_number(put(o, EG_LIT(",\"turn\":")), cursor);
+        o = put(o, duplicate ? EG_LIT(",\"duplicate\":true}") : EG_LIT(",\"duplicate\":false}"));
+        *o = '\0';
+        bytes->n = (size_t)(o - bytes->data);
     }
-    eg_json_kint(&b, "cursor", (int64_t)cursor);
-    eg_json_kint(&b, "turn", (int64_t)cursor);
-    eg_json_kbool(&b, "duplicate", duplicate);
-    eg_buf_char(&b, '}');
-    struct eg_bytes *bytes = eg_buf_bytes(&b);
-    eg_buf_free(&b);
     eg_out_frame(m, c->id, c->session->sid, duplicate ? 0 : cursor, bytes);
 }
 
@@ -385,23 +418,17 @@ static int retry_after(enum eg_code code)
 static void frame_message(struct eg_machine *m, struct eg_conn *c, struct eg_cmd *cmd)
 {
     const struct eg_frame *f = &cmd->frame;
-    struct eg_buf source = {0};
     uint64_t cursor = 0;
     bool duplicate = false;
-    eg_buf_str(&source, "client:");
-    eg_buf_str(&source, c->identity.sub);
     const struct eg_publish p = {.content = f->content,
                                  .metadata = f->metadata,
                                  .message_id = f->message_id,
                                  .traceparent = f->traceparent,
                                  .tail = {cmd->tail.p, cmd->tail.n},
                                  .sub = eg_slice_cstr(c->identity.sub),
-                                 .source = {source.p, source.n},
+                                 .source = eg_slice_cstr(c->sub->source),
                                  .except = c->id};
-    const enum eg_code code =
-        source.err ? EG_CODE_storage_unavailable
-                   : eg_client_publish(m, c->session, &p, c->sub, &cursor, &duplicate);
-    eg_buf_free(&source);
+    const enum eg_code code = eg_client_publish(m, c->session, &p, c->sub, &cursor, &duplicate);
     if (code != EG_CODE_NONE) {
         eg_out_error(m, c->id, code, NULL, NULL, f->message_id, retry_after(code));
         return;

@@ -175,7 +175,7 @@ void eg_machine_free(struct eg_machine *m)
     HASH_ITER(hh, m->subs, u, next_sub)
     {
         HASH_DELETE(hh, m->subs, u);
-        free(u->sub);
+        free(u->source);
         free(u);
     }
     DL_FOREACH_SAFE(m->chores, chore, next_chore)

@@ -63,7 +63,8 @@ struct eg_session {
 
 /* What is counted for one sub while it is connected. */
 struct eg_sub {
-    char *sub;
+    char *source; /* "client:" and the sub */
+    char *sub;    /* its end */
     int refs;
     struct eg_bucket messages, bytes;
     UT_hash_handle hh;

@@ -551,7 +551,7 @@ enum eg_err eg_heads_freeze(struct eg_heads *h)
 {
     const struct eg_heads_gen *g = &h->fill;
     const size_t most = g->n > g->tn ? g->n : g->tn;
-    struct sorted *s = malloc((most * 2 + 1) * sizeof(*s));
+    struct sorted *s = calloc(most * 2 + 1, sizeof(*s));
     uint32_t *order = malloc(((size_t)g->n + g->tn + 1) * sizeof(*order));
     if (s == NULL || order == NULL) {
         free(s);
