@@ -17,6 +17,7 @@
 #include "../lib/badstore.h"
 #include "../lib/memstore.h"
 #include "core/core.h"
+#include "core/fair.h"
 #include "failing.h"
 
 static struct eg_storage *storage;
@@ -589,4 +590,57 @@ Test(core_alone, a_start_that_fails_leaves_nothing)
     }
     eg_core_stop(NULL);
     eg_settings_unref(settings);
+}
+
+/* --- lines of commands without memory for them --- */
+
+static uint64_t group_by_third(void *arg, const struct eg_cmd *cmd)
+{
+    (void)arg;
+    return cmd->conn % 3 + 1;
+}
+
+#define LINES 12
+
+/* Commands of twelve connections, three of each, the nth allocation failing. */
+static bool stand_in_line(int n)
+{
+    struct eg_fair *const f = eg_fair_new(group_by_third, NULL);
+    int64_t last[LINES + 1] = {0};
+    cr_assert(f);
+    eg_fair_add(f, eg_cmd_new(EG_CMD_FRAME, 99)); /* the tables exist */
+    struct eg_cmd *cmd[LINES * 3];
+    for (int i = 0; i < LINES * 3; i++) {
+        cmd[i] = eg_cmd_new(EG_CMD_FRAME, (eg_conn_id)(i % LINES + 1));
+        cmd[i]->frame.cursor = i / LINES + 1;
+    }
+    failing_order(n);
+    for (int i = 0; i < LINES * 3; i++) {
+        eg_fair_add(f, cmd[i]);
+    }
+    const bool failed = failing_done();
+    cr_expect_eq(eg_fair_count(f), LINES * 3 + 1);
+    while (eg_fair_peek(f)) {
+        struct eg_cmd *const c = eg_fair_take(f, 100);
+        if (c->conn != 99) {
+            cr_expect_eq(c->frame.cursor, last[c->conn] + 1, "allocation %d: conn %d out of order",
+                         n, (int)c->conn);
+            last[c->conn] = c->frame.cursor;
+        }
+        eg_cmd_free(c);
+    }
+    for (int i = 1; i <= LINES; i++) {
+        cr_expect_eq(last[i], 3, "allocation %d: conn %d lost one", n, i);
+    }
+    eg_fair_free(f);
+    return failed;
+}
+
+Test(core_alone, lines_without_memory_keep_their_order)
+{
+    int n = 0;
+    while (stand_in_line(n)) {
+        n++;
+    }
+    cr_assert_gt(n, 10, "%d", n);
 }
