@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "machine_rig.h"
@@ -284,4 +285,53 @@ Test(calls, a_deleted_session_whose_turns_waited_is_passed_over)
     const eg_conn_id d = mr_client(r, "u", "");
     mr_frame(r, d, "{\"type\":\"message\",\"content\":\"next\"}");
     cr_assert(mr_text(r, w, "\"next\""));
+}
+
+Test(calls, creating_a_session)
+{
+    struct eg_identity u = {.sub = (char[]){"u"}}, v = {.sub = (char[]){"v"}};
+    struct eg_call k = {.kind = EG_CALL_CREATE, .agent = EG_LIT("a"), .identity = &u};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert(k.created);
+    cr_assert_eq(strlen(k.out_session_id), 36, "an id is made");
+    k.session_id = EG_LIT("s");
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert(!k.created, "it is there already");
+    cr_assert_eq(k.out_cursor, 5);
+    k.identity = &v;
+    cr_assert_eq(mr_call(r, &k), EG_CODE_auth_unauthorized);
+    k.identity = &u;
+    cr_assert_eq(call(EG_CALL_CLOSE, 0), EG_CODE_NONE);
+    cr_assert_eq(mr_call(r, &k), EG_CODE_session_closed);
+    r->settings->max_sessions_per_sub = 1;
+    k.session_id = EG_LIT("another");
+    cr_assert_eq(mr_call(r, &k), EG_CODE_rate_limited);
+    k.identity = &v;
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+}
+
+Test(calls, an_operator_speaks_in_its_own_name)
+{
+    struct eg_call k = {.kind = EG_CALL_MESSAGE,
+                        .session_id = EG_LIT("s"),
+                        .content = EG_LIT("1"),
+                        .source = EG_LIT("operator:ops")};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert(mr_event(r, "\"source\":\"operator:ops\""));
+    k.kind = EG_CALL_ABORT;
+    k.turn = (int64_t)k.out_turn;
+    k.reason = EG_LIT("enough");
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert(mr_event(r, "\"reason\":\"enough\""));
+}
+
+Test(calls, an_identity_owns_its_lists)
+{
+    struct eg_identity who = {.sub = strdup("u"),
+                              .agents = calloc(2, sizeof(char *)),
+                              .sessions = calloc(2, sizeof(char *))};
+    who.agents[0] = strdup("a");
+    who.sessions[0] = strdup("s");
+    eg_identity_free(&who);
+    cr_assert(!who.sub && !who.agents && !who.sessions);
 }
