@@ -23,7 +23,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CASE_SECONDS 900
 #define SKIPPED 77
 
 struct fault_state *faults;
@@ -38,6 +37,8 @@ static const struct {
     {"disk", case_disk},
     {"disk-start", case_disk_start},
     {"memory", case_memory},
+    {"memory-some", case_memory_some},
+    {"memory-gone", case_memory_gone},
     {"memory-start", case_memory_start},
     {"full", case_full},
     {"descriptors", case_descriptors},

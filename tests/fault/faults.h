@@ -7,6 +7,9 @@
 #include "faultlib.h"
 #include "talk.h"
 
+/* For a case without points, or from one point to the next. */
+#define CASE_SECONDS 600
+
 /* The page that the fault library in the daemon reads. */
 extern struct fault_state *faults;
 extern enum fault_kind faults_last; /* the kind ordered last */
@@ -28,6 +31,8 @@ void faults_clear(void);
 void case_disk(void);
 void case_disk_start(void);
 void case_memory(void);
+void case_memory_some(void);
+void case_memory_gone(void);
 void case_memory_start(void);
 void case_full(void);
 void case_descriptors(void);

@@ -26,7 +26,7 @@ $(FAULTS): $(FAULTS_OBJ) $(TL_LIB)
 
 .PHONY: test-faults
 test-faults: $(DAEMON) $(FAULTS) $(FAULTS_LIBRARY) ## failing disk, memory, descriptors, calls, clock
-	EBBGATE_BIN=$(DAEMON) timeout -k 5 3600 $(FAULTS) --library $(FAULTS_LIBRARY) \
+	EBBGATE_BIN=$(DAEMON) timeout -k 5 14400 $(FAULTS) --library $(FAULTS_LIBRARY) \
 	    --points $(FAULT_POINTS) --play $(FAULT_PLAY_MS) $(FAULT_CASES)
 
 -include $(FAULTS_OBJ:.o=.d)

@@ -113,6 +113,7 @@ static void settle(struct talk *k, const char *what, int64_t nth, struct tally *
         case_fail("%s, call %" PRId64 " (%s): %s; %s", what, nth, faults->where, k->why,
                   log + (n > 1500 ? n - 1500 : 0));
     }
+    alarm(CASE_SECONDS); /* the limit is of each point */
     sum->points++;
     sum->whole += told.whole;
     sum->cut += !told.whole;
@@ -167,7 +168,19 @@ void case_memory(void)
 {
     start();
     fail_each("memory", FAULT_MALLOC, ENOMEM, 1);
+    stop();
+}
+
+void case_memory_some(void)
+{
+    start();
     fail_each("memory", FAULT_MALLOC, ENOMEM, 20);
+    stop();
+}
+
+void case_memory_gone(void)
+{
+    start();
     fail_each("memory", FAULT_MALLOC, ENOMEM, -1);
     stop();
 }
@@ -203,6 +216,7 @@ static void fail_starts(const char *what, enum fault_kind kind, int error, bool 
         if (!started) {
             start_again(what, nth, &sum);
         }
+        alarm(CASE_SECONDS);
         sum.points++;
         if (made && !talk_tokens(c.gate, &c.tokens)) {
             case_fail("no tokens");
