@@ -122,10 +122,10 @@ static int by_text(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-static void check_promises(void)
+static void check_promises(size_t count)
 {
     char want[24];
-    for (size_t i = 0; i < t.promise_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct promise *p = &t.promises[i];
         if (p->session != r.session) {
             continue;
@@ -146,18 +146,21 @@ static void check_promises(void)
     }
 }
 
-/* One pass over all sessions; false while turns are open. */
+/* One pass over all sessions; false while turns are open. What somebody is told of while a session
+ * is read may come after the end of what is read. */
 static bool all_ended(void)
 {
     bool ended = true;
     for (int s = 0; s < SESSIONS; s++) {
+        const uint64_t told = t.truth[s].top;
+        const size_t promised = t.promise_count;
         read_session(s);
-        if (r.have < t.truth[s].top) {
+        if (r.have < told) {
             load_die("session %d: %llu was told of, the log ends at %llu", s,
-                     (unsigned long long)t.truth[s].top, (unsigned long long)r.have);
+                     (unsigned long long)told, (unsigned long long)r.have);
         }
         ended = turns_ended() && ended;
-        check_promises();
+        check_promises(promised);
     }
     return ended;
 }
