@@ -14,13 +14,18 @@
  *     received by then is the head, and what came in the same packets: more than the head is
  *     refused before the upgrade (eg_adopt_beyond_head).
  *  5. The socket is non-blocking (lobby.c made it so) and has TCP_NODELAY (an option asks for it).
- *  6. Header lines renamed in the request are not found by it: so it grants no extension and picks
+ *  6. It writes the 101 with send(), in pieces: all but the last, which ends with the blank line,
+ * are held back in the socket, so that the client is not woken twice. Were it to write otherwise,
+ *     the 101 would still go out whole, as it does when the connection ends on another path.
+ *  7. Header lines renamed in the request are not found by it: so it grants no extension and picks
  *     the subprotocol it is shown (listener.c).
  *
- * Happy path: ready: the connection's descriptor is duplicated; one end of a socket pair, loaded
- * with one binary frame that holds a random nonce and closed at the other end, is put in its place.
- * data: the frame arrives, so the library reads the stand-in: it was the right descriptor, and the
- * library held no bytes of the client. close: the duplicate goes to the sink.
+ * Happy path: ready: the connection's descriptor is duplicated; an eventfd loaded with a random
+ * nonce is put in its place. data: a binary frame with the nonce arrives (recv gives what it read
+ * from the stand-in the head of a frame), so the library reads the stand-in: it was the right
+ * descriptor, and the library held no bytes of the client. close: the duplicate goes to the sink.
+ * A plain request, which the library answers but does not read from again, gets one end of a socket
+ * pair instead, and the nonce has to come out at the other.
  *
  * Failure modes: the client is gone already (getpeername fails); no descriptor left; anything but
  * the nonce arrives. The duplicate is closed, the library closes the rest; counted and logged.
@@ -35,6 +40,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -42,7 +48,7 @@
 #include "base/log.h"
 #include "base/metrics.h"
 
-#define NONCE_BYTES 16
+#define NONCE_BYTES 8 /* what an eventfd holds */
 #define FRAME_BYTES (2 + NONCE_BYTES)
 #define FRAME_BINARY 0x82 /* FIN and opcode 2, RFC 6455 5.2 */
 #define FD_BASE 1024      /* adopted sockets live above; accepted ones come and go below */
@@ -56,6 +62,7 @@ static _Thread_local struct {
     bool serving; /* between eg_adopt_begin and eg_adopt_end */
     int fd;
     uint32_t last; /* the last four bytes received */
+    uint32_t said; /* the last four bytes sent while prepared */
     bool head_over;
     size_t beyond;
     /* the adoption */
@@ -70,20 +77,32 @@ static _Thread_local struct {
     void *sink_arg;
 } me = {.fd = -1, .duplicate = -1};
 
+/* The last four bytes of a stream that ended with last before p..end came. */
+static uint32_t last_four(uint32_t last, const unsigned char *p, const unsigned char *end)
+{
+    for (p = end - p > 4 ? end - 4 : p; p < end; p++) {
+        last = last << 8 | *p;
+    }
+    return last;
+}
+
+static bool blank_line(uint32_t last)
+{
+    return last == 0x0d0a0d0a || (last & 0xffff) == 0x0a0a;
+}
+
 /* Follows the request head to its end: a blank line, as the library sees one. */
 static void follow_head(const unsigned char *p, size_t n)
 {
-    for (size_t i = 0; i < n && !me.head_over; i++) {
-        me.last = me.last << 8 | p[i];
-        if (me.last == 0x0d0a0d0a || (me.last & 0xffff) == 0x0a0a) {
-            me.head_over = true;
-            me.beyond += n - i - 1;
-            return;
-        }
+    const unsigned char *const end = p + n;
+    while (!me.head_over && p < end) {
+        const unsigned char *const line = memchr(p, '\n', (size_t)(end - p));
+        const unsigned char *const stop = line != NULL ? line + 1 : end;
+        me.last = last_four(me.last, p, stop);
+        me.head_over = blank_line(me.last);
+        p = stop;
     }
-    if (me.head_over) {
-        me.beyond += n;
-    }
+    me.beyond += me.head_over ? (size_t)(end - p) : 0;
 }
 
 /*
@@ -94,14 +113,43 @@ static void follow_head(const unsigned char *p, size_t n)
 __attribute__((visibility("default"))) ssize_t eg_adopt_recv(int fd, void *buf, size_t n,
                                                              int flags) __asm__("recv");
 
+/* What the stand-in holds, as the frame that the library waits for. */
+static ssize_t recv_nonce(int fd, unsigned char *buf)
+{
+    const ssize_t got = read(fd, buf + FRAME_BYTES - NONCE_BYTES, NONCE_BYTES);
+    if (got != NONCE_BYTES) {
+        return got < 0 ? got : 0;
+    }
+    buf[0] = FRAME_BINARY;
+    buf[1] = NONCE_BYTES;
+    return FRAME_BYTES;
+}
+
 ssize_t eg_adopt_recv(int fd, void *buf, size_t n, int flags)
 {
+    if (me.state == STATE_SWAPPED && fd == me.fd && n >= FRAME_BYTES) {
+        return recv_nonce(fd, buf);
+    }
     const ssize_t got = recvfrom(fd, buf, n, flags, NULL, NULL);
     if (me.serving && got > 0 && (flags & MSG_PEEK) == 0) {
         me.fd = fd;
         follow_head(buf, (size_t)got);
     }
     return got;
+}
+
+/* The same for sending: the pieces of a 101 go out together. */
+__attribute__((visibility("default"))) ssize_t eg_adopt_send(int fd, const void *buf, size_t n,
+                                                             int flags) __asm__("send");
+
+ssize_t eg_adopt_send(int fd, const void *buf, size_t n, int flags)
+{
+    if (me.state == STATE_PREPARED && fd == me.fd) {
+        const unsigned char *const p = buf;
+        me.said = last_four(me.said, p, p + n);
+        flags |= blank_line(me.said) ? 0 : MSG_MORE;
+    }
+    return sendto(fd, buf, n, flags, NULL, 0);
 }
 
 void eg_adopt_begin(void)
@@ -201,50 +249,49 @@ static int duplicate_base(void)
 }
 
 /*
- * Puts one end of a socket pair in the place of the connection's descriptor, which lives on as
- * me.duplicate. *other is the other end. False: nothing was changed.
+ * Puts stand_in in the place of the connection's descriptor, which lives on as me.duplicate. Takes
+ * stand_in; -1: there is none. False: nothing was changed.
  */
-static bool swap(const struct mg_connection *conn, int *other)
+static bool swap(const struct mg_connection *conn, int stand_in)
 {
-    int pair[2] = {-1, -1};
-    bool done = false;
     me.peerless = !is_peer(me.fd, conn);
-    if (me.peerless ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
-        return false;
+    if (!me.peerless && stand_in >= 0) {
+        me.duplicate = fcntl(me.fd, F_DUPFD_CLOEXEC, duplicate_base());
+        me.gone = me.duplicate >= 0 && dup3(stand_in, me.fd, O_CLOEXEC) >= 0;
     }
-    me.duplicate = fcntl(me.fd, F_DUPFD_CLOEXEC, duplicate_base());
-    if (me.duplicate >= 0 && dup3(pair[0], me.fd, O_CLOEXEC) >= 0) {
-        me.gone = true;
-        *other = pair[1];
-        done = true;
-    } else {
-        if (me.duplicate >= 0) {
-            close(me.duplicate);
-            me.duplicate = -1;
-        }
-        close(pair[1]);
+    if (!me.gone && me.duplicate >= 0) {
+        close(me.duplicate);
+        me.duplicate = -1;
     }
-    close(pair[0]);
-    return done;
+    if (stand_in >= 0) {
+        close(stand_in);
+    }
+    return me.gone;
+}
+
+/* An eventfd that holds me.nonce, made here; -1 without a descriptor. */
+static int nonce_holder(void)
+{
+    uint64_t nonce = 0;
+    eg_random(&nonce, sizeof nonce);
+    nonce = nonce >> 1 | 1; /* neither nothing nor more than it takes */
+    memcpy(me.nonce, &nonce, sizeof nonce);
+    const int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (fd >= 0 && write(fd, &nonce, sizeof nonce) != (ssize_t)sizeof nonce) {
+        close(fd);
+        return -1;
+    }
+    return fd;
 }
 
 void eg_adopt_ready(struct mg_connection *conn, void *arg)
 {
-    unsigned char frame[FRAME_BYTES] = {FRAME_BINARY, NONCE_BYTES};
-    int other = -1;
     (void)arg;
-    eg_random(me.nonce, sizeof me.nonce);
-    memcpy(frame + 2, me.nonce, sizeof me.nonce);
-    if (me.state == STATE_PREPARED && swap(conn, &other) &&
-        send(other, frame, sizeof frame, MSG_NOSIGNAL) == (ssize_t)sizeof frame) {
+    if (me.state == STATE_PREPARED && swap(conn, nonce_holder())) {
         me.state = STATE_SWAPPED;
     } else {
         me.state = STATE_FAILED;
         mg_disable_connection_keep_alive(conn); /* the library reads no frame then */
-    }
-    if (other >= 0) {
-        close(other);
     }
 }
 
@@ -310,14 +357,16 @@ enum eg_err eg_adopt_plain(struct mg_connection *conn, struct eg_slice head, str
 {
     enum eg_err err = EG_EIO;
     uint8_t back[NONCE_BYTES + 1] = {0};
-    int other = -1;
+    int pair[2] = {-1, -1};
     mg_disable_connection_keep_alive(conn);
-    if (!me.serving || me.state != STATE_PLAIN || !swap(conn, &other)) {
+    if (!me.serving || me.state != STATE_PLAIN ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0 ||
+        !swap(conn, pair[0])) {
         goto out;
     }
     eg_random(me.nonce, sizeof me.nonce);
     if (mg_write(conn, me.nonce, sizeof me.nonce) != NONCE_BYTES ||
-        recvfrom(other, back, sizeof back, MSG_DONTWAIT, NULL, NULL) != NONCE_BYTES ||
+        recvfrom(pair[1], back, sizeof back, MSG_DONTWAIT, NULL, NULL) != NONCE_BYTES ||
         memcmp(back, me.nonce, NONCE_BYTES) != 0) {
         goto out;
     }
@@ -333,8 +382,8 @@ out:
         eg_metric_add(EG_M_adoptions_failed_total, 1);
         eg_log_limited(EG_LOG_WARN, "adopt.failed", "addr=%s" EG_F "why=event stream", a->addr);
     }
-    if (other >= 0) {
-        close(other);
+    if (pair[1] >= 0) {
+        close(pair[1]);
     }
     return err;
 }

@@ -315,12 +315,15 @@ long eg_header_end(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const unsigned char c = (unsigned char)p[i];
-        if (c < 128 && c != '\r' && c != '\n' && !isprint(c)) {
-            return -1;
+        if (c >= ' ' && c != 0x7f) {
+            continue;
         }
-        if (c == '\n' && i >= 1 &&
-            (p[i - 1] == '\n' || (i >= 3 && memcmp(p + i - 3, "\r\n\r", 3) == 0))) {
-            return (long)i + 1;
+        if (c == '\n') {
+            if (i >= 1 && (p[i - 1] == '\n' || (i >= 3 && memcmp(p + i - 3, "\r\n\r", 3) == 0))) {
+                return (long)i + 1;
+            }
+        } else if (c != '\r') {
+            return -1;
         }
     }
     return 0;

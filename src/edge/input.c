@@ -182,10 +182,7 @@ static void process(struct eg_peer *p, struct eg_slice in, struct eg_stash *kept
         return;
     }
     if (blocked(p)) {
-        if (p->reading) {
-            p->reading = false;
-            eg_loop_interest(p);
-        }
+        p->reading = false; /* epoll is told when something comes all the same */
     } else if (p->stash) {
         stand_in_line(p);
     } else if (!p->reading) {
@@ -227,7 +224,9 @@ static void visit(struct eg_peer *p)
 
 void eg_input_readable(struct eg_peer *p)
 {
-    if (p->state == EG_PEER_JOINED && !p->busy && !p->queued) {
+    if (!p->reading && p->state < EG_PEER_CLOSING) {
+        eg_loop_interest(p);
+    } else if (p->state == EG_PEER_JOINED && !p->busy && !p->queued) {
         visit(p);
     } else {
         stand_in_line(p);

@@ -268,6 +268,15 @@ static int on_request(struct mg_connection *conn)
     return status;
 }
 
+/* Who may is judged by on_request and by hello; without this the library looks for a file of
+ * passwords at every request. */
+static int on_authorization(struct mg_connection *conn, void *listener)
+{
+    (void)conn;
+    (void)listener;
+    return 1;
+}
+
 /* The library is about to send an error of its own. 0: it was answered here. */
 static int on_error(struct mg_connection *conn, int status, const char *text)
 {
@@ -398,6 +407,7 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
     }
     mg_set_websocket_handler_with_subprotocols(l->ctx, PATH "$", &subprotocols, NULL,
                                                eg_adopt_ready, eg_adopt_data, eg_adopt_close, l);
+    mg_set_auth_handler(l->ctx, PATH "$", on_authorization, l);
     return EG_OK;
 }
 

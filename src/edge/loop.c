@@ -17,13 +17,19 @@
 void eg_loop_interest(struct eg_peer *p)
 {
     struct epoll_event ev = {.data.ptr = p};
-    if (p->reading || p->state >= EG_PEER_CLOSING) {
+    const bool in = p->reading || p->state >= EG_PEER_CLOSING;
+    if (p->gone || (in == p->watch_in && p->writable_wait == p->watch_out)) {
+        return;
+    }
+    if (in) {
         ev.events |= EPOLLIN;
     }
     if (p->writable_wait) {
         ev.events |= EPOLLOUT;
     }
-    if (!p->gone && epoll_ctl(p->r->epfd, EPOLL_CTL_MOD, p->fd, &ev) != 0) {
+    p->watch_in = in;
+    p->watch_out = p->writable_wait;
+    if (epoll_ctl(p->r->epfd, EPOLL_CTL_MOD, p->fd, &ev) != 0) {
         eg_log_limited(EG_LOG_ERROR, "reactor.epoll", "errno=%d", errno);
         eg_peer_end(p);
     }

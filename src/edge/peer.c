@@ -132,7 +132,7 @@ void eg_peer_open(struct eg_reactor *r, struct eg_adopted *a)
         drop_adopted(r, a);
         return;
     }
-    p->reading = true;
+    p->reading = p->watch_in = true;
     p->counted = a->refuse == EG_CODE_NONE && a->addr[0];
     r->peers++;
     eg_metric_add(EG_M_connections, 1);

@@ -85,6 +85,7 @@ struct eg_peer {
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
     bool queued : 1, busy : 1; /* busy: sends more than is read at a time */
     bool parsing : 1;          /* a large text of it is read elsewhere */
+    bool watch_in : 1, watch_out : 1; /* what epoll tells of it */
     uint32_t refused;          /* frames in the present minute */
     uint32_t refused_s;        /* its beginning */
     uint32_t owed;             /* commands since the last sync */
@@ -124,6 +125,13 @@ struct eg_slot {
     uint32_t generation, next_free;
 };
 
+/* What hello_ok says of methods and events, by what it depends on. */
+struct eg_features {
+    uint32_t key; /* 0: none */
+    struct eg_buf text;
+};
+#define EG_FEATURES_KEPT 8
+
 struct eg_reactor {
     struct eg_reactors *set;
     unsigned ix;
@@ -145,7 +153,9 @@ struct eg_reactor {
     struct eg_cmd *post_first, *post_last;
     struct eg_outbuf outbuf;
     char *inbuf;
-    struct eg_buf text;   /* for making frames */
+    struct eg_buf text; /* for making frames */
+    struct eg_features features[EG_FEATURES_KEPT];
+    unsigned features_next;
     struct eg_peer *dead; /* ended in this turn */
     struct eg_tally {     /* added to the metrics once a turn */
         int64_t frames_in, bytes_in, frames_out, bytes_out;
@@ -219,7 +229,8 @@ void eg_farewell_check(struct eg_reactor *r);
 void *eg_loop_run(void *reactor);
 /* One turn; wait: until there is something to do. The thread's own work; a fuzzer calls it too. */
 void eg_loop_turn(struct eg_reactor *r, bool wait);
-/* Reads on or does not. */
+/* Has epoll tell of what is wanted now. A peer that is not read from any more need not be
+ * announced: most are read from again before anything comes. */
 void eg_loop_interest(struct eg_peer *p);
 /* Hands cmd to the core at the end of this turn. Takes it. */
 void eg_loop_post(struct eg_reactor *r, struct eg_cmd *cmd);

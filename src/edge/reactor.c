@@ -107,6 +107,9 @@ static void free_reactor(struct eg_reactor *r)
     eg_ws_pool_free(&r->readers);
     eg_settings_unref(r->settings);
     eg_buf_free(&r->text);
+    for (size_t i = 0; i < EG_FEATURES_KEPT; i++) {
+        eg_buf_free(&r->features[i].text);
+    }
     free(r->slots);
     free(r->follows.table);
     free(r->alarms.heap);

@@ -70,7 +70,7 @@ static bool offered(const struct eg_peer *p, const struct offer *o)
            (!o->read || (p->scopes & EG_SCOPE_READ));
 }
 
-static void features(const struct eg_peer *p, struct eg_buf *out)
+static void write_features(const struct eg_peer *p, struct eg_buf *out)
 {
     int n = 0;
     eg_buf_str(out, ",\"features\":{\"methods\":[");
@@ -89,6 +89,28 @@ static void features(const struct eg_peer *p, struct eg_buf *out)
         }
     }
     eg_buf_str(out, "]}");
+}
+
+/* They depend on role, capabilities and scopes alone; most connections have the same. */
+static void features(const struct eg_peer *p, struct eg_buf *out)
+{
+    struct eg_reactor *const r = p->r;
+    const uint32_t key =
+        UINT32_C(1) << 24 | (uint32_t)p->role << 16 | (uint32_t)p->caps << 8 | p->scopes;
+    struct eg_features *kept = NULL;
+    for (size_t i = 0; i < EG_FEATURES_KEPT && !kept; i++) {
+        kept = r->features[i].key == key ? &r->features[i] : NULL;
+    }
+    if (!kept) {
+        kept = &r->features[r->features_next++ % EG_FEATURES_KEPT];
+        eg_buf_reset(&kept->text);
+        write_features(p, &kept->text);
+        kept->key = kept->text.err ? 0 : key;
+    }
+    if (kept->text.err) {
+        out->err = kept->text.err;
+    }
+    eg_buf_add(out, kept->text.p, kept->text.n);
 }
 
 /* The limits in force; a worker is told its lease too, so that it knows when to extend. */
