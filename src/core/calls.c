@@ -348,7 +348,7 @@ static void json_worker(struct eg_buf *b, const struct eg_worker *w)
     eg_buf_char(b, '{');
     eg_json_kcstr(b, "worker_id", w->id);
     eg_json_kcstr(b, "name", w->name);
-    eg_json_kcstr(b, "sub", w->conn->identity.sub);
+    eg_json_kcstr(b, "sub", w->conn->sub->sub);
     eg_buf_printf(b, ",\"connection_id\":\"%016llx\"", (unsigned long long)w->conn->id);
     eg_json_kint(b, "concurrency", w->concurrency);
     eg_json_kint(b, "running", w->running);

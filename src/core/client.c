@@ -99,21 +99,12 @@ struct eg_conn *eg_conn_attach(struct eg_machine *m, struct eg_cmd *cmd)
     c->fresh = true;
     c->fresh_next = m->fresh;
     m->fresh = c;
-    /* The command keeps its identity for a second try; the sub's text is shared. */
-    c->identity = (struct eg_identity){.sub = u->sub, .scopes = cmd->identity.scopes};
     HASH_ADD(hh, m->conns, id, sizeof c->id, c);
     return c;
 }
 
-static void follow(struct eg_machine *m, struct eg_conn *c, struct eg_session *s)
+static void follow(struct eg_conn *c, struct eg_session *s)
 {
-    if (!s->followers) {
-        s->followers = calloc(m->reactors, sizeof *s->followers);
-        if (!s->followers) {
-            m->failed = true;
-            return;
-        }
-    }
     s->followers[EG_CONN_REACTOR(c->id)]++;
     c->session = s;
     DL_APPEND(s->conns, c);
@@ -129,10 +120,6 @@ void eg_conn_detach(struct eg_machine *m, struct eg_conn *c)
         }
         DL_DELETE(s->conns, c);
         s->followers[EG_CONN_REACTOR(c->id)]--;
-        if (!s->conns) {
-            free(s->followers);
-            s->followers = NULL;
-        }
     }
     if (c->worker) {
         eg_worker_detach(m, c->worker);
@@ -253,7 +240,7 @@ void eg_client_attach(struct eg_machine *m, struct eg_cmd *cmd)
     if (!c) {
         return;
     }
-    follow(m, c, s);
+    follow(c, s);
     struct eg_welcome w = {.resumed = !created,
                            .legacy = cmd->legacy,
                            .sid = s->sid,
@@ -425,7 +412,7 @@ static void frame_message(struct eg_machine *m, struct eg_conn *c, struct eg_cmd
                                  .message_id = f->message_id,
                                  .traceparent = f->traceparent,
                                  .tail = {cmd->tail.p, cmd->tail.n},
-                                 .sub = eg_slice_cstr(c->identity.sub),
+                                 .sub = eg_slice_cstr(c->sub->sub),
                                  .source = eg_slice_cstr(c->sub->source),
                                  .except = c->id};
     const enum eg_code code = eg_client_publish(m, c->session, &p, c->sub, &cursor, &duplicate);
@@ -517,7 +504,7 @@ static void frame_abort(struct eg_machine *m, struct eg_conn *c, const struct eg
 
 static void frame_ack(struct eg_machine *m, struct eg_conn *c, const struct eg_frame *f)
 {
-    const struct eg_slice sub = eg_slice_cstr(c->identity.sub);
+    const struct eg_slice sub = eg_slice_cstr(c->sub->sub);
     const struct eg_slice none = {0};
     if (f->cursor > (int64_t)c->session->cursor) {
         eg_out_error(m, c->id, EG_CODE_invalid_request, "cursor is past the end of the log",

@@ -223,7 +223,7 @@ uint64_t eg_machine_sub_key(const char *sub)
 uint64_t eg_machine_group(struct eg_machine *m, eg_conn_id conn, uint64_t otherwise)
 {
     const struct eg_conn *const c = conn_of(m, conn);
-    return !c ? otherwise : c->worker ? c->id : eg_machine_sub_key(c->identity.sub);
+    return !c ? otherwise : c->worker ? c->id : eg_machine_sub_key(c->sub->sub);
 }
 
 static void sync_out(struct eg_machine *m, eg_conn_id conn)

@@ -37,10 +37,10 @@ struct eg_turn {
     bool stored, dirty;
 };
 
-/* A session in memory. */
+/* A session in memory, one block: many of them do nothing most of the time. */
 struct eg_session {
     int64_t sid;
-    char *id, *owner;
+    char *id, *owner; /* behind the struct */
     struct eg_agent *agent;
     enum eg_session_state state;
     bool dirty, touched, in_ready, fresh, on_lru;
@@ -52,10 +52,10 @@ struct eg_session {
     unsigned turn_first, turn_count, turn_cap;
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
-    char last_worker_id[40]; /* its id, for operators */
-    eg_conn_id hung_worker;  /* let the lease of the head turn run out; others are asked first */
+    char *last_worker_id;   /* its id, for operators; NULL: none yet */
+    eg_conn_id hung_worker; /* let the lease of the head turn run out; others are asked first */
     struct eg_conn *conns;
-    unsigned *followers; /* by reactor; NULL while there are none */
+    unsigned *followers; /* by reactor; behind the struct */
     struct eg_session *touch_next;
     struct eg_session *prev, *next; /* LRU of idle sessions */
     UT_hash_handle hh, hh_sid;
@@ -75,7 +75,6 @@ struct eg_conn {
     eg_conn_id id;
     struct eg_session *session;
     struct eg_worker *worker;
-    struct eg_identity identity;
     struct eg_sub *sub;
     unsigned caps;
     bool fresh;
@@ -236,6 +235,8 @@ struct eg_append {
     struct eg_bytes **keep; /* also a reference for the caller, NULL none */
 };
 #define EG_TURN_SELF UINT64_MAX
+/* Remembers who had the last turn; id "" is nobody. Without memory m->failed is set. */
+void eg_session_worker(struct eg_machine *m, struct eg_session *s, const char *id);
 /* Appends an event, tells followers; returns its cursor, 0 when nothing can be written. */
 uint64_t eg_session_append(struct eg_machine *m, struct eg_session *s, const struct eg_append *a);
 

@@ -75,7 +75,7 @@ void eg_out_buf(struct eg_machine *m, eg_conn_id conn, struct eg_buf *take_buf)
 /* One output to each reactor that has a follower of s; bytes is borrowed. */
 static void to_followers(struct eg_machine *m, struct eg_session *s, const struct eg_out *what)
 {
-    for (unsigned r = 0; s->followers && r < m->reactors; r++) {
+    for (unsigned r = 0; s->conns && r < m->reactors; r++) {
         struct eg_out *o = s->followers[r] ? add(m, r) : NULL;
         if (o) {
             *o = *what;

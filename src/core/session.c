@@ -50,10 +50,8 @@ void eg_session_changed(struct eg_machine *m, struct eg_session *s)
 static void session_free(struct eg_session *s)
 {
     eg_bytes_unref(s->head_body);
-    free(s->followers);
     free(s->turns);
-    free(s->id);
-    free(s->owner);
+    free(s->last_worker_id);
     free(s);
 }
 
@@ -91,7 +89,21 @@ void eg_session_idle(struct eg_machine *m, struct eg_session *s)
     }
 }
 
-static void take_row(struct eg_session *s, const struct eg_session_row *row)
+void eg_session_worker(struct eg_machine *m, struct eg_session *s, const char *id)
+{
+    if (strcmp(s->last_worker_id ? s->last_worker_id : "", id) == 0) {
+        return;
+    }
+    char *const copy = *id ? strdup(id) : NULL;
+    if (*id && !copy) {
+        m->failed = true;
+        return;
+    }
+    free(s->last_worker_id);
+    s->last_worker_id = copy;
+}
+
+static void take_row(struct eg_machine *m, struct eg_session *s, const struct eg_session_row *row)
 {
     s->sid = row->sid;
     s->state = row->state;
@@ -103,7 +115,7 @@ static void take_row(struct eg_session *s, const struct eg_session_row *row)
     s->updated_ms = row->updated_ms;
     s->closed_ms = row->closed_ms;
     s->bytes = row->bytes;
-    memcpy(s->last_worker_id, row->last_worker, sizeof s->last_worker_id - 1);
+    eg_session_worker(m, s, row->last_worker);
 }
 
 void eg_session_row(const struct eg_session *s, struct eg_session_row *row)
@@ -122,7 +134,9 @@ void eg_session_row(const struct eg_session *s, struct eg_session_row *row)
     row->updated_ms = s->updated_ms;
     row->closed_ms = s->closed_ms;
     row->bytes = s->bytes;
-    memcpy(row->last_worker, s->last_worker_id, sizeof s->last_worker_id);
+    if (s->last_worker_id) {
+        strncpy(row->last_worker, s->last_worker_id, sizeof row->last_worker - 1);
+    }
 }
 
 struct load {
@@ -169,21 +183,21 @@ static bool load_turns(struct eg_machine *m, struct eg_session *s)
 static struct eg_session *insert(struct eg_machine *m, const struct eg_session_row *row,
                                  struct eg_agent *agent)
 {
-    struct eg_session *s = calloc(1, sizeof *s);
-    if (s) {
-        s->id = strdup(row->id);
-        s->owner = strdup(row->owner);
-    }
-    if (!s || !s->id || !s->owner) {
-        if (s) {
-            session_free(s);
-        }
+    const size_t id_n = strlen(row->id), owner_n = strlen(row->owner);
+    const size_t followers_n = m->reactors * sizeof(unsigned);
+    struct eg_session *s = calloc(1, sizeof *s + followers_n + id_n + 1 + owner_n + 1);
+    if (!s) {
         m->failed = true;
         return NULL;
     }
+    s->followers = (unsigned *)(s + 1);
+    s->id = (char *)s->followers + followers_n;
+    s->owner = s->id + id_n + 1;
+    memcpy(s->id, row->id, id_n);
+    memcpy(s->owner, row->owner, owner_n);
     s->agent = agent;
-    take_row(s, row);
-    HASH_ADD_KEYPTR(hh, m->sessions, s->id, strlen(s->id), s);
+    take_row(m, s, row);
+    HASH_ADD_KEYPTR(hh, m->sessions, s->id, id_n, s);
     HASH_ADD(hh_sid, m->by_sid, sid, sizeof s->sid, s);
     eg_metric_add(EG_M_sessions_cached, 1);
     return s;
@@ -291,7 +305,7 @@ bool eg_session_reload(struct eg_machine *m, struct eg_session *s)
     if (m->storage->ops->session_by_sid(m->storage, s->sid, &row) != EG_OK) {
         return false;
     }
-    take_row(s, &row);
+    take_row(m, s, &row);
     s->dirty = false;
     return load_turns(m, s);
 }

@@ -193,10 +193,10 @@ static void release_worker(struct eg_machine *m, struct eg_turn *t)
     t->deadline_mono = 0;
 }
 
-static void remember_worker(struct eg_session *s, const struct eg_worker *w)
+static void remember_worker(struct eg_machine *m, struct eg_session *s, const struct eg_worker *w)
 {
     s->last_worker = w->conn->id;
-    memcpy(s->last_worker_id, w->id, sizeof s->last_worker_id);
+    eg_session_worker(m, s, w->id);
 }
 
 static void next_turn(struct eg_machine *m, struct eg_session *s)
@@ -231,7 +231,7 @@ void eg_turn_end_aborted(struct eg_machine *m, struct eg_session *s, struct eg_t
     }
     move(t, in);
     if (t->worker) {
-        remember_worker(s, t->worker);
+        remember_worker(m, s, t->worker);
     }
     struct eg_agent *agent = t->worker ? s->agent : NULL;
     release_worker(m, t);
@@ -248,7 +248,7 @@ void eg_turn_end_aborted(struct eg_machine *m, struct eg_session *s, struct eg_t
 void eg_turn_finish(struct eg_machine *m, struct eg_session *s, struct eg_turn *t)
 {
     move(t, EG_IN_FINAL);
-    remember_worker(s, t->worker);
+    remember_worker(m, s, t->worker);
     release_worker(m, t);
     take_off(m, s, t, false);
     next_turn(m, s);

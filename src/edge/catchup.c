@@ -250,13 +250,13 @@ static void go_live(struct eg_peer *p)
 void eg_catchup_step(struct eg_peer *p)
 {
     while (!p->gone && p->catchup && !p->catchup->waiting &&
-           p->out.page_bytes <= EG_PAGE_AHEAD_BYTES) {
+           eg_outbox_page_bytes(&p->out) <= EG_PAGE_AHEAD_BYTES) {
         struct eg_catchup *const c = p->catchup;
         if (c->wrapped && p->sent >= c->replay_to) {
             send_replay_end(p);
             continue;
         }
-        if (p->out.page_bytes == 0) {
+        if (eg_outbox_page_bytes(&p->out) == 0) {
             release_held(p); /* not on top of pages that wait for a slow reader */
         }
         if (!p->catchup) { /* closed meanwhile */
@@ -266,7 +266,7 @@ void eg_catchup_step(struct eg_peer *p)
             ask(p);
             return;
         }
-        if (c->first || p->out.page_bytes) {
+        if (c->first || eg_outbox_page_bytes(&p->out)) {
             return;
         }
         go_live(p);

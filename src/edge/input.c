@@ -34,7 +34,7 @@ static bool blocked(const struct eg_peer *p)
 {
     return p->state == EG_PEER_ATTACHING || p->parsing || p->syncs >= EG_SYNCS_MAX || p->history ||
            p->leaving || eg_catchup_crowded(p) ||
-           (p->mode == EG_CONN_ECHO && p->out.bytes > ECHO_WAITING_MAX);
+           (p->mode == EG_CONN_ECHO && eg_outbox_bytes(&p->out) > ECHO_WAITING_MAX);
 }
 
 static uint64_t longest(const struct eg_peer *p)

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#define FIRST_CAP 2 /* entries in a new ring: a block that malloc keeps at hand */
 #define IOV_MAX_HERE 128
 #define COPY_MAX 4096 /* larger payloads are not copied */
 
@@ -29,9 +30,9 @@ void eg_outent_raw(struct eg_outent *ent, struct eg_bytes *bytes, uint32_t frame
     *ent = (struct eg_outent){.bytes = bytes, .n = (uint32_t)bytes->n, .frames = frames};
 }
 
-static struct eg_outent *entry(struct eg_outbox *o, uint32_t i)
+static struct eg_outent *entry(struct eg_outq *q, uint32_t i)
 {
-    return o->q ? &o->q[(o->first + i) & (o->cap - 1)] : &o->one;
+    return &q->ent[(q->first + i) & (q->cap - 1)];
 }
 
 static size_t entry_size(const struct eg_outent *ent)
@@ -39,69 +40,75 @@ static size_t entry_size(const struct eg_outent *ent)
     return (size_t)ent->head_n + ent->n;
 }
 
+/* Room for one more entry. */
 static bool grow(struct eg_outbox *o)
 {
-    const uint32_t cap = o->q ? o->cap * 2 : 4;
-    struct eg_outent *const q = malloc(cap * sizeof *q);
+    struct eg_outq *const old = o->q;
+    const uint32_t cap = old ? old->cap * 2 : FIRST_CAP;
+    struct eg_outq *const q = malloc(sizeof *q + cap * sizeof q->ent[0]);
     if (!q) {
         return false;
     }
-    for (uint32_t i = 0; i < o->count; i++) {
-        q[i] = *entry(o, i);
+    if (old) {
+        *q = *old;
+        for (uint32_t i = 0; i < old->count; i++) {
+            q->ent[i] = *entry(old, i);
+        }
+        free(old);
+    } else {
+        *q = (struct eg_outq){0};
     }
-    free(o->q);
+    q->cap = cap;
+    q->first = 0;
     o->q = q;
-    o->cap = cap;
-    o->first = 0;
     return true;
 }
 
 enum eg_err eg_outbox_take(struct eg_outbox *o, const struct eg_outent *ent)
 {
-    if (o->count == (o->q ? o->cap : 1) && !grow(o)) {
+    if ((!o->q || o->q->count == o->q->cap) && !grow(o)) {
         eg_bytes_unref(ent->bytes);
         return EG_ENOMEM;
     }
-    *entry(o, o->count++) = *ent;
+    struct eg_outq *const q = o->q;
+    *entry(q, q->count++) = *ent;
     if (ent->paged) {
-        o->page_bytes += entry_size(ent);
+        q->page_bytes += entry_size(ent);
     } else {
-        o->bytes += entry_size(ent);
-        o->frames += ent->frames;
+        q->bytes += entry_size(ent);
+        q->frames += ent->frames;
     }
     return EG_OK;
 }
 
 size_t eg_outbox_behind(const struct eg_outbox *o)
 {
-    if (o->count == 0) {
+    if (!o->q) {
         return 0;
     }
-    const struct eg_outent *const first = o->q ? &o->q[o->first] : &o->one;
-    return o->bytes - (first->paged ? 0 : entry_size(first) - o->sent);
+    const struct eg_outent *const first = entry(o->q, 0);
+    return o->q->bytes - (first->paged ? 0 : entry_size(first) - o->q->sent);
 }
 
-/* Takes the first entry off. */
+/* Takes the first entry off; frees the ring with its last one. */
 static void drop_first(struct eg_outbox *o)
 {
-    struct eg_outent *const ent = entry(o, 0);
-    const size_t left = entry_size(ent) - o->sent;
+    struct eg_outq *const q = o->q;
+    const struct eg_outent *const ent = entry(q, 0);
+    const size_t left = entry_size(ent) - q->sent;
     if (ent->paged) {
-        o->page_bytes -= left;
+        q->page_bytes -= left;
     } else {
-        o->bytes -= left;
-        o->frames -= ent->frames;
+        q->bytes -= left;
+        q->frames -= ent->frames;
     }
     eg_bytes_unref(ent->bytes);
-    o->sent = 0;
-    o->count--;
-    if (o->q) {
-        o->first = (o->first + 1) & (o->cap - 1);
-        if (o->count == 0) {
-            free(o->q);
-            o->q = NULL;
-            o->first = o->cap = 0;
-        }
+    q->sent = 0;
+    q->count--;
+    q->first = (q->first + 1) & (q->cap - 1);
+    if (q->count == 0) {
+        free(q);
+        o->q = NULL;
     }
 }
 
@@ -109,11 +116,12 @@ static void drop_first(struct eg_outbox *o)
 static void advance(struct eg_outbox *o, size_t n)
 {
     while (n) {
-        const struct eg_outent *const ent = entry(o, 0);
-        const size_t left = entry_size(ent) - o->sent;
+        struct eg_outq *const q = o->q;
+        const struct eg_outent *const ent = entry(q, 0);
+        const size_t left = entry_size(ent) - q->sent;
         const size_t take = n < left ? n : left;
-        *(ent->paged ? &o->page_bytes : &o->bytes) -= take;
-        o->sent += take;
+        *(ent->paged ? &q->page_bytes : &q->bytes) -= take;
+        q->sent += take;
         n -= take;
         if (take == left) {
             drop_first(o);
@@ -159,11 +167,11 @@ static bool add_part(struct parts *w, const void *p, size_t len)
     return true;
 }
 
-static void gather(struct eg_outbox *o, struct parts *w)
+static void gather(struct eg_outq *q, struct parts *w)
 {
-    for (uint32_t i = 0; i < o->count; i++) {
-        const struct eg_outent *const ent = entry(o, i);
-        const size_t skip = i ? 0 : o->sent;
+    for (uint32_t i = 0; i < q->count; i++) {
+        const struct eg_outent *const ent = entry(q, i);
+        const size_t skip = i ? 0 : q->sent;
         const size_t head_skip = skip < ent->head_n ? skip : ent->head_n;
         if (!add_part(w, ent->head + head_skip, ent->head_n - head_skip) ||
             !add_part(w, ent->bytes->data + (skip - head_skip), ent->n - (skip - head_skip))) {
@@ -174,9 +182,13 @@ static void gather(struct eg_outbox *o, struct parts *w)
 
 enum eg_err eg_outbox_write(struct eg_outbox *o, int fd, struct eg_outbuf *buf, size_t *written)
 {
-    while (o->count) {
-        struct parts w = {.at = buf->p, .end = buf->p + buf->size};
-        gather(o, &w);
+    while (o->q) {
+        struct parts w;
+        w.n = 0;
+        w.total = 0;
+        w.at = buf->p;
+        w.end = buf->p + buf->size;
+        gather(o->q, &w);
         if (w.total == 0) { /* entries without bytes */
             drop_first(o);
             continue;
@@ -217,31 +229,32 @@ static uint32_t frame_end(const struct eg_outent *ent, size_t at)
 
 void eg_outbox_cut(struct eg_outbox *o)
 {
-    struct eg_outbox rest = {0};
-    if (o->count && o->sent) {
-        rest.one = *entry(o, 0);
-        if (rest.one.head_n == 0) {
-            rest.one.n = frame_end(&rest.one, o->sent);
-        }
+    struct eg_outq *const q = o->q;
+    if (!q || !q->sent) {
+        eg_outbox_free(o);
+        return;
     }
-    if (rest.one.bytes && entry_size(&rest.one) > o->sent) {
-        const size_t left = entry_size(&rest.one) - o->sent;
-        eg_bytes_ref(rest.one.bytes);
-        rest.count = 1;
-        rest.sent = o->sent;
-        rest.one.frames = rest.one.paged ? rest.one.frames : 1;
-        rest.frames = rest.one.paged ? 0 : 1;
-        *(rest.one.paged ? &rest.page_bytes : &rest.bytes) = left;
+    struct eg_outent *const ent = entry(q, 0);
+    for (uint32_t i = 1; i < q->count; i++) {
+        eg_bytes_unref(entry(q, i)->bytes);
     }
-    eg_outbox_free(o);
-    *o = rest;
+    q->count = 1;
+    if (ent->head_n == 0) {
+        ent->n = frame_end(ent, q->sent);
+    }
+    const size_t left = entry_size(ent) - q->sent;
+    ent->frames = ent->paged ? ent->frames : 1;
+    q->frames = ent->paged ? 0 : 1;
+    q->bytes = ent->paged ? 0 : left;
+    q->page_bytes = ent->paged ? left : 0;
+    if (left == 0) {
+        drop_first(o);
+    }
 }
 
 void eg_outbox_free(struct eg_outbox *o)
 {
-    while (o->count) {
+    while (o->q) {
         drop_first(o);
     }
-    free(o->q);
-    *o = (struct eg_outbox){0};
 }

@@ -1,9 +1,9 @@
 /*
  * outbox.h - what waits to be written to one socket: shared bytes with a frame head each.
  *
- * An empty box holds one entry in place and no memory of its own. Entries are either counted
- * against the limits of a slow consumer, or paged: replay and history, of which more is produced
- * only when the last was written. One thread.
+ * An empty box is a pointer and no more: thousands of connections have nothing to say. Entries are
+ * either counted against the limits of a slow consumer, or paged: replay and history, of which more
+ * is produced only when the last was written. One thread.
  */
 #ifndef EG_EDGE_OUTBOX_H
 #define EG_EDGE_OUTBOX_H
@@ -22,14 +22,33 @@ struct eg_outent {
 };
 
 struct eg_outbox {
-    struct eg_outent *q; /* ring; NULL: `one` */
-    struct eg_outent one;
+    struct eg_outq *q; /* NULL: empty */
+};
+
+/* What is in a box that is not empty, oldest first in a ring. */
+struct eg_outq {
     uint32_t first, count, cap;
     uint32_t frames;   /* waiting, counted ones */
     size_t sent;       /* bytes of the first entry that are written */
     size_t bytes;      /* waiting, counted ones; what is written of the first is taken off */
     size_t page_bytes; /* waiting, paged ones */
+    struct eg_outent ent[];
 };
+
+static inline uint32_t eg_outbox_frames(const struct eg_outbox *o)
+{
+    return o->q ? o->q->frames : 0;
+}
+
+static inline size_t eg_outbox_bytes(const struct eg_outbox *o)
+{
+    return o->q ? o->q->bytes : 0;
+}
+
+static inline size_t eg_outbox_page_bytes(const struct eg_outbox *o)
+{
+    return o->q ? o->q->page_bytes : 0;
+}
 
 /* Fills *ent for one frame of this opcode; does not touch the reference. */
 void eg_outent_frame(struct eg_outent *ent, struct eg_bytes *bytes, enum eg_ws_opcode opcode);

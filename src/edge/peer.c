@@ -285,8 +285,8 @@ void eg_peer_touch(struct eg_peer *p)
 static bool too_much(const struct eg_peer *p)
 {
     const struct eg_settings *const s = p->r->settings;
-    return p->out.frames > (uint64_t)s->max_queued_frames ||
-           (p->out.bytes > (uint64_t)s->max_buffered_bytes &&
+    return eg_outbox_frames(&p->out) > (uint64_t)s->max_queued_frames ||
+           (eg_outbox_bytes(&p->out) > (uint64_t)s->max_buffered_bytes &&
             eg_outbox_behind(&p->out) > (uint64_t)s->max_buffered_bytes);
 }
 
@@ -329,7 +329,7 @@ void eg_peer_take(struct eg_peer *p, const struct eg_outent *ent)
         eg_log_limited(EG_LOG_INFO, "conn.slow",
                        "conn=%llx" EG_F "addr=%s" EG_F "frames=%u" EG_F "bytes=%zu",
                        (unsigned long long)eg_peer_id(p), eg_peer_text(p, EG_TEXT_ADDR),
-                       p->out.frames, p->out.bytes);
+                       eg_outbox_frames(&p->out), eg_outbox_bytes(&p->out));
         eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer");
     }
 }
@@ -419,7 +419,7 @@ void eg_peer_flush(struct eg_peer *p)
     if (p->catchup) {
         eg_catchup_step(p);
     }
-    if (!p->gone && p->out.page_bytes == 0 && p->state == EG_PEER_JOINED) {
+    if (!p->gone && eg_outbox_page_bytes(&p->out) == 0 && p->state == EG_PEER_JOINED) {
         if (p->history && !p->history_job) {
             p->history = false;
         }

@@ -70,11 +70,11 @@ Test(outbox, frames_in_order_with_heads)
     add(&o, 130, 'c', false);
     add(&o, 5000, 'd', false);
     add(&o, 1, 'e', true);
-    cr_expect_eq(o.frames, 4);
-    cr_expect_eq(o.bytes, 5U + 2 + 134 + 5004);
-    cr_expect_eq(o.page_bytes, 3);
+    cr_expect_eq(eg_outbox_frames(&o), 4);
+    cr_expect_eq(eg_outbox_bytes(&o), 5U + 2 + 134 + 5004);
+    cr_expect_eq(eg_outbox_page_bytes(&o), 3);
     cr_assert_eq(eg_outbox_write(&o, p.ours, &buf, &written), EG_OK);
-    cr_expect_eq(o.frames + o.bytes + o.page_bytes + o.count, 0);
+    cr_expect_eq(eg_outbox_frames(&o) + eg_outbox_bytes(&o) + eg_outbox_page_bytes(&o), 0);
     cr_expect_null(o.q, "an empty box holds no memory");
     drain(p.theirs, &got);
     cr_assert_eq(got.n, 5U + 2 + 134 + 5004 + 3);
@@ -118,14 +118,14 @@ Test(outbox, many_more_frames_than_fit_in_one_write)
         }
     }
     while ((err = eg_outbox_write(&o, p.ours, &buf, &written)) == EG_EAGAIN) {
-        cr_assert_eq(o.bytes + o.page_bytes, want.n - written);
+        cr_assert_eq(eg_outbox_bytes(&o) + eg_outbox_page_bytes(&o), want.n - written);
         drain(p.theirs, &got);
     }
     cr_expect_eq(err, EG_OK);
     drain(p.theirs, &got);
     cr_expect_eq(got.n, want.n);
     cr_expect(memcmp(got.p, want.p, want.n) == 0);
-    cr_expect_eq(o.frames + o.bytes + o.page_bytes, 0);
+    cr_expect_eq(eg_outbox_frames(&o) + eg_outbox_bytes(&o) + eg_outbox_page_bytes(&o), 0);
     eg_buf_free(&got);
     eg_buf_free(&want);
     eg_outbox_free(&o);
@@ -172,7 +172,7 @@ static void cut_case(bool paged_block, size_t size)
     cr_assert_eq(eg_outbox_write(&o, p.ours, &buf, &written), EG_EAGAIN);
     const size_t before = written;
     eg_outbox_cut(&o);
-    cr_expect_leq(o.bytes + o.page_bytes, size + EG_WS_HEAD_MAX);
+    cr_expect_leq(eg_outbox_bytes(&o) + eg_outbox_page_bytes(&o), size + EG_WS_HEAD_MAX);
     add(&o, 5, 'E', false);
     enum eg_err err;
     while ((err = eg_outbox_write(&o, p.ours, &buf, &written)) == EG_EAGAIN) {
@@ -213,7 +213,7 @@ Test(outbox, cut_of_nothing_begun_leaves_nothing)
     add(&o, 10, 'x', false);
     add(&o, 10, 'x', true);
     eg_outbox_cut(&o);
-    cr_expect_eq(o.count + o.bytes + o.page_bytes + o.frames, 0);
+    cr_expect_eq(eg_outbox_bytes(&o) + eg_outbox_page_bytes(&o) + eg_outbox_frames(&o), 0);
     eg_outbox_free(&o);
 }
 
