@@ -115,7 +115,7 @@ static void drop_first(struct eg_outbox *o)
 /* n bytes were written. */
 static void advance(struct eg_outbox *o, size_t n)
 {
-    while (n) {
+    while (n && o->q) {
         struct eg_outq *const q = o->q;
         const struct eg_outent *const ent = entry(q, 0);
         const size_t left = entry_size(ent) - q->sent;
