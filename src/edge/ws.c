@@ -6,8 +6,10 @@
  * Happy path: the head of a frame is collected and judged here (wslay reports a frame only with its
  * first payload byte, accepts unmasked ones, and takes any length), then head and payload are
  * handed to wslay, never more than one frame at a time, so that its context is empty again at every
- * frame boundary and can serve another connection. Payload comes back unmasked in pieces; a
- * message is collected from them, its UTF-8 checked on the way.
+ * frame boundary and can serve another connection. Payload comes back in pieces; a message is
+ * collected from them, its UTF-8 checked on the way. wslay unmasks byte by byte, which would be the
+ * dearest step of a short message: it is given the head without the mask, and the mask is taken off
+ * here, eight bytes at a time, on the way into the message.
  * Failure modes: every breach of the RFC yields EG_WS_BROKEN with the close code to send; a reader
  * that saw one is not used again. No memory: 1011.
  *
@@ -37,6 +39,8 @@ struct eg_ws_reader {
     struct eg_utf8 utf8;
     uint8_t head[14]; /* of the frame that begins */
     uint8_t head_n, head_need;
+    uint8_t mask[4];
+    uint8_t mask_at; /* where in the mask the next payload byte is */
     uint8_t opcode, fin;
     uint8_t message; /* opcode of the message under way, 0: none */
     bool in_payload, done, control_open;
@@ -243,8 +247,11 @@ static enum eg_ws_what read_head(struct eg_ws_reader *rd, uint64_t max, struct e
             }
         }
         if (rd->head_n == rd->head_need) {
+            memcpy(rd->mask, rd->head + rd->head_n - sizeof rd->mask, sizeof rd->mask);
+            rd->mask_at = 0;
+            rd->head[1] &= 0x7f;
             rd->give = rd->head;
-            rd->give_n = rd->head_n;
+            rd->give_n = rd->head_n - sizeof rd->mask;
             rd->head_n = 0;
             rd->in_payload = true;
             break;
@@ -253,20 +260,47 @@ static enum eg_ws_what read_head(struct eg_ws_reader *rd, uint64_t max, struct e
     return EG_WS_NONE;
 }
 
-/* One unmasked piece of payload. */
+/* Copies n payload bytes to `to` without their mask (RFC 6455 5.3). */
+static void unmask(struct eg_ws_reader *rd, uint8_t *to, const uint8_t *p, size_t n)
+{
+    uint8_t turned[8];
+    uint64_t mask;
+    size_t i = 0;
+    for (unsigned k = 0; k < sizeof turned; k++) {
+        turned[k] = rd->mask[(rd->mask_at + k) & 3];
+    }
+    memcpy(&mask, turned, sizeof mask);
+    for (; n - i >= sizeof mask; i += sizeof mask) {
+        uint64_t word;
+        memcpy(&word, p + i, sizeof word);
+        word ^= mask;
+        memcpy(to + i, &word, sizeof word);
+    }
+    for (; i < n; i++) {
+        to[i] = p[i] ^ turned[i & 7];
+    }
+    rd->mask_at = (uint8_t)((rd->mask_at + n) & 3);
+}
+
+/* One piece of payload, as it came. */
 static enum eg_ws_what take_piece(struct eg_ws_reader *rd, const uint8_t *p, size_t n,
                                   struct eg_ws_item *out)
 {
     if (rd->opcode >= EG_WS_OP_CLOSE) {
-        memcpy(rd->control + rd->control_n, p, n);
+        unmask(rd, rd->control + rd->control_n, p, n);
         rd->control_n = (uint8_t)(rd->control_n + n);
         return EG_WS_NONE;
     }
-    if (rd->message == EG_WS_OP_TEXT && !eg_utf8_feed(&rd->utf8, p, n)) {
+    uint8_t *const to = (uint8_t *)eg_buf_reserve(&rd->msg, n);
+    if (!to) {
+        return broken(out, EG_CLOSE_INTERNAL, "out of memory");
+    }
+    unmask(rd, to, p, n);
+    rd->msg.n += n;
+    if (rd->message == EG_WS_OP_TEXT && !eg_utf8_feed(&rd->utf8, to, n)) {
         return broken(out, EG_CLOSE_UTF8, "not valid UTF-8");
     }
-    eg_buf_add(&rd->msg, p, n);
-    return rd->msg.err ? broken(out, EG_CLOSE_INTERNAL, "out of memory") : EG_WS_NONE;
+    return EG_WS_NONE;
 }
 
 bool eg_ws_close_code_valid(unsigned code)

@@ -262,6 +262,9 @@ void eg_frame_tail(const struct eg_frame *frame, struct eg_buf *out)
 {
     static const struct eg_slice nothing = {"\"\"", 2};
 
+    /* At once what it will take, but for ids full of escapes. */
+    (void)eg_buf_reserve(out, frame->content.n + frame->metadata.n + frame->data.n +
+                                  frame->outcome.n + frame->message_id.n + 96);
     switch (frame->type) {
     case EG_FRAME_MESSAGE:
         eg_buf_str(out, "\"data\":{\"content\":");
