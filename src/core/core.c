@@ -235,6 +235,30 @@ static bool run_batch(struct eg_core *core, struct eg_qnode *first, int n, struc
     return true;
 }
 
+/* Puts the frames of a batch into the releases that go where they came from; what is left is
+ * returned, linked. */
+EG_REQUIRES(core_thread)
+static struct eg_qnode *send_back(struct eg_core *core, struct eg_qnode *first, int n)
+{
+    struct eg_qnode *left = NULL;
+    for (; n > 0; n--) {
+        struct eg_qnode *const next = first->next;
+        struct eg_cmd *const cmd = (struct eg_cmd *)first;
+        const unsigned reactor = EG_CONN_REACTOR(cmd->conn);
+        struct eg_release *const r = cmd->kind == EG_CMD_FRAME && reactor < core->reactors
+                                         ? core->machine->release[reactor]
+                                         : NULL;
+        first->next = r ? (struct eg_qnode *)r->spent : left;
+        if (r) {
+            r->spent = cmd;
+        } else {
+            left = first;
+        }
+        first = next;
+    }
+    return left;
+}
+
 /* Runs a batch to its answers. */
 EG_REQUIRES(core_thread)
 static void batch(struct eg_core *core, struct eg_qnode *first, int n)
@@ -253,12 +277,13 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
     }
     /* Before anybody hears of a turn, whoever asks for open turns knows of it. */
     __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
-    release(core);
     if (n) {
         eg_hist_add(EG_H_BATCH, n);
         eg_hist_add(EG_H_PUBLISH_US, eg_clock_mono_us() - start);
     }
-    while (n-- > 0) {
+    first = send_back(core, first, n);
+    release(core);
+    while (first) {
         struct eg_qnode *next = first->next;
         eg_cmd_free((struct eg_cmd *)first);
         first = next;

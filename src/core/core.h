@@ -53,9 +53,13 @@ struct eg_cmd {
     bool stream;                 /* ATTACH of an SSE stream: follows, cannot publish */
 };
 
-/* A zeroed command, NULL without memory. The core frees it with eg_cmd_free after its batch. */
+/* A zeroed command, NULL without memory. The core frees it after its batch, or sends it back with
+ * the release of the batch. */
 struct eg_cmd *eg_cmd_new(enum eg_cmd_kind kind, eg_conn_id conn);
 void eg_cmd_free(struct eg_cmd *cmd);
+/* Makes a command that the core is done with as good as new, but for the memory of its texts, which
+ * is kept when it is not large. */
+void eg_cmd_renew(struct eg_cmd *cmd);
 
 /* What an accepted handshake is told. Ids are NUL-terminated. */
 struct eg_welcome {
@@ -100,6 +104,8 @@ struct eg_release {
     struct eg_qnode node; /* first */
     int n, cap;
     struct eg_out *out;
+    struct eg_cmd *spent; /* frames of this reactor that the batch is done with, linked by node: the
+                             memory goes back to the thread it came from */
 };
 void eg_release_free(struct eg_release *r);
 

@@ -10,6 +10,8 @@
 #include "base/metrics.h"
 #include "base/table.h"
 
+#define RENEW_BYTES_MAX 2048 /* of text memory kept in a command that is used again */
+
 struct eg_cmd *eg_cmd_new(enum eg_cmd_kind kind, eg_conn_id conn)
 {
     struct eg_cmd *cmd = calloc(1, sizeof *cmd);
@@ -28,6 +30,24 @@ void eg_cmd_free(struct eg_cmd *cmd)
         eg_identity_free(&cmd->identity);
         free(cmd);
     }
+}
+
+static void empty(struct eg_buf *b)
+{
+    if (b->cap > RENEW_BYTES_MAX) {
+        eg_buf_free(b);
+    } else {
+        eg_buf_reset(b);
+    }
+}
+
+void eg_cmd_renew(struct eg_cmd *cmd)
+{
+    struct eg_buf scratch = cmd->frame.scratch, tail = cmd->tail;
+    empty(&scratch);
+    empty(&tail);
+    eg_identity_free(&cmd->identity);
+    *cmd = (struct eg_cmd){.frame = {.scratch = scratch}, .tail = tail};
 }
 
 /* --- start --- */

@@ -171,5 +171,6 @@ void eg_deliver(struct eg_reactor *r, struct eg_release *release)
             }
         }
     }
+    eg_loop_keep(r, release);
     eg_release_free(release);
 }

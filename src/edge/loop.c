@@ -46,6 +46,31 @@ void eg_loop_post(struct eg_reactor *r, struct eg_cmd *cmd)
     r->post_last = cmd;
 }
 
+void eg_loop_keep(struct eg_reactor *r, struct eg_release *release)
+{
+    while (release->spent && r->spares < EG_SPARES_MAX) {
+        struct eg_cmd *const cmd = release->spent;
+        release->spent = (struct eg_cmd *)cmd->node.next;
+        eg_cmd_renew(cmd);
+        cmd->node.next = (struct eg_qnode *)r->spare;
+        r->spare = cmd;
+        r->spares++;
+    }
+}
+
+struct eg_cmd *eg_loop_command(struct eg_reactor *r, eg_conn_id conn)
+{
+    struct eg_cmd *const cmd = r->spare;
+    if (!cmd) {
+        return eg_cmd_new(EG_CMD_FRAME, conn);
+    }
+    r->spare = (struct eg_cmd *)cmd->node.next;
+    r->spares--;
+    cmd->kind = EG_CMD_FRAME;
+    cmd->conn = conn;
+    return cmd;
+}
+
 static void hand_over(struct eg_reactor *r)
 {
     struct eg_cmd *const first = r->post_first;

@@ -126,15 +126,19 @@ static bool appends(enum eg_frame_type type)
 static void to_core(struct eg_peer *p, struct eg_reading *in)
 {
     struct eg_frame *const f = &in->frame;
-    struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_FRAME, eg_peer_id(p));
+    struct eg_cmd *const cmd = eg_loop_command(p->r, eg_peer_id(p));
     if (!cmd) {
         eg_frame_free(f);
         eg_peer_end(p);
         return;
     }
+    eg_frame_free(&cmd->frame); /* of a used one: the frame brings its own memory */
     cmd->frame = *f;
-    cmd->tail = in->tail;
-    in->tail = (struct eg_buf){0};
+    if (in->tail.n) {
+        eg_buf_free(&cmd->tail);
+        cmd->tail = in->tail;
+        in->tail = (struct eg_buf){0};
+    }
     if (appends(f->type) && cmd->tail.n == 0) {
         eg_frame_tail(&cmd->frame, &cmd->tail);
         if (cmd->tail.err) {
@@ -321,10 +325,10 @@ static void act(struct eg_peer *p, struct eg_reading *in)
     eg_frame_free(f);
 }
 
-void eg_method_read(struct eg_slice text, struct eg_reading *out)
+void eg_method_read(struct eg_slice text, struct eg_buf *spare, struct eg_reading *out)
 {
     out->n = text.n;
-    out->err = eg_frame_parse(text, &out->frame, &out->why);
+    out->err = eg_frame_parse_into(text, spare, &out->frame, &out->why);
     if (out->err == EG_OK && text.n > EG_LARGE_BYTES && appends(out->frame.type)) {
         eg_frame_tail(&out->frame, &out->tail);
         if (out->tail.err) {
@@ -360,9 +364,11 @@ static void take(struct eg_peer *p, struct eg_reading *in)
 void eg_method_frame(struct eg_peer *p, struct eg_slice text)
 {
     struct eg_reading in;
+    struct eg_buf none = {0};
+    struct eg_cmd *const spare = p->r->spare;
     in.why = (struct eg_frame_error){0};
     in.tail = (struct eg_buf){0};
-    eg_method_read(text, &in);
+    eg_method_read(text, spare ? &spare->frame.scratch : &none, &in);
     take(p, &in);
 }
 

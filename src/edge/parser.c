@@ -54,7 +54,8 @@ static void *read_texts(void *arg)
     struct eg_large *large;
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of this thread alone */
     while ((large = dequeue(parser))) {
-        eg_method_read((struct eg_slice){large->text, large->reading.n}, &large->reading);
+        struct eg_buf none = {0};
+        eg_method_read((struct eg_slice){large->text, large->reading.n}, &none, &large->reading);
         eg_queue_push(&large->reactor->mail, &large->mail.node);
     }
     return NULL;

@@ -38,7 +38,7 @@ void eg_parser_stop(struct eg_parser *parser); /* NULL is fine */
 void eg_large_free(struct eg_large *large);    /* with its reading */
 
 /* methods.c: reads text, and makes the tail of what will be appended. */
-void eg_method_read(struct eg_slice text, struct eg_reading *out);
+void eg_method_read(struct eg_slice text, struct eg_buf *spare, struct eg_reading *out);
 void eg_method_large(struct eg_peer *p, struct eg_large *large); /* takes large; p may be gone */
 
 #endif

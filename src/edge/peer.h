@@ -151,6 +151,8 @@ struct eg_reactor {
     struct eg_peer *queue; /* to be read when the others have been */
     size_t visited;        /* what that has cost in this turn */
     struct eg_cmd *post_first, *post_last;
+    struct eg_cmd *spare; /* used commands, to be used again; linked by node */
+    unsigned spares;
     struct eg_outbuf outbuf;
     char *inbuf;
     struct eg_buf text; /* for making frames */
@@ -196,6 +198,7 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 
 #define EG_IN_BYTES 65536
 #define EG_OUT_BYTES 131072
+#define EG_SPARES_MAX 64 /* commands kept */
 #define EG_OWED_SYNC 128 /* commands after which the core is asked how far it is */
 #define EG_OWED_SYNC_BYTES (256 << 10)
 #define EG_SYNCS_MAX 4 /* unanswered: no more is read */
@@ -234,6 +237,10 @@ void eg_loop_turn(struct eg_reactor *r, bool wait);
 void eg_loop_interest(struct eg_peer *p);
 /* Hands cmd to the core at the end of this turn. Takes it. */
 void eg_loop_post(struct eg_reactor *r, struct eg_cmd *cmd);
+/* Keeps some of the commands that a release brings back; the rest is freed with it. */
+void eg_loop_keep(struct eg_reactor *r, struct eg_release *release);
+/* A command for a frame, a used one if there is any; NULL without memory. */
+struct eg_cmd *eg_loop_command(struct eg_reactor *r, eg_conn_id conn);
 
 /* --- peer.c --- */
 eg_conn_id eg_peer_id(const struct eg_peer *p);

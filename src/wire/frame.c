@@ -46,6 +46,10 @@ struct field {
     size_t at;
 };
 
+/* Bytes beside the text for every field at once, and the short texts decoded beside their raw form.
+ */
+#define SCRATCH_BESIDE 256
+
 #define T(name) (1u << EG_FRAME_##name)
 #define AT(member) offsetof(struct eg_frame, member)
 #define APPENDS (T(EMIT) | T(FINAL) | T(PUBLISH))
@@ -400,6 +404,14 @@ static bool parse(struct eg_parse *p)
 
 enum eg_err eg_frame_parse(struct eg_slice text, struct eg_frame *out, struct eg_frame_error *err)
 {
+    struct eg_buf none = {0};
+
+    return eg_frame_parse_into(text, &none, out, err);
+}
+
+enum eg_err eg_frame_parse_into(struct eg_slice text, struct eg_buf *spare, struct eg_frame *out,
+                                struct eg_frame_error *err)
+{
     struct eg_json_doc doc;
     struct eg_parse p = {.text = text, .doc = &doc, .frame = out, .err = err};
     enum eg_err e;
@@ -423,11 +435,16 @@ enum eg_err eg_frame_parse(struct eg_slice text, struct eg_frame *out, struct eg
     }
     if (e)
         return e;
-    /* Every field at once, and the short texts that are decoded beside their raw form. */
-    out->scratch.cap = text.n + 256;
-    out->scratch.p = malloc(out->scratch.cap);
-    if (!out->scratch.p)
-        return EG_ENOMEM;
+    if (spare->cap >= text.n + SCRATCH_BESIDE) {
+        out->scratch = *spare;
+        *spare = (struct eg_buf){0};
+        eg_buf_reset(&out->scratch);
+    } else {
+        out->scratch.cap = text.n + SCRATCH_BESIDE;
+        out->scratch.p = malloc(out->scratch.cap);
+        if (!out->scratch.p)
+            return EG_ENOMEM;
+    }
     ok = parse(&p);
     if (ok && !out->scratch.err)
         return EG_OK;

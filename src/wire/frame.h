@@ -84,6 +84,10 @@ struct eg_frame_error {
  */
 enum eg_err eg_frame_parse(struct eg_slice text, struct eg_frame *out,
                            struct eg_frame_error *err) EG_MUST;
+/* The same with the memory of *spare for the frame's texts, if there is enough, which is taken
+ * then: *spare is empty afterwards. */
+enum eg_err eg_frame_parse_into(struct eg_slice text, struct eg_buf *spare, struct eg_frame *out,
+                                struct eg_frame_error *err) EG_MUST;
 void eg_frame_free(struct eg_frame *f);
 const char *eg_frame_name(enum eg_frame_type t);
 
