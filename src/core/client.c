@@ -196,13 +196,18 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
     return s;
 }
 
-static uint64_t acked_cursor(struct eg_machine *m, const struct eg_session *s, struct eg_slice sub)
+static uint64_t acked_cursor(struct eg_machine *m, struct eg_session *s, struct eg_slice sub)
 {
     uint64_t cursor = 0;
+    const bool owner = eg_slice_is(sub, s->owner);
+    if (owner && s->unacked) {
+        return 0;
+    }
     const enum eg_err e = m->storage->ops->ack_get(m->storage, s->sid, sub, &cursor);
     if (e != EG_OK && e != EG_ENOTFOUND) {
         m->failed = true;
     }
+    s->unacked = owner && e == EG_ENOTFOUND;
     return cursor;
 }
 
@@ -512,6 +517,7 @@ static void frame_ack(struct eg_machine *m, struct eg_conn *c, const struct eg_f
     } else if (!eg_machine_write(m)) {
         eg_out_error(m, c->id, EG_CODE_storage_unavailable, NULL, NULL, none, 1);
     } else if (acked_cursor(m, c->session, sub) < (uint64_t)f->cursor) {
+        c->session->unacked = false;
         m->storage->ops->ack_put(m->storage, c->session->sid, sub, (uint64_t)f->cursor);
     }
 }

@@ -44,7 +44,8 @@ struct eg_session {
     struct eg_agent *agent;
     enum eg_session_state state;
     bool dirty, touched, in_ready, fresh, on_lru;
-    bool gone; /* its row is removed in this batch */
+    bool gone;    /* its row is removed in this batch */
+    bool unacked; /* its owner is known to have acknowledged nothing */
     uint64_t cursor, oldest;
     uint8_t hash[EG_CHAIN_BYTES], floor_hash[EG_CHAIN_BYTES];
     int64_t created_ms, updated_ms, closed_ms, bytes;

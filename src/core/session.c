@@ -307,6 +307,7 @@ bool eg_session_reload(struct eg_machine *m, struct eg_session *s)
     }
     take_row(m, s, &row);
     s->dirty = false;
+    s->unacked = false;
     return load_turns(m, s);
 }
 

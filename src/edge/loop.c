@@ -129,7 +129,8 @@ static void ready(struct eg_peer *p, uint32_t events)
     }
 }
 
-/* Waits; the events of sockets are left in ev. Mail and releases are told by their own fds. */
+/* Waits; the events of sockets are left in ev. Mail and releases are told by their own fds, and
+ * looked for in every turn. */
 static int wait_for(struct eg_reactor *r, struct epoll_event *ev, bool wait)
 {
     const bool idle = wait && !r->queue && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
@@ -145,9 +146,7 @@ static int wait_for(struct eg_reactor *r, struct epoll_event *ev, bool wait)
     __atomic_store_n(&r->mail.sleeping, 0, __ATOMIC_SEQ_CST);
     int sockets = 0;
     for (int i = 0; i < n; i++) {
-        if (ev[i].data.ptr == &r->releases || ev[i].data.ptr == &r->mail) {
-            eg_queue_awake(ev[i].data.ptr);
-        } else {
+        if (ev[i].data.ptr != &r->releases && ev[i].data.ptr != &r->mail) {
             ev[sockets++] = ev[i];
         }
     }

@@ -82,8 +82,9 @@ static enum eg_err init_reactor(struct eg_reactors *rs, unsigned ix, struct eg_s
         eg_queue_init(&r->mail) != EG_OK) {
         return EG_EIO;
     }
-    struct epoll_event a = {.events = EPOLLIN, .data.ptr = &r->releases};
-    struct epoll_event b = {.events = EPOLLIN, .data.ptr = &r->mail};
+    /* Edge-triggered: each write is told once, so the counters need not be read. */
+    struct epoll_event a = {.events = EPOLLIN | EPOLLET, .data.ptr = &r->releases};
+    struct epoll_event b = {.events = EPOLLIN | EPOLLET, .data.ptr = &r->mail};
     if (epoll_ctl(r->epfd, EPOLL_CTL_ADD, eg_queue_fd(&r->releases), &a) != 0 ||
         epoll_ctl(r->epfd, EPOLL_CTL_ADD, eg_queue_fd(&r->mail), &b) != 0) {
         return EG_EIO;
