@@ -37,7 +37,8 @@ enum eg_err eg_parser_give(struct eg_parser *parser, const struct eg_peer *p,
 void eg_parser_stop(struct eg_parser *parser); /* NULL is fine */
 void eg_large_free(struct eg_large *large);    /* with its reading */
 
-/* methods.c: reads text, and makes the tail of what will be appended. */
+/* methods.c: reads text, and makes the tail of what will be appended. spare: as for
+ * eg_frame_parse_into. */
 void eg_method_read(struct eg_slice text, struct eg_buf *spare, struct eg_reading *out);
 void eg_method_large(struct eg_peer *p, struct eg_large *large); /* takes large; p may be gone */
 

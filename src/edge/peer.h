@@ -83,12 +83,12 @@ struct eg_peer {
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
-    bool queued : 1, busy : 1; /* busy: sends more than is read at a time */
-    bool parsing : 1;          /* a large text of it is read elsewhere */
+    bool queued : 1, busy : 1;        /* busy: sends more than is read at a time */
+    bool parsing : 1;                 /* a large text of it is read elsewhere */
     bool watch_in : 1, watch_out : 1; /* what epoll tells of it */
-    uint32_t refused;          /* frames in the present minute */
-    uint32_t refused_s;        /* its beginning */
-    uint32_t owed;             /* commands since the last sync */
+    uint32_t refused;                 /* frames in the present minute */
+    uint32_t refused_s;               /* its beginning */
+    uint32_t owed;                    /* commands since the last sync */
     uint32_t owed_bytes;
     uint32_t syncs;      /* on their way */
     uint32_t alarm;      /* place in the heap, UINT32_MAX: none */
