@@ -112,9 +112,10 @@ of_this_test() {
 # Asks what was started to end (twice: a drain does not wait for turns then), so that a build that
 # looks at itself at the end gets to do it. What does not is killed.
 ask_to_end() {
+    all="$PIDS $(of_this_test)"
     for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         alive=
-        for pid in $PIDS; do
+        for pid in $all; do
             grep -qs '^State:.*Z' "/proc/$pid/status" || { kill -TERM "$pid" 2>/dev/null && alive=1; }
         done
         [ -n "$alive" ] || return
