@@ -2,10 +2,12 @@
  * maintain.c - retention: by age, count and bytes of a session's events, by age of closed sessions;
  * and sessions whose deletion a restart interrupted.
  *
- * One thread with a reader of its own. A pass goes over all sessions in small steps with rests
- * between; what a step found is asked of the core, which moves the floor first and removes rows
- * later, some each batch. Whoever then asks for what is gone is told of the gap. Failures are
- * logged and tried again with the next pass.
+ * One thread with a reader of its own. A pass goes over sessions in small steps with rests between:
+ * over those on their way out, and where a rule is set over those that had events since the pass
+ * before. A pass over all sessions finds the others, and what only time makes due; the longer it
+ * takes, the seldomer it is made. What a step found is asked of the core, which moves the floor
+ * first and removes rows later, some each batch. Whoever then asks for what is gone is told of the
+ * gap. Failures are logged and tried again with the next pass.
  */
 #include "app/maintain.h"
 
@@ -21,6 +23,10 @@
 #define PASS_MS 10000 /* rest between passes */
 #define STEP_MS 20    /* rest between steps */
 #define STEP_FOUND 50
+#define ALL_SHARE 20 /* a walk over all sessions is followed by as many times as long without one  \
+                      */
+#define HOUR_MS (3600 * 1000)
+#define HOURS_MOST 4 /* since the last pass, to be walked by themselves */
 
 EG_MUTEX(maintain);
 
@@ -30,8 +36,12 @@ struct eg_maintain {
     pthread_cond_t wake;
     bool stopping EG_GUARDED_BY(maintain_mutex);
     struct eg_settings *settings EG_GUARDED_BY(maintain_mutex);
+    bool fresh EG_GUARDED_BY(maintain_mutex); /* the settings are new */
     struct eg_core *core;
-    struct eg_reader *reader; /* the thread's own while it runs */
+    /* The thread's own while it runs. */
+    struct eg_reader *reader;
+    int64_t all_at_ms; /* when all sessions are walked next, by the steady clock */
+    int64_t hour;      /* in which the last pass began */
 };
 
 struct found {
@@ -98,7 +108,8 @@ static bool rest(struct eg_maintain *m, int64_t ms)
     return go_on;
 }
 
-static struct eg_retention rule(struct eg_maintain *m)
+/* *fresh: the settings are others than the last time. */
+static struct eg_retention rule(struct eg_maintain *m, bool *fresh)
 {
     const int64_t now = eg_clock_now().wall_ms;
     maintain_lock(&m->lock);
@@ -108,35 +119,73 @@ static struct eg_retention rule(struct eg_maintain *m)
         .max_events = s->retention_events,
         .max_bytes = s->retention_bytes,
         .closed_before_ms = s->retention_closed_ms ? now - s->retention_closed_ms : 0};
+    *fresh = m->fresh;
+    m->fresh = false;
     maintain_unlock(&m->lock);
     return r;
 }
 
-/* One pass over all sessions; false when it is time to stop. */
-static bool pass(struct eg_maintain *m)
+/* Goes over the sessions that r names; false when it cannot go on now. */
+static bool walk(struct eg_maintain *m, const struct eg_retention *r)
 {
-    const struct eg_retention r = rule(m);
     int64_t after = 0;
     do {
         struct step step = {.n = 0};
         const enum eg_err e =
-            eg_reader_retention(m->reader, &r, after, STEP_FOUND, collect, &step, &after);
+            eg_reader_retention(m->reader, r, after, STEP_FOUND, collect, &step, &after);
         if (e != EG_OK) {
             eg_log_limited(EG_LOG_WARN, "retention.failed", "why=%s", eg_reader_why(m->reader));
-            return true;
+            return false;
         }
         for (int i = 0; i < step.n; i++) {
             act(m, &step.found[i]);
         }
     } while (after != 0 && rest(m, STEP_MS));
-    return true;
+    return after == 0;
+}
+
+/* Over all sessions, and when again: as soon as a pass may be, where they are few. */
+static void walk_all(struct eg_maintain *m, struct eg_retention *r)
+{
+    const int64_t begun = eg_clock_mono_ms();
+    r->hour = EG_RETAIN_ALL;
+    if (walk(m, r)) {
+        const int64_t now = eg_clock_mono_ms();
+        const int64_t later = (now - begun) * ALL_SHARE;
+        m->all_at_ms = now + (later < HOUR_MS ? later : HOUR_MS);
+    }
+}
+
+static void pass(struct eg_maintain *m)
+{
+    bool fresh = false;
+    struct eg_retention r = rule(m, &fresh);
+    const int64_t hour = eg_clock_now().wall_ms / HOUR_MS;
+    if (fresh || hour - m->hour > HOURS_MOST) {
+        m->all_at_ms = 0;
+    }
+    if (!r.events_before_ms && !r.max_events && !r.max_bytes && !r.closed_before_ms) {
+        r.hour = EG_RETAIN_UNSETTLED;
+        (void)walk(m, &r);
+        m->all_at_ms = 0;
+    } else if (eg_clock_mono_ms() >= m->all_at_ms) {
+        walk_all(m, &r);
+    } else {
+        r.hour = EG_RETAIN_UNSETTLED;
+        bool more = walk(m, &r);
+        for (r.hour = m->hour; more && r.hour <= hour; r.hour++) {
+            more = walk(m, &r);
+        }
+    }
+    m->hour = hour;
 }
 
 static void *maintain_main(void *arg)
 {
     struct eg_maintain *m = arg;
-    while (pass(m) && rest(m, PASS_MS)) {
-    }
+    do {
+        pass(m);
+    } while (rest(m, PASS_MS));
     return NULL;
 }
 
@@ -173,6 +222,7 @@ void eg_maintain_settings(struct eg_maintain *m, struct eg_settings *settings)
     eg_settings_ref(settings);
     eg_settings_unref(m->settings);
     m->settings = settings;
+    m->fresh = true;
     maintain_unlock(&m->lock);
 }
 

@@ -79,7 +79,12 @@ enum eg_err eg_reader_stats(struct eg_reader *r, struct eg_store_stats *out) EG_
  * bounded number of sessions, so it may find none and still not be at the end. */
 struct eg_retention {
     int64_t events_before_ms, max_events, max_bytes, closed_before_ms;
+    /* Which sessions are looked at: EG_RETAIN_ALL, EG_RETAIN_UNSETTLED (on their way in or out), or
+     * those whose last event came in this hour since 1970. */
+    int64_t hour;
 };
+#define EG_RETAIN_ALL 0
+#define EG_RETAIN_UNSETTLED (-1)
 typedef void eg_retain_fn(void *arg, const struct eg_session_row *row, uint64_t keep_from);
 enum eg_err eg_reader_retention(struct eg_reader *r, const struct eg_retention *rule,
                                 int64_t after_sid, int max, eg_retain_fn *fn, void *arg,

@@ -37,7 +37,13 @@
              "(SELECT page_count FROM pragma_page_count)*"                                         \
              "(SELECT page_size FROM pragma_page_size)")                                           \
     X(FROM_SID, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s WHERE s.sid>?1"                  \
-                " ORDER BY s.sid LIMIT ?2")
+                " ORDER BY s.sid LIMIT ?2")                                                        \
+    X(UNSETTLED, "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s"                                \
+                 " INDEXED BY sessions_unsettled WHERE s.state>=2 AND s.sid>?1"                    \
+                 " ORDER BY s.sid LIMIT ?2")                                                       \
+    X(OF_HOUR,                                                                                     \
+      "SELECT " EG_DB_SESSION_COLUMNS " FROM sessions s"                                           \
+      " INDEXED BY sessions_active WHERE s.active_hour=?3 AND s.sid>?1 ORDER BY s.sid LIMIT ?2")
 
 enum eg_reader_statement {
 #define EG_RS_ENUM(name, sql) EG_RS_##name,

@@ -5,8 +5,9 @@
  * Listing goes down the index on whole hours and sorts within the hour, so a page costs what the
  * hours it touches cost, not the table. A filter that matches few sessions reads further.
  *
- * Retention walks the sessions by number in bounded steps. Within a session timestamps never go
- * back, so the first event to keep by age is found by bisection over cursors.
+ * Retention walks the sessions by number in bounded steps, all or those that can have work. Within
+ * a session timestamps never go back, so the first event to keep by age is found by bisection over
+ * cursors.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,12 +275,18 @@ enum eg_err eg_reader_retention(struct eg_reader *r, const struct eg_retention *
     bool work = false;
     uint64_t keep = 0;
     *last_sid = 0;
-    sqlite3_stmt *st = eg_reader_begin_heads(r, EG_RS_FROM_SID, &e);
+    const enum eg_reader_statement which = rule->hour == EG_RETAIN_ALL         ? EG_RS_FROM_SID
+                                           : rule->hour == EG_RETAIN_UNSETTLED ? EG_RS_UNSETTLED
+                                                                               : EG_RS_OF_HOUR;
+    sqlite3_stmt *st = eg_reader_begin_heads(r, which, &e);
     if (st == NULL) {
         return e;
     }
     (void)sqlite3_bind_int64(st, 1, after_sid);
     (void)sqlite3_bind_int(st, 2, SCAN_SESSIONS);
+    if (which == EG_RS_OF_HOUR) {
+        (void)sqlite3_bind_int64(st, 3, rule->hour);
+    }
     while (found < max && eg_reader_step(r, st, &e)) {
         eg_db_session(st, &row);
         eg_heads_patch(r->heads, &row);

@@ -609,7 +609,7 @@ Test(reader, retention_finds_what_each_rule_asks_for)
     (void)store_filled(w.s, "short", 5, "x");
     add(&w, "empty", "a", "o", EG_SESSION_OPEN, STOREFIX_TIME);
     int64_t each = a.bytes / 100; /* cursors of one to three digits differ by a few bytes */
-    const struct eg_retention none = {0, 0, 0, 0};
+    const struct eg_retention none = {0};
     struct eg_retention rule = none;
     cr_assert_str_eq(work_of(&w, none, &seen), "");
     rule.max_events = 30;
@@ -636,7 +636,7 @@ Test(reader, retention_finds_what_each_rule_asks_for)
     (void)work_of(&w, rule, &seen);
     long keep = strtol(seen.text + strlen("long>="), NULL, 10);
     cr_assert(keep >= 80 && keep <= 82, "%s", seen.text);
-    rule = (struct eg_retention){STOREFIX_TIME + 3000, 30, a.bytes - 1, 0};
+    rule = (struct eg_retention){STOREFIX_TIME + 3000, 30, a.bytes - 1, 0, EG_RETAIN_ALL};
     cr_assert_str_eq(work_of(&w, rule, &seen), "long>=71 short>=4 ", "the strictest rule counts");
     teardown(&w);
 }
@@ -659,10 +659,67 @@ Test(reader, retention_deletes_closed_sessions_past_their_time)
     w.s->ops->session_update(w.s, &b);
     w.s->ops->session_update(w.s, &c);
     store_commit(w.s);
-    struct eg_retention rule = {0, 0, 0, 2000};
+    struct eg_retention rule = {.closed_before_ms = 2000};
     cr_assert_str_eq(work_of(&w, rule, &seen), "closed>=0 leaving>=0 ");
     rule.closed_before_ms = 0;
     cr_assert_str_eq(work_of(&w, rule, &seen), "leaving>=0 ");
+    teardown(&w);
+}
+
+Test(reader, retention_looks_where_there_can_be_work)
+{
+    struct world w;
+    struct seen seen;
+    setup(&w);
+    struct eg_session_row a = store_filled(w.s, "a", 5, "x");
+    struct eg_session_row b = store_filled(w.s, "b", 5, "x");
+    struct eg_session_row c = store_filled(w.s, "c", 5, "x");
+    store_begin(w.s);
+    a.state = EG_SESSION_DELETING;
+    b.updated_ms += 2 * 3600000;
+    w.s->ops->session_update(w.s, &a);
+    w.s->ops->session_update(w.s, &b);
+    store_commit(w.s);
+    struct eg_retention rule = {.max_events = 1, .hour = EG_RETAIN_UNSETTLED};
+    cr_assert_str_eq(work_of(&w, rule, &seen), "a>=0 ");
+    rule.hour = b.updated_ms / 3600000;
+    cr_assert_str_eq(work_of(&w, rule, &seen), "b>=5 ");
+    rule.hour = c.updated_ms / 3600000;
+    cr_assert_str_eq(work_of(&w, rule, &seen), "a>=0 c>=5 ");
+    rule.hour--;
+    cr_assert_str_eq(work_of(&w, rule, &seen), "");
+    teardown(&w);
+}
+
+/* Removed events below the floor are counted until they are gone: a second look must not take
+ * them for too many once more. */
+Test(reader, retention_by_bytes_waits_for_a_trim)
+{
+    struct world w;
+    struct seen seen;
+    int removed = 0;
+    int64_t bytes = 0;
+    setup(&w);
+    struct eg_session_row a = store_filled(w.s, "a", 100, "x");
+    struct eg_retention rule = {.max_bytes = a.bytes / 2};
+    store_begin(w.s);
+    cr_assert_eq(w.s->ops->event_hash(w.s, a.sid, 50, a.floor_hash), EG_OK);
+    a.oldest = 51;
+    w.s->ops->session_update(w.s, &a);
+    w.s->ops->events_trim(w.s, a.sid, 51, 20, &removed, &bytes);
+    a.bytes -= bytes;
+    w.s->ops->session_update(w.s, &a);
+    store_commit(w.s);
+    cr_assert_eq(removed, 20);
+    cr_assert_str_eq(work_of(&w, rule, &seen), "");
+    store_begin(w.s);
+    w.s->ops->events_trim(w.s, a.sid, 51, 100, &removed, &bytes);
+    a.bytes -= bytes;
+    w.s->ops->session_update(w.s, &a);
+    store_commit(w.s);
+    cr_assert_eq(removed, 30);
+    rule.max_bytes = a.bytes - 1;
+    cr_assert_str_eq(work_of(&w, rule, &seen), "a>=52 ");
     teardown(&w);
 }
 
@@ -670,7 +727,7 @@ Test(reader, retention_goes_on_where_it_stopped)
 {
     struct world w;
     struct seen seen = {0};
-    struct eg_retention rule = {0, 1, 0, 0};
+    struct eg_retention rule = {.max_events = 1};
     char id[16];
     int64_t last = 0;
     int calls = 0;
