@@ -23,8 +23,8 @@
 #define PASS_MS 10000 /* rest between passes */
 #define STEP_MS 20    /* rest between steps */
 #define STEP_FOUND 50
-#define ALL_SHARE 20 /* a walk over all sessions is followed by as many times as long without one  \
-                      */
+/* A walk over all sessions is followed by as many times as long without one. */
+#define ALL_SHARE 20
 #define HOUR_MS (3600 * 1000)
 #define HOURS_MOST 4 /* since the last pass, to be walked by themselves */
 

@@ -261,6 +261,7 @@ void eg_sqlite_close(struct eg_storage *base)
         s->base.ops->rollback(base);
     }
     if (!s->dead) {
+        eg_sq_index_settle(s);
         /* What cannot be written now is read again from the changes at the next start. */
         (void)!eg_sq_heads_settle(s);
     }

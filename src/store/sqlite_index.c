@@ -13,7 +13,8 @@
 
 #include "store/sqlite_int.h"
 
-#define MANY 4 /* times eg_sq_gather, at opening */
+#define MANY 4            /* times eg_sq_gather, at opening */
+#define SETTLE_LEAST 2000 /* events in the tail that are worth a run of their own at closing */
 
 uint32_t eg_sq_gather = 32768;
 
@@ -36,11 +37,10 @@ static int load_rows(struct eg_sqlite *s, sqlite3_stmt *st, uint32_t most, int64
     return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
-/* Writes out all that the tail holds, the log's index up to seq. */
-static enum eg_err write_out(struct eg_sqlite *s, int64_t seq)
+/* Writes out what is frozen. */
+static enum eg_err write_frozen(struct eg_sqlite *s)
 {
-    eg_tail_keep(s->tail);
-    enum eg_err e = eg_tail_freeze(s->tail, seq);
+    enum eg_err e = EG_OK;
     while (e == EG_OK && eg_tail_merging(s->tail)) {
         int rc = sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
         s->in_tx = rc == SQLITE_OK;
@@ -53,15 +53,35 @@ static enum eg_err write_out(struct eg_sqlite *s, int64_t seq)
         }
         if (e == EG_OK && rc != SQLITE_OK) {
             e = eg_sqlite_failed(s, "cannot write the log's index", rc);
+            if (!sqlite3_get_autocommit(s->db)) {
+                (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+            }
         }
         if (e == EG_OK) {
             eg_sq_index_committed(s);
-            (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         } else {
             eg_sq_index_undo(s);
         }
     }
     return e;
+}
+
+/* Writes out all that the tail holds, the log's index up to seq. */
+static enum eg_err write_out(struct eg_sqlite *s, int64_t seq)
+{
+    eg_tail_keep(s->tail);
+    const enum eg_err e = eg_tail_freeze(s->tail, seq);
+    return e == EG_OK ? write_frozen(s) : e;
+}
+
+void eg_sq_index_settle(struct eg_sqlite *s)
+{
+    enum eg_err e = write_frozen(s);
+    eg_tail_only_writer(&s->tail->lock);
+    if (e == EG_OK && s->tail->kept >= SETTLE_LEAST) {
+        e = write_out(s, s->next_seq - 1);
+    }
+    (void)e; /* what was not written is read from the log the next time */
 }
 
 /* What the log has beyond the runs. */
@@ -88,6 +108,7 @@ static enum eg_err load(struct eg_sqlite *s)
         more = s->tail->fill.n >= most;
         if (e == EG_OK && more) {
             e = write_out(s, last);
+            (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         }
     }
     eg_tail_keep(s->tail);
@@ -261,7 +282,7 @@ static bool collect(void *arg, uint64_t cursor, sqlite3_stmt *st)
     struct trim *t = arg;
     t->bytes += sqlite3_column_bytes(st, 1);
     t->cursor[t->n] = cursor;
-    t->seq[t->n++] = sqlite3_column_int64(st, 5);
+    t->seq[t->n++] = sqlite3_column_int64(st, 3);
     return true;
 }
 

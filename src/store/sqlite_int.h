@@ -259,6 +259,8 @@ extern uint32_t eg_sq_gather;
 
 /* At opening: reads from the log what the runs lack, and where the log ends. */
 enum eg_err eg_sq_index_load(struct eg_sqlite *s) EG_MUST;
+/* At closing: writes out most of what is in memory, so that the next start need not read it. */
+void eg_sq_index_settle(struct eg_sqlite *s);
 /* Finds an event, or the one that idkey stands for: on EG_OK st[EVENT_AT] stands on its row and has
  * to be reset. */
 enum eg_err eg_sq_index_find(struct eg_sqlite *s, int64_t sid, uint64_t cursor) EG_MUST;

@@ -16,7 +16,7 @@
 #define OWN_MAX 400000 /* entries of an own tail after which it is read anew */
 #define RUN_GAP 8      /* events of others that are cheaper to read over than to look up anew */
 
-#define EVENT_COLUMNS "e.cursor, e.body, e.hash, e.sid, e.idkey, e.seq"
+#define EVENT_COLUMNS "e.cursor, e.body, e.hash, e.seq"
 
 /* The runs a session may be in, its older events first, or last. */
 #define RUNS_OF "SELECT run FROM runs WHERE state=1 AND max_sid>=?1 ORDER BY first_seq"
@@ -293,7 +293,7 @@ static int sweep(struct eg_walk *w, struct reading *r, int i, int end)
     (void)sqlite3_bind_int64(w->run, 2, r->v[end - 1].seq);
     (void)sqlite3_bind_int64(w->run, 3, r->span->sid);
     while (r->left > 0 && (rc = sqlite3_step(w->run)) == SQLITE_ROW) {
-        const int64_t seq = sqlite3_column_int64(w->run, 5);
+        const int64_t seq = sqlite3_column_int64(w->run, 3);
         while (i < end && r->v[i].seq < seq) {
             i++;
         }

@@ -30,7 +30,7 @@ struct eg_walk {
     int places_cap, packed_cap, found;
 };
 
-/* st stands on an event: columns 0 cursor, 1 body, 2 hash, 3 sid, 4 idkey, 5 seq. False: enough. */
+/* st stands on an event: columns 0 cursor, 1 body, 2 hash, 3 seq. False: enough. */
 typedef bool eg_walk_fn(void *arg, uint64_t cursor, sqlite3_stmt *st);
 
 void eg_walk_open(struct eg_walk *w, sqlite3 *db);
