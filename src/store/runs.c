@@ -464,7 +464,7 @@ static enum eg_err resume(struct eg_sqlite *s, const struct eg_run *run)
     for (int i = 0; i < r->n; i++) {
         const struct eg_run *in = &r->v[i];
         if (in->state == EG_RUN_LIVE && in->first_seq >= run->first_seq &&
-            in->last_seq <= run->last_seq && w.ins < EG_RUNS_FAN) {
+            in->last_seq <= run->last_seq && w.ins < EG_RUNS_INPUTS) {
             w.in[w.ins++] = in->run;
             w.check = w.check || in->stale > 0;
             level = in->level;

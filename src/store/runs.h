@@ -27,8 +27,9 @@
 
 #include "store/pack.h"
 
-#define EG_RUNS_FAN 16
-#define EG_RUNS_LEVELS 3 /* the runs of the last are not merged any more */
+#define EG_RUNS_FAN 4     /* runs that become one */
+#define EG_RUNS_INPUTS 16 /* room for so many */
+#define EG_RUNS_LEVELS 5  /* the runs of the last are not merged any more */
 #define EG_RUNS_FILTER_BYTES (48 << 20)
 
 enum eg_run_state { EG_RUN_BUILDING, EG_RUN_LIVE, EG_RUN_GONE };
@@ -56,7 +57,7 @@ struct eg_run_work {
     int64_t b;
     int64_t credit; /* entries it may take on */
     int64_t size;   /* entries there are, more or less */
-    int64_t in[EG_RUNS_FAN];
+    int64_t in[EG_RUNS_INPUTS];
     int ins;
 };
 
@@ -70,7 +71,7 @@ struct eg_runs {
     int64_t indexed;
     /* [0] what is frozen; [1 + level] merging runs of a level */
     struct eg_run_work work[1 + EG_RUNS_LEVELS], kept[1 + EG_RUNS_LEVELS];
-    struct eg_merge_input *input; /* EG_RUNS_FAN of them */
+    struct eg_merge_input *input; /* EG_RUNS_INPUTS of them */
     struct eg_pack_ids ids;
     struct eg_buf row;
 };

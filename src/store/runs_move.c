@@ -196,7 +196,7 @@ static void next_id(struct eg_sqlite *s, struct eg_merge_input *in)
 static enum eg_err make_inputs(struct eg_sqlite *s, const struct eg_run_work *w)
 {
     if (s->runs.input == NULL) {
-        s->runs.input = calloc(EG_RUNS_FAN, sizeof(*s->runs.input));
+        s->runs.input = calloc(EG_RUNS_INPUTS, sizeof(*s->runs.input));
     }
     for (int i = 0; s->runs.input != NULL && i < w->ins; i++) {
         struct eg_merge_input *in = &s->runs.input[i];
@@ -418,7 +418,7 @@ enum eg_err eg_runs_behind(struct eg_sqlite *s, struct eg_run_work *w)
 
 void eg_runs_inputs_free(struct eg_runs *r)
 {
-    for (int i = 0; r->input != NULL && i < EG_RUNS_FAN; i++) {
+    for (int i = 0; r->input != NULL && i < EG_RUNS_INPUTS; i++) {
         (void)sqlite3_finalize(r->input[i].places);
         (void)sqlite3_finalize(r->input[i].rows);
     }

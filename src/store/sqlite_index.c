@@ -14,7 +14,7 @@
 #include "store/sqlite_int.h"
 
 #define MANY 4            /* times eg_sq_gather, at opening */
-#define SETTLE_LEAST 2000 /* events in the tail that are worth a run of their own at closing */
+#define SETTLE_LEAST 5000 /* events in the tail that are worth a run of their own at closing */
 
 uint32_t eg_sq_gather = 32768;
 
