@@ -6,13 +6,28 @@
  * _exit, on purpose; this function takes the place of the C library's. Commands without a handler
  * of their own (tail) end by SIGTERM and the like.
  */
+#include <dlfcn.h>
 #include <gcov.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* The run-time library does not expect allocations to fail: those of tests/fault stop before it
+ * writes. */
+static void __attribute__((destructor)) spare(void)
+{
+    void *found = dlsym(RTLD_DEFAULT, "fault_memory_off");
+    void (*off)(void);
+
+    memcpy(&off, &found, sizeof(off));
+    if (found)
+        off();
+}
+
 void _exit(int code)
 {
+    spare();
     __gcov_dump();
     for (;;)
         (void)syscall(SYS_exit_group, code);
@@ -20,6 +35,7 @@ void _exit(int code)
 
 static void ended(int sig)
 {
+    spare();
     __gcov_dump();
     signal(sig, SIG_DFL);
     raise(sig);
