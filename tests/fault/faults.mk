@@ -4,7 +4,7 @@
 #   make test-faults FAULT_POINTS=all        every one
 #   make test-faults FAULT_CASES='disk full'
 
-FAULT_POINTS ?= 3
+FAULT_POINTS ?= 2
 FAULT_PLAY_MS ?= 500
 FAULT_CASES ?=
 FAULTS_OBJ = $(patsubst %.c,$(BUILD)/%.o,tests/fault/faults.c tests/fault/faults_calls.c \
