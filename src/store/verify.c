@@ -416,6 +416,18 @@ static enum eg_err next_number(struct check *c, const char *sql, int64_t after, 
     return e;
 }
 
+/* As next_number, of a number above `after`. In a damaged table the next may be none, and reading
+ * would never end. */
+static enum eg_err next_above(struct check *c, const char *sql, int64_t after, int64_t *out)
+{
+    const enum eg_err e = next_number(c, sql, after, out);
+    if (e == EG_OK && *out <= after) {
+        (void)snprintf(c->why, c->why_size, "%s: the rows are out of order", c->path);
+        return EG_ECORRUPT;
+    }
+    return e;
+}
+
 /* Rows of a table that belong to no session. Each query jumps from session to session. */
 static enum eg_err check_orphans(struct check *c, const char *table)
 {
@@ -424,7 +436,7 @@ static enum eg_err check_orphans(struct check *c, const char *table)
     enum eg_err e = EG_OK;
     (void)snprintf(sql, sizeof(sql), "SELECT sid FROM %s t WHERE t.sid>?1 ORDER BY t.sid LIMIT 1",
                    table);
-    while ((e = next_number(c, sql, sid, &sid)) == EG_OK) {
+    while ((e = next_above(c, sql, sid, &sid)) == EG_OK) {
         int64_t there = 0;
         char exists[160];
         /* Deleted between the two questions: then the rows have gone with it. */
@@ -510,8 +522,8 @@ static enum eg_err check_all(struct check *c)
         return e;
     }
     progress(c);
-    while ((e = next_number(c, "SELECT sid FROM sessions WHERE sid>?1 ORDER BY sid LIMIT 1", sid,
-                            &sid)) == EG_OK) {
+    while ((e = next_above(c, "SELECT sid FROM sessions WHERE sid>?1 ORDER BY sid LIMIT 1", sid,
+                           &sid)) == EG_OK) {
         e = check_session(c, sid);
         if (e != EG_OK) {
             return e;
