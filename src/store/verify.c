@@ -461,7 +461,7 @@ static enum eg_err check_orphans(struct check *c, const char *table)
 static bool check_turn(void *arg, const struct eg_turn_row *turn)
 {
     struct check *c = arg;
-    struct eg_session_row row;
+    struct eg_session_row row = {0};
     const enum eg_err e = read_row(c, turn->sid, &row);
     if (e == EG_OK && row.state < EG_SESSION_DELETING &&
         (turn->turn < 1 || turn->turn > row.cursor)) {
