@@ -42,7 +42,7 @@ static void check_session(const struct eg_machine *m, const struct eg_session *s
     for (unsigned r = 0; s->followers && r < REACTORS; r++) {
         followers += s->followers[r];
     }
-    must(conns == followers && (conns || !s->followers));
+    must(conns == followers);
     must(!s->touched || m->readonly);
     must(!s->gone && s->cursor + 1 >= s->oldest && s->head_body == NULL);
     must(s->state == EG_SESSION_OPEN || s->turn_count == 0);
