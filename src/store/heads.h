@@ -45,7 +45,7 @@ struct eg_head_turn {
     uint32_t text; /* place of the worker, followed by the error */
     uint32_t prev; /* the session's turn before it in this generation (index + 1, 0 none) */
     uint8_t worker_n, error_n, state;
-    bool born; /* came within this generation: no table has it */
+    bool born; /* came within this generation and life of the process: no table has it */
 };
 
 /* The slots are open hash tables of index + 1; twice as many as there is room for entries. */

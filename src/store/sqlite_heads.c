@@ -33,7 +33,14 @@ static int load_changes(struct eg_sqlite *s, int64_t *first)
         rc = SQLITE_OK;
     }
     (void)sqlite3_finalize(st);
-    return rc == SQLITE_OK ? eg_heads_catch_up(s->heads, s->db) : rc;
+    if (rc == SQLITE_OK) {
+        rc = eg_heads_catch_up(s->heads, s->db);
+    }
+    /* A merge that was cut short may have brought any of them to the table. */
+    for (uint32_t i = 0; i < s->heads->fill.tn; i++) {
+        s->heads->fill.t[i].born = false;
+    }
+    return rc;
 }
 
 enum eg_err eg_sq_heads_load(struct eg_sqlite *s)
