@@ -442,6 +442,52 @@ Test(heads, never_merging)
     run(998877665544332211u, 1000000, 200);
 }
 
+static void count_turn(void *arg, const struct eg_turn_row *row)
+{
+    if (row->turn > 0) {
+        ++*(int *)arg;
+    }
+}
+
+/* Turns that a merge has brought to their table end before it is through, and a crash cuts it
+ * short. */
+Test(heads, what_ended_amid_a_merge_stays_ended)
+{
+    char dir[64];
+    char other[64];
+    int open = 0;
+    eg_sq_gather_heads = 200;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    for (int i = 0; i < 300; i++) {
+        store_event(s, &row, "x", NULL, row.updated_ms);
+        const struct eg_turn_row turn = {.sid = row.sid, .turn = row.cursor};
+        s->ops->turn_put(s, &turn);
+    }
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    for (uint64_t turn = 1; turn <= 2; turn++) { /* each commit merges some */
+        store_begin(s);
+        s->ops->turn_delete(s, row.sid, turn);
+        store_commit(s);
+    }
+    crash(dir, other);
+    cr_assert_gt(store_sql(other, "SELECT count(*) FROM turns"), 2);
+    cr_assert_gt(store_sql(other, "SELECT count(*) FROM changes"), 0);
+    store_close(s);
+    for (int life = 0; life < 2; life++) {
+        s = store_must_open(other);
+        open = 0;
+        cr_assert_eq(s->ops->turns(s, row.sid, count_turn, &open), EG_OK);
+        cr_assert_eq(open, 298, "life %d: %d", life, open);
+        store_close(s);
+    }
+    scratch_drop(dir);
+    scratch_drop(other);
+}
+
 Test(heads, a_damaged_record_is_refused)
 {
     char dir[64];
