@@ -135,17 +135,12 @@ void eg_buf_char(struct eg_buf *b, char c)
 
 void eg_buf_int(struct eg_buf *b, int64_t v)
 {
-    char digits[24];
-    char *p = digits + sizeof digits;
-    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-    do {
-        *--p = (char)('0' + u % 10);
-        u /= 10;
-    } while (u);
+    struct eg_decimal d;
+    eg_decimal_set(&d, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
     if (v < 0) {
-        *--p = '-';
+        d.digit[--d.from] = '-';
     }
-    eg_buf_add(b, p, (size_t)(digits + sizeof digits - p));
+    eg_buf_slice(b, eg_decimal(&d));
 }
 
 void eg_buf_printf(struct eg_buf *b, const char *fmt, ...)

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -23,6 +24,33 @@ bool eg_slice_eq(struct eg_slice a, struct eg_slice b);
 bool eg_slice_is(struct eg_slice a, const char *s);
 /* A malloc'ed NUL-terminated copy; NULL without memory. */
 char *eg_slice_dup(struct eg_slice s);
+/* Copies s to where there is room for it; returns behind it. */
+static inline char *eg_put(char *to, struct eg_slice s)
+{
+    if (s.n)
+        memcpy(to, s.p, s.n);
+    return to + s.n;
+}
+
+#define EG_DIGITS_MAX 20 /* of a 64-bit number */
+
+/* A number in digits, made from the back. */
+struct eg_decimal {
+    char digit[EG_DIGITS_MAX];
+    int from;
+};
+static inline void eg_decimal_set(struct eg_decimal *d, uint64_t v)
+{
+    d->from = EG_DIGITS_MAX;
+    do {
+        d->digit[--d->from] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+}
+static inline struct eg_slice eg_decimal(const struct eg_decimal *d)
+{
+    return (struct eg_slice){d->digit + d->from, (size_t)(EG_DIGITS_MAX - d->from)};
+}
 
 /* Immutable bytes with an atomic reference count; data is followed by a NUL that n leaves out. */
 struct eg_bytes {

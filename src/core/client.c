@@ -356,23 +356,6 @@ enum eg_code eg_client_publish(struct eg_machine *m, struct eg_session *s,
     return append_message(m, s, p, p->message_id.n ? idkey : NULL, cursor);
 }
 
-static char *put(char *o, struct eg_slice s)
-{
-    memcpy(o, s.p, s.n);
-    return o + s.n;
-}
-
-static char *put_number(char *o, uint64_t v)
-{
-    char digits[20];
-    char *p = digits + sizeof digits;
-    do {
-        *--p = (char)('0' + v % 10);
-        v /= 10;
-    } while (v);
-    return put(o, (struct eg_slice){p, (size_t)(digits + sizeof digits - p)});
-}
-
 /* Written in one go, since it answers every message. */
 static void accepted(struct eg_machine *m, struct eg_conn *c, struct eg_slice message_id,
                      uint64_t cursor, bool duplicate)
@@ -380,18 +363,20 @@ static void accepted(struct eg_machine *m, struct eg_conn *c, struct eg_slice me
     static const char words[] = "{'type':'response','status':'accepted','session_id':,"
                                 "'message_id':,'cursor':,'turn':,'duplicate':false}";
     const struct eg_slice session = eg_slice_cstr(c->session->id);
+    struct eg_decimal at;
+    eg_decimal_set(&at, cursor);
     struct eg_bytes *bytes = eg_bytes_new(sizeof words + eg_json_quoted_size(session) +
-                                          eg_json_quoted_size(message_id) + 2 * 20);
+                                          eg_json_quoted_size(message_id) + 2 * eg_decimal(&at).n);
     if (bytes) {
-        char *o = put(bytes->data, EG_LIT("{\"type\":\"response\",\"status\":\"accepted\","
-                                          "\"session_id\":"));
+        char *o = eg_put(bytes->data, EG_LIT("{\"type\":\"response\",\"status\":\"accepted\","
+                                             "\"session_id\":"));
         o = eg_json_quote_to(o, session);
         if (message_id.n) {
-            o = eg_json_quote_to(put(o, EG_LIT(",\"message_id\":")), message_id);
+            o = eg_json_quote_to(eg_put(o, EG_LIT(",\"message_id\":")), message_id);
         }
-        o = put_number(put(o, EG_LIT(",\"cursor\":")), cursor);
-        o = put_number(put(o, EG_LIT(",\"turn\":")), cursor);
-        o = put(o, duplicate ? EG_LIT(",\"duplicate\":true}") : EG_LIT(",\"duplicate\":false}"));
+        o = eg_put(eg_put(o, EG_LIT(",\"cursor\":")), eg_decimal(&at));
+        o = eg_put(eg_put(o, EG_LIT(",\"turn\":")), eg_decimal(&at));
+        o = eg_put(o, duplicate ? EG_LIT(",\"duplicate\":true}") : EG_LIT(",\"duplicate\":false}"));
         *o = '\0';
         bytes->n = (size_t)(o - bytes->data);
     }

@@ -11,90 +11,56 @@
 #include "wire/json.h"
 #include "wire/json_text.h"
 
-#define DIGITS_MAX 20 /* of a 64-bit number */
-
-/* A number in digits, made from the back. */
-struct decimal {
-    char digit[DIGITS_MAX];
-    int from;
-};
-
-static void decimal_set(struct decimal *d, uint64_t v)
-{
-    d->from = DIGITS_MAX;
-    do {
-        d->digit[--d->from] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v);
-}
-
-static size_t decimal_size(const struct decimal *d)
-{
-    return (size_t)(DIGITS_MAX - d->from);
-}
-
-static char *put(char *o, struct eg_slice s)
-{
-    if (s.n)
-        memcpy(o, s.p, s.n);
-    return o + s.n;
-}
-
-static char *put_decimal(char *o, const struct decimal *d)
-{
-    return put(o, (struct eg_slice){d->digit + d->from, decimal_size(d)});
-}
-
 struct eg_bytes *eg_event_make(const struct eg_event *e)
 {
     /* Every word of an event that has all parts, with room for its numbers. */
     static const char words[] = "{'type':,'session_id':,'cursor':,'seq':,'event_id':,'timestamp':"
                                 ".000,'source':,'turn':,'traceparent':,}";
     uint64_t ms = e->timestamp_ms < 0 ? 0 : (uint64_t)e->timestamp_ms;
-    struct decimal cursor, seconds, milli, turn;
+    struct eg_decimal cursor, seconds, milli, turn;
     struct eg_bytes *b;
     char *o;
 
-    decimal_set(&cursor, e->cursor);
-    decimal_set(&seconds, ms / 1000);
-    decimal_set(&milli, 1000 + ms % 1000);
-    decimal_set(&turn, e->turn);
+    eg_decimal_set(&cursor, e->cursor);
+    eg_decimal_set(&seconds, ms / 1000);
+    eg_decimal_set(&milli, 1000 + ms % 1000);
+    eg_decimal_set(&turn, e->turn);
     b = eg_bytes_new(sizeof(words) + eg_json_quoted_size(e->type) +
                      eg_json_quoted_size(e->session_id) + eg_json_quoted_size(e->event_id) +
                      eg_json_quoted_size(e->source) + eg_json_quoted_size(e->traceparent) +
-                     2 * decimal_size(&cursor) + decimal_size(&seconds) + decimal_size(&turn) +
+                     2 * eg_decimal(&cursor).n + eg_decimal(&seconds).n + eg_decimal(&turn).n +
                      e->tail.n);
     if (!b)
         return NULL;
-    o = put(b->data, EG_LIT("{\"type\":"));
+    o = eg_put(b->data, EG_LIT("{\"type\":"));
     o = eg_json_quote_to(o, e->type);
-    o = put(o, EG_LIT(",\"session_id\":"));
+    o = eg_put(o, EG_LIT(",\"session_id\":"));
     o = eg_json_quote_to(o, e->session_id);
-    o = put(o, EG_LIT(",\"cursor\":"));
-    o = put_decimal(o, &cursor);
-    o = put(o, EG_LIT(",\"seq\":"));
-    o = put_decimal(o, &cursor);
-    o = put(o, EG_LIT(",\"event_id\":"));
+    o = eg_put(o, EG_LIT(",\"cursor\":"));
+    o = eg_put(o, eg_decimal(&cursor));
+    o = eg_put(o, EG_LIT(",\"seq\":"));
+    o = eg_put(o, eg_decimal(&cursor));
+    o = eg_put(o, EG_LIT(",\"event_id\":"));
     o = eg_json_quote_to(o, e->event_id);
-    o = put(o, EG_LIT(",\"timestamp\":"));
-    o = put_decimal(o, &seconds);
+    o = eg_put(o, EG_LIT(",\"timestamp\":"));
+    o = eg_put(o, eg_decimal(&seconds));
     milli.digit[milli.from] = '.';
-    o = put_decimal(o, &milli);
-    o = put(o, EG_LIT(",\"source\":"));
+    o = eg_put(o, eg_decimal(&milli));
+    o = eg_put(o, EG_LIT(",\"source\":"));
     o = eg_json_quote_to(o, e->source);
     if (e->turn) {
-        o = put(o, EG_LIT(",\"turn\":"));
-        o = put_decimal(o, &turn);
+        o = eg_put(o, EG_LIT(",\"turn\":"));
+        o = eg_put(o, eg_decimal(&turn));
     }
     if (e->traceparent.n) {
-        o = put(o, EG_LIT(",\"traceparent\":"));
+        o = eg_put(o, EG_LIT(",\"traceparent\":"));
         o = eg_json_quote_to(o, e->traceparent);
     }
     if (e->tail.n) {
-        o = put(o, EG_LIT(","));
-        o = put(o, e->tail);
+        o = eg_put(o, EG_LIT(","));
+        o = eg_put(o, e->tail);
     }
-    o = put(o, EG_LIT("}"));
+    o = eg_put(o, EG_LIT("}"));
     *o = '\0';
     b->n = (size_t)(o - b->data);
     return b;
@@ -129,7 +95,7 @@ static bool take_number(const char **p, const char *end, uint64_t *out)
     const char *from = *p;
     uint64_t v = 0;
 
-    while (*p < end && **p >= '0' && **p <= '9' && *p - from < DIGITS_MAX - 1)
+    while (*p < end && **p >= '0' && **p <= '9' && *p - from < EG_DIGITS_MAX - 1)
         v = v * 10 + (uint64_t)(*(*p)++ - '0');
     *out = v;
     return *p > from;
@@ -195,32 +161,32 @@ bool eg_event_needs_streaming(struct eg_slice event)
 enum eg_err eg_replay_wrap(struct eg_buf *out, struct eg_slice event)
 {
     struct eg_event_head h;
-    struct decimal seq;
+    struct eg_decimal seq;
     enum eg_err e = eg_event_read(event, &h);
     char *o;
 
     if (e)
         return e;
     o = eg_buf_reserve(out, event.n + h.type.n + h.event_id.n + h.timestamp.n + h.source.n + 160 +
-                                DIGITS_MAX + DIGITS_MAX);
+                                EG_DIGITS_MAX + EG_DIGITS_MAX);
     if (!o)
         return EG_ENOMEM;
-    decimal_set(&seq, h.cursor);
-    o = put(o, EG_LIT("{\"type\":\"replay\",\"seq\":"));
-    o = put_decimal(o, &seq);
-    o = put(o, EG_LIT(",\"event\":{\"type\":\""));
-    o = put(o, h.type);
-    o = put(o, EG_LIT("\",\"event_id\":\""));
-    o = put(o, h.event_id);
-    o = put(o, EG_LIT("\",\"timestamp\":"));
-    o = put(o, h.timestamp);
-    o = put(o, EG_LIT(",\"source\":\""));
-    o = put(o, h.source);
-    o = put(o, EG_LIT("\",\"target\":null,\"sequence\":"));
-    o = put_decimal(o, &seq);
-    o = put(o, EG_LIT(",\"data\":"));
-    o = put(o, event);
-    o = put(o, EG_LIT("}}"));
+    eg_decimal_set(&seq, h.cursor);
+    o = eg_put(o, EG_LIT("{\"type\":\"replay\",\"seq\":"));
+    o = eg_put(o, eg_decimal(&seq));
+    o = eg_put(o, EG_LIT(",\"event\":{\"type\":\""));
+    o = eg_put(o, h.type);
+    o = eg_put(o, EG_LIT("\",\"event_id\":\""));
+    o = eg_put(o, h.event_id);
+    o = eg_put(o, EG_LIT("\",\"timestamp\":"));
+    o = eg_put(o, h.timestamp);
+    o = eg_put(o, EG_LIT(",\"source\":\""));
+    o = eg_put(o, h.source);
+    o = eg_put(o, EG_LIT("\",\"target\":null,\"sequence\":"));
+    o = eg_put(o, eg_decimal(&seq));
+    o = eg_put(o, EG_LIT(",\"data\":"));
+    o = eg_put(o, event);
+    o = eg_put(o, EG_LIT("}}"));
     out->n = (size_t)(o - out->p);
     return EG_OK;
 }
