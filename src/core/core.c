@@ -283,11 +283,7 @@ static void batch(struct eg_core *core, struct eg_qnode *first, int n)
     }
     first = send_back(core, first, n);
     release(core);
-    while (first) {
-        struct eg_qnode *next = first->next;
-        eg_cmd_free((struct eg_cmd *)first);
-        first = next;
-    }
+    eg_cmds_free((struct eg_cmd *)first);
     if (core->storage->ops->maintain(core->storage) == EG_EUNKNOWN) {
         fatal(core);
     }

@@ -57,6 +57,8 @@ struct eg_cmd {
  * the release of the batch. */
 struct eg_cmd *eg_cmd_new(enum eg_cmd_kind kind, eg_conn_id conn);
 void eg_cmd_free(struct eg_cmd *cmd);
+/* A list of them, linked by node. */
+void eg_cmds_free(struct eg_cmd *first);
 /* Makes a command that the core is done with as good as new, but for the memory of its texts, which
  * is kept when it is not large. */
 void eg_cmd_renew(struct eg_cmd *cmd);

@@ -32,6 +32,15 @@ void eg_cmd_free(struct eg_cmd *cmd)
     }
 }
 
+void eg_cmds_free(struct eg_cmd *first)
+{
+    while (first) {
+        struct eg_cmd *const cmd = first;
+        first = (struct eg_cmd *)cmd->node.next;
+        eg_cmd_free(cmd);
+    }
+}
+
 static void empty(struct eg_buf *b)
 {
     if (b->cap > RENEW_BYTES_MAX) {

@@ -46,11 +46,7 @@ void eg_release_free(struct eg_release *r)
         eg_bytes_unref(r->out[i].bytes);
         free(r->out[i].welcome);
     }
-    while (r->spent) {
-        struct eg_cmd *const cmd = r->spent;
-        r->spent = (struct eg_cmd *)cmd->node.next;
-        eg_cmd_free(cmd);
-    }
+    eg_cmds_free(r->spent);
     free(r->out);
     free(r);
 }

@@ -100,11 +100,7 @@ static void free_reactor(struct eg_reactor *r)
         eg_release_free((struct eg_release *)n);
         n = next;
     }
-    while (r->spare) {
-        struct eg_cmd *const cmd = r->spare;
-        r->spare = (struct eg_cmd *)cmd->node.next;
-        eg_cmd_free(cmd);
-    }
+    eg_cmds_free(r->spare);
     eg_queue_close(&r->releases);
     eg_queue_close(&r->mail);
     if (r->epfd >= 0) {
