@@ -1,9 +1,8 @@
 /*
  * heads.c - see heads.h: the format of records, and generations.
  *
- * A record is a row of entries, each a byte that says what it is, then numbers (seven bits a byte,
- * least first, the top bit set on all but the last), hashes (32 bytes), and texts (a byte with the
- * length, then the text):
+ * A record is a row of entries, each a byte that says what it is, then numbers (eg_pack_number),
+ * hashes (32 bytes), and texts (a byte with the length, then the text):
  *   1 session: sid cursor oldest updated_ms closed_ms bytes worker hash
  *   2 session, the same and floor_hash (1: it is zero)
  *   3 turn: sid turn state attempt created_ms until_ms worker error
@@ -17,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/pack.h"
+
 #define FIRST_ENTRIES 256
 #define SESSION_BYTES_MAX (1 + 6 * 10 + 1 + 255 + 2 * EG_CHAIN_BYTES)
 #define TURN_BYTES_MAX (1 + 6 * 10 + 2 * 256)
@@ -24,16 +25,6 @@
 enum entry { SESSION = 1, SESSION_FLOOR, TURN, TURN_BORN, TURN_GONE };
 
 /* ---- writing ---- */
-
-static char *put_number(char *p, uint64_t v)
-{
-    while (v >= 0x80) {
-        *p++ = (char)(v | 0x80);
-        v >>= 7;
-    }
-    *p++ = (char)v;
-    return p;
-}
 
 static char *put_bytes(char *p, const void *from, size_t n)
 {
@@ -63,12 +54,12 @@ void eg_change_session(struct eg_change *c, const struct eg_session_row *row)
     const bool floor = !zero(row->floor_hash);
     char *p = start;
     *p++ = floor ? SESSION_FLOOR : SESSION;
-    p = put_number(p, (uint64_t)row->sid);
-    p = put_number(p, row->cursor);
-    p = put_number(p, row->oldest);
-    p = put_number(p, (uint64_t)row->updated_ms);
-    p = put_number(p, (uint64_t)row->closed_ms);
-    p = put_number(p, (uint64_t)row->bytes);
+    p = eg_pack_number(p, (uint64_t)row->sid);
+    p = eg_pack_number(p, row->cursor);
+    p = eg_pack_number(p, row->oldest);
+    p = eg_pack_number(p, (uint64_t)row->updated_ms);
+    p = eg_pack_number(p, (uint64_t)row->closed_ms);
+    p = eg_pack_number(p, (uint64_t)row->bytes);
     p = put_text(p, row->last_worker, sizeof(row->last_worker));
     p = put_bytes(p, row->hash, EG_CHAIN_BYTES);
     if (floor) {
@@ -86,12 +77,12 @@ void eg_change_turn(struct eg_change *c, const struct eg_turn_row *row, bool bor
     }
     char *p = start;
     *p++ = born ? TURN_BORN : TURN;
-    p = put_number(p, (uint64_t)row->sid);
-    p = put_number(p, row->turn);
-    p = put_number(p, (uint64_t)row->state);
-    p = put_number(p, (uint64_t)row->attempt);
-    p = put_number(p, (uint64_t)row->created_ms);
-    p = put_number(p, (uint64_t)row->until_ms);
+    p = eg_pack_number(p, (uint64_t)row->sid);
+    p = eg_pack_number(p, row->turn);
+    p = eg_pack_number(p, (uint64_t)row->state);
+    p = eg_pack_number(p, (uint64_t)row->attempt);
+    p = eg_pack_number(p, (uint64_t)row->created_ms);
+    p = eg_pack_number(p, (uint64_t)row->until_ms);
     p = put_text(p, row->worker, sizeof(row->worker));
     p = put_text(p, row->error, sizeof(row->error));
     c->body.n += (size_t)(p - start);
@@ -106,8 +97,8 @@ void eg_change_turn_gone(struct eg_change *c, int64_t sid, uint64_t turn)
     }
     char *p = start;
     *p++ = TURN_GONE;
-    p = put_number(p, (uint64_t)sid);
-    p = put_number(p, turn);
+    p = eg_pack_number(p, (uint64_t)sid);
+    p = eg_pack_number(p, turn);
     c->body.n += (size_t)(p - start);
     c->turns++;
 }
@@ -128,15 +119,10 @@ struct input {
 static uint64_t get_number(struct input *in)
 {
     uint64_t v = 0;
-    for (unsigned shift = 0; shift < 64 && in->p < in->end; shift += 7) {
-        const uint8_t b = *in->p++;
-        v |= (uint64_t)(b & 0x7f) << shift;
-        if (b < 0x80) {
-            return v;
-        }
-    }
-    in->bad = true;
-    return 0;
+    const uint8_t *const next = eg_unpack_number(in->p, in->end, &v);
+    in->bad = in->bad || next == NULL;
+    in->p = next != NULL ? next : in->end;
+    return v;
 }
 
 static const uint8_t *get_bytes(struct input *in, size_t n)

@@ -1,6 +1,5 @@
 /*
- * pack.c - see pack.h. Numbers of variable length hold seven bits a byte, lowest first; numbers of
- * fixed width are big-endian.
+ * pack.c - see pack.h. Numbers of fixed width are big-endian.
  *
  * A row of ids: one byte each for the widths of hash and seq, eight for the lowest seq, then the
  * entries: what the hash is above the row's first, what the seq is above the lowest.
@@ -23,29 +22,6 @@ uint64_t eg_pack_hash(int64_t sid, int64_t key)
 
 /* ---- places ---- */
 
-static char *put_number(char *o, uint64_t v)
-{
-    while (v >= 0x80) {
-        *o++ = (char)(v | 0x80);
-        v >>= 7;
-    }
-    *o++ = (char)v;
-    return o;
-}
-
-static const uint8_t *get_number(const uint8_t *p, const uint8_t *end, uint64_t *out)
-{
-    uint64_t v = 0;
-    for (unsigned shift = 0; p < end && shift < 63; shift += 7) {
-        v |= (uint64_t)(*p & 0x7f) << shift;
-        if ((*p++ & 0x80) == 0) {
-            *out = v;
-            return p;
-        }
-    }
-    return NULL;
-}
-
 void eg_pack_places(struct eg_buf *out, const int64_t *seq, int n)
 {
     char *const start = eg_buf_reserve(out, (size_t)n * 9);
@@ -55,7 +31,7 @@ void eg_pack_places(struct eg_buf *out, const int64_t *seq, int n)
         return;
     }
     for (int i = 0; i < n; i++) {
-        o = put_number(o, (uint64_t)(seq[i] - last));
+        o = eg_pack_number(o, (uint64_t)(seq[i] - last));
         last = seq[i];
     }
     out->n += (size_t)(o - start);
@@ -69,9 +45,9 @@ int eg_unpack_places(struct eg_slice in, int64_t seq[EG_PACK_PLACES])
     uint64_t step = 0;
     int n = 0;
     while (p != NULL && p < end) {
-        p = get_number(p, end, &step);
+        p = eg_unpack_number(p, end, &step);
         at += step;
-        if (p == NULL || n == EG_PACK_PLACES || step == 0 || at > INT64_MAX) {
+        if (p == NULL || n == EG_PACK_PLACES || step - 1 >= INT64_MAX || at > INT64_MAX) {
             return -1;
         }
         seq[n++] = (int64_t)at;

@@ -16,6 +16,31 @@
 #define EG_PACK_HASH_BITS 40
 #define EG_PACK_HASH_MASK ((UINT64_C(1) << EG_PACK_HASH_BITS) - 1)
 
+/* A number of variable length, at most 10 bytes: seven bits a byte, lowest first, the top bit set
+ * on all but the last. The place behind it. */
+static inline char *eg_pack_number(char *to, uint64_t v)
+{
+    while (v >= 0x80) {
+        *to++ = (char)(v | 0x80);
+        v >>= 7;
+    }
+    *to++ = (char)v;
+    return to;
+}
+/* The place behind it; NULL: there is none in p..end. */
+static inline const uint8_t *eg_unpack_number(const uint8_t *p, const uint8_t *end, uint64_t *out)
+{
+    uint64_t v = 0;
+    for (unsigned shift = 0; p < end && shift < 64; shift += 7) {
+        v |= (uint64_t)(*p & 0x7f) << shift;
+        if ((*p++ & 0x80) == 0) {
+            *out = v;
+            return p;
+        }
+    }
+    return NULL;
+}
+
 /* key: of the event's id in its session, see eg_walk_key. */
 uint64_t eg_pack_hash(int64_t sid, int64_t key);
 
