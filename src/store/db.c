@@ -208,6 +208,12 @@ struct eg_slice eg_db_blob(sqlite3_stmt *st, int col)
     return (struct eg_slice){p, p != NULL ? (size_t)sqlite3_column_bytes(st, col) : 0};
 }
 
+bool eg_db_no_hash(const uint8_t hash[EG_CHAIN_BYTES])
+{
+    static const uint8_t none[EG_CHAIN_BYTES];
+    return memcmp(hash, none, EG_CHAIN_BYTES) == 0;
+}
+
 static void read_hash(sqlite3_stmt *st, int col, uint8_t out[EG_CHAIN_BYTES])
 {
     struct eg_slice h = eg_db_blob(st, col);

@@ -64,6 +64,8 @@ struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
  */
 #define EG_HASH_EVERY 16
 #define EG_HASH_SHORT 4
+/* All zeros: there is none. */
+bool eg_db_no_hash(const uint8_t hash[EG_CHAIN_BYTES]);
 
 /* Columns in the order of eg_db_session, and the reading of them from column `at` on. */
 #define EG_DB_SESSION_COLUMNS                                                                      \

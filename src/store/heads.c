@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/db.h"
 #include "store/pack.h"
 
 #define FIRST_ENTRIES 256
@@ -39,19 +40,13 @@ static char *put_text(char *p, const char *text, size_t size)
     return put_bytes(p, text, n);
 }
 
-static bool zero(const uint8_t hash[EG_CHAIN_BYTES])
-{
-    static const uint8_t none[EG_CHAIN_BYTES];
-    return memcmp(hash, none, EG_CHAIN_BYTES) == 0;
-}
-
 void eg_change_session(struct eg_change *c, const struct eg_session_row *row)
 {
     char *const start = eg_buf_reserve(&c->body, SESSION_BYTES_MAX);
     if (start == NULL) {
         return;
     }
-    const bool floor = !zero(row->floor_hash);
+    const bool floor = !eg_db_no_hash(row->floor_hash);
     char *p = start;
     *p++ = floor ? SESSION_FLOOR : SESSION;
     p = eg_pack_number(p, (uint64_t)row->sid);

@@ -165,8 +165,7 @@ static struct eg_seen *seen_slot(struct eg_sqlite *s, int64_t sid)
 
 void eg_sq_bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be_empty)
 {
-    static const uint8_t zero[EG_CHAIN_BYTES];
-    bool empty = may_be_empty && memcmp(hash, zero, EG_CHAIN_BYTES) == 0;
+    bool empty = may_be_empty && eg_db_no_hash(hash);
     (void)sqlite3_bind_blob(st, at, hash, empty ? 0 : EG_CHAIN_BYTES, SQLITE_STATIC);
 }
 

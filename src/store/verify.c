@@ -137,12 +137,6 @@ static enum eg_err each_event(struct check *c, int64_t sid, uint64_t from, uint6
 
 /* ---- one session ---- */
 
-static bool zero(const uint8_t hash[EG_CHAIN_BYTES])
-{
-    static const uint8_t none[EG_CHAIN_BYTES];
-    return memcmp(hash, none, EG_CHAIN_BYTES) == 0;
-}
-
 struct one_event {
     uint64_t cursor; /* 0: there is none */
     uint8_t hash[EG_CHAIN_BYTES];
@@ -170,7 +164,7 @@ static enum eg_err check_row(struct check *c, const struct eg_session_row *row)
         fault(c, "session %s: its floor %" PRIu64 " does not fit its head %" PRIu64, row->id,
               row->oldest, row->cursor);
     }
-    if (row->oldest == 1 && !zero(row->floor_hash)) {
+    if (row->oldest == 1 && !eg_db_no_hash(row->floor_hash)) {
         fault(c, "session %s: nothing was removed, yet there is a hash for it", row->id);
     }
     if (row->oldest == row->cursor + 1 && memcmp(row->hash, row->floor_hash, EG_CHAIN_BYTES) != 0) {
