@@ -130,9 +130,8 @@ enum eg_err eg_sq_heads_turns(struct eg_sqlite *s, int64_t sid, eg_heads_turn_fn
 
 struct open_session {
     int64_t sid, created_ms; /* of the oldest open turn */
-    int head;                /* state of the first; -1: none is open */
+    int head;                /* state of the first */
     bool any;
-    const char *agent; /* borrowed */
 };
 
 static bool look_at_open(void *arg, const struct eg_turn_row *row)
