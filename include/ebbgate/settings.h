@@ -16,7 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EG_DAY_MS (86400LL * 1000)
+#define EG_HOUR_MS 3600000
+#define EG_DAY_MS (24LL * EG_HOUR_MS)
 
 /*
  * INT (name, default, min, max, reloadable, help)

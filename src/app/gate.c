@@ -11,7 +11,6 @@
 #include "ebbgate/codes.h"
 
 #define DEFAULT_URL "ws://127.0.0.1:7070/ws"
-#define OWN_TTL_MS (24 * 3600 * 1000LL)
 
 static bool make_token(struct eg_gate *g)
 {
@@ -52,7 +51,7 @@ int eg_gate_init(struct eg_gate *g, const struct eg_command *cmd, const struct e
     }
     g->mint = *mint;
     if (g->mint.ttl_ms == 0)
-        g->mint.ttl_ms = OWN_TTL_MS;
+        g->mint.ttl_ms = EG_DAY_MS;
     if (g->mint.ttl_ms > g->config.settings->max_token_lifetime_ms)
         g->mint.ttl_ms = g->config.settings->max_token_lifetime_ms;
     if (*g->config.settings->audience)

@@ -25,7 +25,6 @@
 #define STEP_FOUND 50
 /* A walk over all sessions is followed by as many times as long without one. */
 #define ALL_SHARE 20
-#define HOUR_MS (3600 * 1000)
 #define HOURS_MOST 4 /* since the last pass, to be walked by themselves */
 
 EG_MUTEX(maintain);
@@ -152,7 +151,7 @@ static void walk_all(struct eg_maintain *m, struct eg_retention *r)
     if (walk(m, r)) {
         const int64_t now = eg_clock_mono_ms();
         const int64_t later = (now - begun) * ALL_SHARE;
-        m->all_at_ms = now + (later < HOUR_MS ? later : HOUR_MS);
+        m->all_at_ms = now + (later < EG_HOUR_MS ? later : EG_HOUR_MS);
     }
 }
 
@@ -160,7 +159,7 @@ static void pass(struct eg_maintain *m)
 {
     bool fresh = false;
     struct eg_retention r = rule(m, &fresh);
-    const int64_t hour = eg_clock_now().wall_ms / HOUR_MS;
+    const int64_t hour = eg_clock_now().wall_ms / EG_HOUR_MS;
     if (fresh || hour - m->hour > HOURS_MOST) {
         m->all_at_ms = 0;
     }

@@ -472,8 +472,8 @@ bool eg_duration_parse(const char *text, int64_t *ms)
     static const struct {
         const char *unit;
         int64_t ms;
-    } units[] = {{"", 1000},   {"ms", 1},      {"s", 1000},
-                 {"m", 60000}, {"h", 3600000}, {"d", EG_DAY_MS}};
+    } units[] = {{"", 1000},   {"ms", 1},         {"s", 1000},
+                 {"m", 60000}, {"h", EG_HOUR_MS}, {"d", EG_DAY_MS}};
     const int64_t limit = 100000LL * 365 * EG_DAY_MS;
     int64_t whole = 0, part = 0, scale = 1;
     const char *p = text;
@@ -511,7 +511,7 @@ void eg_duration_print(int64_t ms, struct eg_buf *out)
     static const struct {
         const char *unit;
         int64_t ms;
-    } units[] = {{"d", EG_DAY_MS}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+    } units[] = {{"d", EG_DAY_MS}, {"h", EG_HOUR_MS}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
         if (ms % units[i].ms == 0 && (ms != 0 || units[i].ms == 1000)) {
             eg_buf_int(out, ms / units[i].ms);

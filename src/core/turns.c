@@ -18,7 +18,7 @@
 #include "wire/json.h"
 
 #define BACKOFF_MAX_MS 60000
-#define WAIT_MAX_MS 3600000 /* whatever a worker asks for, and however the wall clock jumped */
+#define WAIT_MAX_MS EG_HOUR_MS /* whatever a worker asks for, and however the wall clock jumped */
 
 static const char *const state_name[] = {"queued",   "running", "waiting",
                                          "aborting", "dead",    "ended"};

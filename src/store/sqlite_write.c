@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "ebbgate/settings.h"
 #include "store/sqlite_int.h"
 
 struct eg_sqlite *eg_sq_self(struct eg_storage *base)
@@ -155,7 +156,7 @@ bool eg_sq_next(struct eg_sqlite *s, sqlite3_stmt *st, const char *what, enum eg
 
 static int64_t hour_of(int64_t ms)
 {
-    return ms / 3600000;
+    return ms / EG_HOUR_MS;
 }
 
 static struct eg_seen *seen_slot(struct eg_sqlite *s, int64_t sid)
