@@ -199,7 +199,6 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
         e = eg_sq_index_load(s);
     }
     if (e == EG_OK) {
-        s->tail->heads = s->heads;
         eg_tail_publish(s->tail, s->path);
     }
     if (e != EG_OK) {
@@ -221,7 +220,8 @@ enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why, 
     s->lock_fd = -1;
     s->dead = true; /* until it is open: no checkpoint on the way out */
     s->seen = calloc(EG_SEEN_SLOTS, sizeof(*s->seen));
-    enum eg_err e = s->seen != NULL ? EG_OK : EG_ENOMEM;
+    s->tail = eg_tail_new();
+    enum eg_err e = s->seen != NULL && s->tail != NULL ? EG_OK : EG_ENOMEM;
     if (e == EG_OK) {
         e = eg_sqlite_make_dir(dir, why, why_size);
     }
@@ -268,9 +268,6 @@ void eg_sqlite_close(struct eg_storage *base)
     eg_buf_free(&s->change.body);
     eg_heads_drop(&s->open);
     eg_sq_batch_close(s);
-    if (s->tail == NULL || s->tail->heads == NULL) {
-        eg_heads_free(s->heads);
-    }
     if (s->tail != NULL) {
         eg_tail_withdraw(s->tail);
         eg_tail_unref(s->tail);

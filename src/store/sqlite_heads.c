@@ -46,7 +46,7 @@ static int load_changes(struct eg_sqlite *s, int64_t *first)
 enum eg_err eg_sq_heads_load(struct eg_sqlite *s)
 {
     int64_t first = 0;
-    s->heads = eg_heads_new();
+    s->heads = s->tail->heads = eg_heads_new();
     if (s->heads == NULL) {
         return EG_ENOMEM;
     }

@@ -118,9 +118,8 @@ static enum eg_err load(struct eg_sqlite *s)
 enum eg_err eg_sq_index_load(struct eg_sqlite *s)
 {
     int64_t last = 0;
-    s->tail = eg_tail_new();
     s->tops = calloc(EG_TOP_SLOTS, sizeof(*s->tops));
-    if (s->tail == NULL || s->tops == NULL) {
+    if (s->tops == NULL) {
         return EG_ENOMEM;
     }
     eg_walk_open(&s->walk, s->db);
