@@ -26,16 +26,9 @@ uint32_t eg_sq_gather_heads = 32768;
 
 static int load_changes(struct eg_sqlite *s, int64_t *first)
 {
-    sqlite3_stmt *st = NULL;
-    int rc = sqlite3_prepare_v2(s->db, "SELECT coalesce(min(seq),0) FROM changes", -1, &st, NULL);
-    if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-        *first = sqlite3_column_int64(st, 0);
-        rc = SQLITE_OK;
-    }
-    (void)sqlite3_finalize(st);
-    if (rc == SQLITE_OK) {
-        rc = eg_heads_catch_up(s->heads, s->db);
-    }
+    const enum eg_err e = eg_db_int(s->db, "SELECT coalesce(min(seq),0) FROM changes", first);
+    const int rc =
+        e == EG_OK ? eg_heads_catch_up(s->heads, s->db) : sqlite3_extended_errcode(s->db);
     /* A merge that was cut short may have brought any of them to the table. */
     for (uint32_t i = 0; i < s->heads->fill.tn; i++) {
         s->heads->fill.t[i].born = false;
