@@ -367,10 +367,13 @@ void eg_sq_heads_write(struct eg_sqlite *s)
     if (c->body.n == 0 && c->body.err == EG_OK) {
         return;
     }
+    /* Readers look at what may move. */
+    (void)pthread_mutex_lock(&s->heads->lock);
     if (s->err == EG_OK &&
         (c->body.err != EG_OK || eg_heads_reserve(&s->heads->fill, c) != EG_OK)) {
         s->err = EG_ENOMEM;
     }
+    (void)pthread_mutex_unlock(&s->heads->lock);
     sqlite3_stmt *st = eg_sq_writing(s, EG_ST_CHANGE_PUT);
     if (st == NULL) {
         return;

@@ -5,6 +5,7 @@
  * arrays.
  */
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -538,4 +539,41 @@ Test(heads, a_generation_grows)
     cr_assert_eq(n, 72);
     eg_heads_drop(&g);
     eg_buf_free(&c.body);
+}
+
+static int growing; /* atomic */
+
+static void *look_on(void *heads)
+{
+    struct eg_session_row row = {.sid = 1};
+    do {
+        cr_assert(eg_heads_look(heads, INT64_MAX, &row));
+    } while (__atomic_load_n(&growing, __ATOMIC_ACQUIRE));
+    return NULL;
+}
+
+/* Under AddressSanitizer: what a reader looks at is not given back meanwhile. */
+Test(heads, readers_look_while_a_generation_grows)
+{
+    char dir[64];
+    pthread_t t;
+    eg_sq_gather_heads = 1000; /* grown in some steps, again and again */
+    growing = 1;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    cr_assert_eq(pthread_create(&t, NULL, look_on, eg_sq_self(s)->heads), 0);
+    for (int i = 0; i < 200; i++) {
+        store_begin(s);
+        for (int k = 0; k < 100; k++) {
+            char id[32];
+            (void)snprintf(id, sizeof(id), "s%d-%d", i, k);
+            struct eg_session_row row = store_session(s, id);
+            s->ops->session_update(s, &row);
+        }
+        store_commit(s);
+    }
+    __atomic_store_n(&growing, 0, __ATOMIC_RELEASE);
+    cr_assert_eq(pthread_join(t, NULL), 0);
+    store_close(s);
+    scratch_drop(dir);
 }
