@@ -477,7 +477,7 @@ struct eg_heads *eg_heads_new(void)
 {
     struct eg_heads *h = calloc(1, sizeof(*h));
     if (h != NULL) {
-        (void)pthread_mutex_init(&h->lock, NULL);
+        eg_heads_init(&h->lock);
     }
     return h;
 }
@@ -488,7 +488,7 @@ void eg_heads_free(struct eg_heads *h)
         eg_heads_drop(&h->fill);
         eg_heads_drop(&h->frozen);
         free(h->order);
-        (void)pthread_mutex_destroy(&h->lock);
+        eg_heads_destroy(&h->lock);
         free(h);
     }
 }
@@ -553,32 +553,32 @@ enum eg_err eg_heads_freeze(struct eg_heads *h)
     sort(s, n, order + g->n);
     order[g->n + n] = UINT32_MAX;
     free(s);
-    (void)pthread_mutex_lock(&h->lock);
+    eg_heads_lock(&h->lock);
     h->frozen = h->fill;
     h->order = order;
     h->merged = h->merged_kept = 0;
     memset(&h->fill, 0, sizeof(h->fill));
     h->fill.upto = h->frozen.upto;
-    (void)pthread_mutex_unlock(&h->lock);
+    eg_heads_unlock(&h->lock);
     return EG_OK;
 }
 
 void eg_heads_thaw(struct eg_heads *h)
 {
-    (void)pthread_mutex_lock(&h->lock);
+    eg_heads_lock(&h->lock);
     struct eg_heads_gen done = h->frozen;
     h->settled = done.upto;
     memset(&h->frozen, 0, sizeof(h->frozen));
     free(h->order);
     h->order = NULL;
     h->merged = h->merged_kept = 0;
-    (void)pthread_mutex_unlock(&h->lock);
+    eg_heads_unlock(&h->lock);
     eg_heads_drop(&done);
 }
 
 bool eg_heads_look(struct eg_heads *h, int64_t settled, struct eg_session_row *row)
 {
-    (void)pthread_mutex_lock(&h->lock);
+    eg_heads_lock(&h->lock);
     const bool current = h->settled <= settled;
     const struct eg_heads_gen *const gens[] = {&h->fill, &h->frozen};
     for (size_t i = 0; current && i < 2; i++) {
@@ -590,6 +590,6 @@ bool eg_heads_look(struct eg_heads *h, int64_t settled, struct eg_session_row *r
             break;
         }
     }
-    (void)pthread_mutex_unlock(&h->lock);
+    eg_heads_unlock(&h->lock);
     return current;
 }

@@ -18,10 +18,10 @@
 #ifndef EG_STORE_HEADS_H
 #define EG_STORE_HEADS_H
 
-#include <pthread.h>
 #include <sqlite3.h>
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "store/storage.h"
 
 #define EG_TURN_GONE 255 /* state of a turn that has no row any more */
@@ -61,12 +61,16 @@ struct eg_heads_gen {
     int64_t upto;       /* the last of them */
 };
 
+EG_MUTEX(eg_heads);
+
+/* What the lock guards is changed by the writer alone, which therefore reads it without. */
 struct eg_heads {
-    pthread_mutex_t lock;
-    struct eg_heads_gen fill, frozen;
-    int64_t settled; /* every change up to this is in the tables */
-    /* The frozen generation in the order of sessions, NULL while nothing is frozen; how much of it
-     * is in the tables, and was when the last transaction ended. */
+    struct eg_heads_mutex lock;
+    struct eg_heads_gen fill EG_GUARDED_BY(eg_heads_mutex);
+    struct eg_heads_gen frozen EG_GUARDED_BY(eg_heads_mutex);
+    int64_t settled EG_GUARDED_BY(eg_heads_mutex); /* up to this the tables have every change */
+    /* The writer's own. The frozen generation in the order of sessions, NULL while nothing is
+     * frozen; how much of it is in the tables, and was when the last transaction ended. */
     uint32_t *order;
     uint32_t merged, merged_kept;
 };
@@ -90,6 +94,7 @@ void eg_change_reset(struct eg_change *c); /* keeps the memory */
 /* ---- a generation ---- */
 
 /* Room for all that c says: applying it cannot fail then. */
+EG_REQUIRES(eg_heads_mutex)
 enum eg_err eg_heads_reserve(struct eg_heads_gen *g, const struct eg_change *c) EG_MUST;
 /* Takes a record in. EG_ECORRUPT: it is none. */
 enum eg_err eg_heads_apply(struct eg_heads_gen *g, struct eg_slice record, int64_t seq) EG_MUST;

@@ -22,6 +22,7 @@ int eg_heads_catch_up(struct eg_heads *h, sqlite3 *db)
 {
     sqlite3_stmt *st = NULL;
     int64_t settled = 0;
+    eg_heads_unshared(&h->lock);
     int rc = eg_heads_settled(db, &settled);
     if (rc == SQLITE_OK && (settled != h->settled || h->fill.upto < settled)) {
         eg_heads_empty(&h->fill); /* older ones are in the tables */

@@ -29,6 +29,7 @@ static int load_changes(struct eg_sqlite *s, int64_t *first)
     const enum eg_err e = eg_db_int(s->db, "SELECT coalesce(min(seq),0) FROM changes", first);
     const int rc =
         e == EG_OK ? eg_heads_catch_up(s->heads, s->db) : sqlite3_extended_errcode(s->db);
+    eg_heads_unshared(&s->heads->lock);
     /* A merge that was cut short may have brought any of them to the table. */
     for (uint32_t i = 0; i < s->heads->fill.tn; i++) {
         s->heads->fill.t[i].born = false;
@@ -47,6 +48,7 @@ enum eg_err eg_sq_heads_load(struct eg_sqlite *s)
     if (rc != SQLITE_OK) {
         return eg_sqlite_failed(s, "cannot read the changes", rc);
     }
+    eg_heads_unshared(&s->heads->lock);
     s->next_change = s->heads->fill.upto + 1;
     s->trimmed = s->trimmed_kept = first > 0 ? first - 1 : s->heads->settled;
     return EG_OK;
@@ -368,12 +370,12 @@ void eg_sq_heads_write(struct eg_sqlite *s)
         return;
     }
     /* Readers look at what may move. */
-    (void)pthread_mutex_lock(&s->heads->lock);
+    eg_heads_lock(&s->heads->lock);
     if (s->err == EG_OK &&
         (c->body.err != EG_OK || eg_heads_reserve(&s->heads->fill, c) != EG_OK)) {
         s->err = EG_ENOMEM;
     }
-    (void)pthread_mutex_unlock(&s->heads->lock);
+    eg_heads_unlock(&s->heads->lock);
     sqlite3_stmt *st = eg_sq_writing(s, EG_ST_CHANGE_PUT);
     if (st == NULL) {
         return;
@@ -382,6 +384,7 @@ void eg_sq_heads_write(struct eg_sqlite *s)
     (void)sqlite3_bind_blob64(st, 2, c->body.p, c->body.n, SQLITE_STATIC);
     eg_sq_run(s, st, "write changes");
     merge(s, 2 * (c->sessions + c->turns) + MERGE_MIN);
+    eg_heads_only_writer(&s->heads->lock);
     if (s->heads->settled - s->trimmed >= TRIM_RECORDS) {
         trim(s, s->trimmed + TRIM_RECORDS);
     }
@@ -391,11 +394,11 @@ void eg_sq_heads_committed(struct eg_sqlite *s)
 {
     struct eg_heads *h = s->heads;
     if (s->change.body.n > 0) {
-        (void)pthread_mutex_lock(&h->lock);
+        eg_heads_lock(&h->lock);
         /* There is room; and we have written it ourselves. */
         const enum eg_err e = eg_heads_apply(
             &h->fill, (struct eg_slice){s->change.body.p, s->change.body.n}, s->next_change);
-        (void)pthread_mutex_unlock(&h->lock);
+        eg_heads_unlock(&h->lock);
         if (e != EG_OK) {
             abort(); /* cannot be: memory and disk would differ */
         }
@@ -406,6 +409,7 @@ void eg_sq_heads_committed(struct eg_sqlite *s)
     if (s->settles) {
         eg_heads_thaw(h);
     }
+    eg_heads_only_writer(&h->lock);
     if (h->order == NULL && (h->fill.n + h->fill.tn >= eg_sq_gather_heads ||
                              h->fill.text.n >= GATHER_TEXT || h->fill.records >= GATHER_RECORDS)) {
         /* Without memory it is tried again after the next commit. */
@@ -436,6 +440,7 @@ static enum eg_err settle(struct eg_sqlite *s)
     if (e == EG_OK) {
         merge(s, UINT32_MAX);
         if (s->settles) {
+            eg_heads_only_writer(&s->heads->lock);
             trim(s, s->heads->frozen.upto);
         }
         e = s->base.ops->commit(&s->base);
@@ -446,6 +451,7 @@ static enum eg_err settle(struct eg_sqlite *s)
 enum eg_err eg_sq_heads_settle(struct eg_sqlite *s)
 {
     enum eg_err e = s->heads->order != NULL ? settle(s) : EG_OK;
+    eg_heads_only_writer(&s->heads->lock);
     if (e == EG_OK && s->heads->order == NULL && s->heads->fill.records > 0) {
         e = eg_heads_freeze(s->heads);
         e = e == EG_OK ? settle(s) : e;
