@@ -388,6 +388,7 @@ enum eg_err eg_heads_apply(struct eg_heads_gen *g, struct eg_slice record, int64
         }
     }
     g->records++;
+    g->bytes += record.n;
     g->upto = seq;
     return e;
 }
@@ -404,6 +405,7 @@ void eg_heads_empty(struct eg_heads_gen *g)
         memset(g->last, 0, (size_t)g->tcap * 2 * sizeof(*g->last));
     }
     g->n = g->tn = g->records = 0;
+    g->bytes = 0;
     eg_buf_reset(&g->text);
 }
 

@@ -58,6 +58,7 @@ struct eg_heads_gen {
     uint32_t *last;     /* t by sid: the newest */
     struct eg_buf text; /* workers and errors */
     uint32_t records;   /* applied */
+    size_t bytes;       /* of them */
     int64_t upto;       /* the last of them */
 };
 

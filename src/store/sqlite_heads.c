@@ -19,6 +19,7 @@
 #define TRIM_RECORDS 64 /* removed at once */
 #define GATHER_TEXT (4 << 20)
 #define GATHER_RECORDS 65536
+#define GATHER_BYTES (4 << 20) /* of records: more than eg_sq_gather_heads different ones take */
 
 uint32_t eg_sq_gather_heads = 32768;
 
@@ -410,8 +411,9 @@ void eg_sq_heads_committed(struct eg_sqlite *s)
         eg_heads_thaw(h);
     }
     eg_heads_only_writer(&h->lock);
-    if (h->order == NULL && (h->fill.n + h->fill.tn >= eg_sq_gather_heads ||
-                             h->fill.text.n >= GATHER_TEXT || h->fill.records >= GATHER_RECORDS)) {
+    if (h->order == NULL &&
+        (h->fill.n + h->fill.tn >= eg_sq_gather_heads || h->fill.text.n >= GATHER_TEXT ||
+         h->fill.records >= GATHER_RECORDS || h->fill.bytes >= GATHER_BYTES)) {
         /* Without memory it is tried again after the next commit. */
         (void)!eg_heads_freeze(h);
     }

@@ -489,6 +489,30 @@ Test(heads, what_ended_amid_a_merge_stays_ended)
     scratch_drop(other);
 }
 
+/* Few sessions that change again and again, without turns. */
+Test(heads, records_do_not_pile_up)
+{
+    char dir[64];
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    store_commit(s);
+    for (int i = 0; i < 400; i++) {
+        store_begin(s);
+        for (int k = 0; k < 1000; k++) {
+            row.updated_ms++;
+            s->ops->session_update(s, &row);
+        }
+        store_commit(s);
+    }
+    const int64_t bytes = store_sql(dir, "SELECT sum(length(body)) FROM changes");
+    cr_assert_lt(bytes, 9 << 20, "%lld bytes", (long long)bytes);
+    cr_assert_gt(store_sql(dir, "SELECT max(seq) FROM changes"), 390);
+    store_close(s);
+    scratch_drop(dir);
+}
+
 Test(heads, a_damaged_record_is_refused)
 {
     char dir[64];
