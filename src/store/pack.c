@@ -6,7 +6,9 @@
  */
 #include "store/pack.h"
 
+#include <endian.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define HEAD 10
 
@@ -57,13 +59,10 @@ int eg_unpack_places(struct eg_slice in, int64_t seq[EG_PACK_PLACES])
 
 /* ---- ids ---- */
 
+/* Bytes it takes, 0 for 0. */
 static unsigned width(uint64_t v)
 {
-    unsigned n = 0;
-    for (; v != 0; v >>= 8) {
-        n++;
-    }
-    return n;
+    return v != 0 ? (71 - (unsigned)__builtin_clzll(v)) / 8 : 0;
 }
 
 bool eg_pack_ids_room(const struct eg_pack_ids *p, struct eg_pack_id next)
@@ -94,21 +93,21 @@ enum eg_err eg_pack_ids_add(struct eg_pack_ids *p, struct eg_pack_id next)
     return EG_OK;
 }
 
+/* Writes eight bytes, of which `bytes` count. */
 static char *put_fixed(char *o, uint64_t v, unsigned bytes)
 {
-    for (unsigned i = bytes; i-- > 0;) {
-        *o++ = (char)(v >> (8 * i));
-    }
-    return o;
+    const uint64_t top = bytes > 0 ? htobe64(v << (64 - 8 * bytes)) : 0;
+    memcpy(o, &top, sizeof(top));
+    return o + bytes;
 }
 
+/* Reads the eight bytes that end behind the number. */
 static uint64_t get_fixed(const uint8_t *p, unsigned bytes)
 {
-    uint64_t v = 0;
-    for (unsigned i = 0; i < bytes; i++) {
-        v = v << 8 | p[i];
-    }
-    return v;
+    uint64_t v;
+    memcpy(&v, p + bytes - sizeof(v), sizeof(v));
+    v = be64toh(v);
+    return bytes < 8 ? v & ((UINT64_C(1) << 8 * bytes) - 1) : v;
 }
 
 void eg_pack_ids_take(struct eg_pack_ids *p, struct eg_buf *out)
@@ -116,7 +115,7 @@ void eg_pack_ids_take(struct eg_pack_ids *p, struct eg_buf *out)
     const unsigned hash_bytes = width(p->v[p->n - 1].hash - p->v[0].hash);
     /* One byte at least, so that the number of entries follows from the length. */
     const unsigned seq_bytes = p->high > p->low ? width((uint64_t)(p->high - p->low)) : 1;
-    char *const start = eg_buf_reserve(out, HEAD + (size_t)p->n * (hash_bytes + seq_bytes));
+    char *const start = eg_buf_reserve(out, HEAD + (size_t)p->n * (hash_bytes + seq_bytes) + 8);
     char *o = start;
     if (start != NULL) {
         *o++ = (char)hash_bytes;
@@ -145,7 +144,7 @@ bool eg_packed_ids_open(struct eg_packed_ids *ids, uint64_t hash, struct eg_slic
     }
     ids->hash_bytes = p[0];
     ids->seq_bytes = p[1];
-    ids->low = (int64_t)get_fixed(p + 2, 8);
+    ids->low = (int64_t)get_fixed(p + 2, 8); /* from here on eight bytes lie before each number */
     ids->hash = hash;
     ids->p = p + HEAD;
     const size_t each = ids->hash_bytes + ids->seq_bytes;

@@ -12,7 +12,7 @@
 #include "base/bytes.h"
 
 #define EG_PACK_PLACES 256    /* in a row */
-#define EG_PACK_ID_BYTES 8000 /* of a row: with its head it fills a page of 8192 bytes */
+#define EG_PACK_ID_BYTES 8140 /* of a row: with its head it fills a page of 8192 bytes */
 #define EG_PACK_HASH_BITS 40
 #define EG_PACK_HASH_MASK ((UINT64_C(1) << EG_PACK_HASH_BITS) - 1)
 
