@@ -13,8 +13,12 @@
 #include "store/runs_int.h"
 
 #define BLOCK_WORDS 8
-#define BLOCK_IDS 64  /* entries a block: eight bits each */
 #define FILTER_BITS 5 /* looked at for each id */
+/* Entries a block. Many small runs are asked for each id, so theirs are mistaken once in hundreds,
+ * those of large ones, which take the memory, once in forty. */
+#define BLOCK_IDS_SMALL 32
+#define BLOCK_IDS_LARGE 64
+#define SMALL_RUN 1000000
 #define FILTER_ROWS 4 /* read into a filter with each transaction, and one for 512 events */
 #define ROW_IDS 1500
 #define CREDIT_MOST 200000
@@ -76,8 +80,11 @@ static enum eg_err read_list(struct eg_sqlite *s)
     }
     for (int i = 0; i < n; i++) {
         struct eg_run *old = find_run(r, v[i].run);
-        if (old != NULL) {
+        if (old != NULL && v[i].state != EG_RUN_GONE) {
             old->filter = NULL; /* it has moved */
+        } else if (old != NULL) {
+            v[i].filter = NULL;
+            v[i].blocks = 0;
         }
     }
     free_list(r->v, r->n);
@@ -88,29 +95,33 @@ static enum eg_err read_list(struct eg_sqlite *s)
 
 /* ---- filters ---- */
 
-/* The block of a hash, and the bits in it as FILTER_BITS numbers of nine bits. */
-static uint64_t *filter_block(const struct eg_run *run, uint64_t hash, uint64_t *bits)
+/* The block of a hash. */
+static uint64_t *filter_block(const struct eg_run *run, uint64_t hash)
+{
+    return run->filter + (size_t)((hash * run->blocks) >> EG_PACK_HASH_BITS) * BLOCK_WORDS;
+}
+
+/* The bits in it, as FILTER_BITS numbers of nine bits. */
+static uint64_t filter_bits(uint64_t hash)
 {
     uint64_t h = hash * 0x9e3779b97f4a7c15u;
     h ^= h >> 29;
     h *= 0xbf58476d1ce4e5b9u;
-    *bits = h ^ h >> 31;
-    return run->filter + (size_t)((hash * run->blocks) >> EG_PACK_HASH_BITS) * BLOCK_WORDS;
+    return h ^ h >> 31;
 }
 
 static void filter_add(struct eg_run *run, uint64_t hash)
 {
-    uint64_t bits;
-    uint64_t *const block = filter_block(run, hash, &bits);
+    uint64_t bits = filter_bits(hash);
+    uint64_t *const block = filter_block(run, hash);
     for (int i = 0; i < FILTER_BITS; i++, bits >>= 9) {
         block[bits >> 6 & 7] |= UINT64_C(1) << (bits & 63);
     }
 }
 
-static bool filter_has(const struct eg_run *run, uint64_t hash)
+static bool filter_has(const struct eg_run *run, uint64_t hash, uint64_t bits)
 {
-    uint64_t bits;
-    const uint64_t *const block = filter_block(run, hash, &bits);
+    const uint64_t *const block = filter_block(run, hash);
     for (int i = 0; i < FILTER_BITS; i++, bits >>= 9) {
         if ((block[bits >> 6 & 7] & UINT64_C(1) << (bits & 63)) == 0) {
             return false;
@@ -119,26 +130,41 @@ static bool filter_has(const struct eg_run *run, uint64_t hash)
     return true;
 }
 
-/* A run whose filter has to be read, with memory for it; the newest first. */
-static struct eg_run *unfiltered(struct eg_runs *r)
+/* Gives a run an empty filter; false: no memory for it. */
+static bool make_filter(const struct eg_runs *r, struct eg_run *run)
 {
+    const int64_t each = run->entries < SMALL_RUN ? BLOCK_IDS_SMALL : BLOCK_IDS_LARGE;
+    const uint32_t blocks = (uint32_t)(run->entries / each) + 1;
+    const size_t bytes = (size_t)blocks * BLOCK_WORDS * 8;
     size_t used = 0;
     for (int i = 0; i < r->n; i++) {
         used += (size_t)r->v[i].blocks * BLOCK_WORDS * 8;
     }
+    run->filter = used + bytes <= EG_RUNS_FILTER_BYTES ? calloc(1, bytes) : NULL;
+    if (run->filter == NULL) {
+        return false;
+    }
+    run->blocks = blocks;
+    run->read_to = 0;
+    return true;
+}
+
+void eg_runs_fill(struct eg_runs *r, const struct eg_pack_ids *ids)
+{
+    for (int i = 0; r->filling != NULL && i < ids->n; i++) {
+        filter_add(r->filling, ids->v[i].hash);
+    }
+}
+
+/* A run whose filter has to be read, with memory for it; the newest first. */
+static struct eg_run *unfiltered(struct eg_runs *r)
+{
     for (int i = r->n - 1; i >= 0; i--) {
         struct eg_run *run = &r->v[i];
         if (run->state != EG_RUN_LIVE || run->whole) {
             continue;
         }
-        if (run->filter != NULL) {
-            return run;
-        }
-        const uint32_t blocks = (uint32_t)(run->entries / BLOCK_IDS) + 1;
-        const size_t bytes = (size_t)blocks * BLOCK_WORDS * 8;
-        if (used + bytes <= EG_RUNS_FILTER_BYTES && (run->filter = calloc(1, bytes)) != NULL) {
-            run->blocks = blocks;
-            run->read_to = 0;
+        if (run->filter != NULL || make_filter(r, run)) {
             return run;
         }
     }
@@ -210,11 +236,17 @@ enum eg_err eg_runs_find_id(struct eg_sqlite *s, int64_t sid, int64_t key, eg_ru
 {
     const struct eg_runs *r = &s->runs;
     const uint64_t hash = eg_pack_hash(sid, key);
+    const uint64_t bits = filter_bits(hash);
     enum eg_err e = EG_ENOTFOUND;
+    for (int i = 0; i < r->n; i++) {
+        if (r->v[i].state == EG_RUN_LIVE && r->v[i].whole) {
+            __builtin_prefetch(filter_block(&r->v[i], hash));
+        }
+    }
     for (int i = r->n - 1; e == EG_ENOTFOUND && i >= 0; i--) {
         const struct eg_run *run = &r->v[i];
         if (run->state == EG_RUN_LIVE && run->max_sid >= sid &&
-            (!run->whole || filter_has(run, hash))) {
+            (!run->whole || filter_has(run, hash, bits))) {
             e = find_in(s, run, hash, fn, arg);
         }
     }
@@ -262,7 +294,7 @@ static void begin_frozen(struct eg_sqlite *s)
     for (uint32_t i = 0; i < t->frozen.n; i++) {
         run.max_sid = t->frozen.v[i].sid > run.max_sid ? t->frozen.v[i].sid : run.max_sid;
     }
-    s->runs.work[0] = (struct eg_run_work){.size = run.entries};
+    s->runs.work[0] = (struct eg_run_work){.size = run.entries, .fill = true};
     add_run(s, &run, &s->runs.work[0].run);
 }
 
@@ -271,7 +303,7 @@ static void begin_merge(struct eg_sqlite *s, struct eg_run_work *w, int from, in
 {
     const struct eg_run *v = &s->runs.v[from];
     struct eg_run run = {.level = to, .first_seq = v[0].first_seq, .last_seq = v[n - 1].last_seq};
-    *w = (struct eg_run_work){.ins = n};
+    *w = (struct eg_run_work){.ins = n, .fill = true};
     for (int i = 0; i < n; i++) {
         run.entries += v[i].entries - v[i].stale;
         run.max_sid = v[i].max_sid > run.max_sid ? v[i].max_sid : run.max_sid;
@@ -322,9 +354,10 @@ static void begin_level(struct eg_sqlite *s, int level)
     }
 }
 
-static void finish(struct eg_sqlite *s, struct eg_run_work *w)
+static void finish(struct eg_sqlite *s, struct eg_run_work *w, struct eg_run *run)
 {
     set_state(s, w->run, EG_RUN_LIVE);
+    run->whole = w->fill; /* nobody looks before the commit */
     for (int i = 0; i < w->ins; i++) {
         set_state(s, w->in[i], EG_RUN_GONE);
     }
@@ -381,14 +414,38 @@ static bool remove_gone(struct eg_sqlite *s, int64_t n)
     return true;
 }
 
+/* Moves entries into the run that w makes, about 2n. One that was begun by this transaction waits
+ * for the next: it is in the list then. */
+static void advance(struct eg_sqlite *s, struct eg_run_work *w, int64_t n)
+{
+    struct eg_runs *r = &s->runs;
+    struct eg_run *run = find_run(r, w->run);
+    if (run == NULL) {
+        return;
+    }
+    w->credit += 2 * n + 64;
+    w->credit = w->credit < CREDIT_MOST ? w->credit : CREDIT_MOST;
+    /* Whole rows only: it waits until there is enough for a large one. */
+    const int64_t least = w->size < ROW_IDS ? w->size : ROW_IDS;
+    if (w->credit < least) {
+        return;
+    }
+    w->fill = w->fill && (run->filter != NULL || make_filter(r, run));
+    r->filling = w->fill ? run : NULL;
+    if (eg_runs_move(s, w)) {
+        finish(s, w, run);
+    }
+    r->filling = NULL;
+}
+
 bool eg_runs_work(struct eg_sqlite *s, int64_t n)
 {
     struct eg_runs *r = &s->runs;
-    bool idle = true;
     if (r->lost) {
         r->lost = read_list(s) != EG_OK;
         return false;
     }
+    bool idle = remove_gone(s, n); /* first: what follows takes the room */
     if (r->work[0].run == 0 && eg_tail_merging(s->tail)) {
         begin_frozen(s);
     }
@@ -403,15 +460,8 @@ bool eg_runs_work(struct eg_sqlite *s, int64_t n)
             continue;
         }
         idle = false;
-        w->credit += 3 * n + 64;
-        w->credit = w->credit < CREDIT_MOST ? w->credit : CREDIT_MOST;
-        /* Whole rows only: it waits until there is enough for a large one. */
-        const int64_t least = w->size < ROW_IDS ? w->size : ROW_IDS;
-        if (w->credit >= least && eg_runs_move(s, w)) {
-            finish(s, w);
-        }
+        advance(s, w, n);
     }
-    idle = remove_gone(s, n) && idle;
     read_filter(s, FILTER_ROWS + n / 512);
     return idle;
 }

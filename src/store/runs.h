@@ -8,9 +8,9 @@
  * and each entry is moved once a level. All of this is done in the transactions of the events, as
  * much each time as they bring; what is half done goes on after a restart.
  *
- * An id is new in most cases, and each run has to say so: a filter in memory answers for it. A
- * filter is read from its run, a few rows with each transaction; until it is there, and beyond
- * EG_RUNS_FILTER_BYTES of them, the run itself is asked.
+ * An id is new in most cases, and each run has to say so: a filter in memory answers for it. It is
+ * filled while the run is written. After a restart it is read from the run, a few rows with each
+ * transaction; until it is there, and beyond EG_RUNS_FILTER_BYTES of them, the run itself is asked.
  *
  * When events are removed their entries stay and lead nowhere. They are left out when their run is
  * merged next, which is done by itself once half of them are such.
@@ -30,7 +30,7 @@
 #define EG_RUNS_FAN 4     /* runs that become one */
 #define EG_RUNS_INPUTS 16 /* room for so many */
 #define EG_RUNS_LEVELS 5  /* the runs of the last are not merged any more */
-#define EG_RUNS_FILTER_BYTES (48 << 20)
+#define EG_RUNS_FILTER_BYTES (56 << 20)
 
 enum eg_run_state { EG_RUN_BUILDING, EG_RUN_LIVE, EG_RUN_GONE };
 
@@ -52,6 +52,7 @@ struct eg_run_work {
     int64_t run; /* 0: nothing to do */
     bool ids;    /* the places are done */
     bool check;  /* some events of the inputs have been removed */
+    bool fill;   /* the run's filter is filled with it: there was one before the first row */
     uint32_t at; /* of what is frozen */
     uint64_t a;  /* of runs: behind session a and cursor b, or hash a and seq b */
     int64_t b;
@@ -72,6 +73,7 @@ struct eg_runs {
     /* [0] what is frozen; [1 + level] merging runs of a level */
     struct eg_run_work work[1 + EG_RUNS_LEVELS], kept[1 + EG_RUNS_LEVELS];
     struct eg_merge_input *input; /* EG_RUNS_INPUTS of them */
+    struct eg_run *filling;       /* the run that is being written, where its filter is filled */
     struct eg_pack_ids ids;
     struct eg_buf row;
 };

@@ -12,6 +12,8 @@ static inline int64_t eg_runs_place(int64_t run, uint64_t hash)
     return (int64_t)((uint64_t)run << EG_PACK_HASH_BITS | hash);
 }
 
+/* Takes ids that are written into the filter of the run. */
+void eg_runs_fill(struct eg_runs *r, const struct eg_pack_ids *ids);
 /* Moves entries into the run that is being made, while there is credit. True when all are in it.
  * Failures are latched. */
 bool eg_runs_move(struct eg_sqlite *s, struct eg_run_work *w);

@@ -62,6 +62,7 @@ static void put_ids(struct eg_sqlite *s, struct eg_run_work *w)
         return;
     }
     const uint64_t first = ids->v[0].hash;
+    eg_runs_fill(&s->runs, ids);
     eg_buf_reset(row);
     eg_pack_ids_take(ids, row);
     if (row->err != EG_OK) {

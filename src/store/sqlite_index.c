@@ -37,8 +37,8 @@ static int load_rows(struct eg_sqlite *s, sqlite3_stmt *st, uint32_t most, int64
     return rc == SQLITE_DONE || rc == SQLITE_ROW ? SQLITE_OK : rc;
 }
 
-/* Writes out what is frozen. */
-static enum eg_err write_frozen(struct eg_sqlite *s)
+/* Writes out what is frozen. Runs are merged beside it as when n events come. */
+static enum eg_err write_frozen(struct eg_sqlite *s, int64_t n)
 {
     enum eg_err e = EG_OK;
     while (e == EG_OK && eg_tail_merging(s->tail)) {
@@ -46,7 +46,8 @@ static enum eg_err write_frozen(struct eg_sqlite *s)
         s->in_tx = rc == SQLITE_OK;
         if (rc == SQLITE_OK) {
             s->err = EG_OK;
-            (void)eg_runs_work(s, (int64_t)MANY * eg_sq_gather);
+            s->runs.work[0].credit = s->runs.work[0].size;
+            (void)eg_runs_work(s, n);
             e = s->err;
             s->in_tx = false;
             rc = sqlite3_exec(s->db, e == EG_OK ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL);
@@ -67,19 +68,19 @@ static enum eg_err write_frozen(struct eg_sqlite *s)
 }
 
 /* Writes out all that the tail holds, the log's index up to seq. */
-static enum eg_err write_out(struct eg_sqlite *s, int64_t seq)
+static enum eg_err write_out(struct eg_sqlite *s, int64_t seq, int64_t n)
 {
     eg_tail_keep(s->tail);
     const enum eg_err e = eg_tail_freeze(s->tail, seq);
-    return e == EG_OK ? write_frozen(s) : e;
+    return e == EG_OK ? write_frozen(s, n) : e;
 }
 
 void eg_sq_index_settle(struct eg_sqlite *s)
 {
-    enum eg_err e = write_frozen(s);
+    enum eg_err e = write_frozen(s, 0);
     eg_tail_only_writer(&s->tail->lock);
     if (e == EG_OK && s->tail->kept >= SETTLE_LEAST) {
-        e = write_out(s, s->next_seq - 1);
+        e = write_out(s, s->next_seq - 1, 0);
     }
     (void)e; /* what was not written is read from the log the next time */
 }
@@ -107,7 +108,7 @@ static enum eg_err load(struct eg_sqlite *s)
         (void)sqlite3_finalize(st);
         more = s->tail->fill.n >= most;
         if (e == EG_OK && more) {
-            e = write_out(s, last);
+            e = write_out(s, last, most);
             (void)sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
         }
     }

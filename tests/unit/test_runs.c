@@ -274,3 +274,43 @@ Test(runs, fewer_and_larger_ones)
 {
     live_long(120, 4000);
 }
+
+/* In the process that writes them runs are never read for their filters. */
+Test(runs, filters_are_filled_while_runs_are_written)
+{
+    struct life *l = calloc(1, sizeof(*l));
+    int live = 0;
+    int merged = 0;
+    cr_assert_neq(l, NULL);
+    eg_sq_gather = 50;
+    scratch_make(l->dir);
+    l->s = store_must_open(l->dir);
+    const struct eg_runs *r = &((const struct eg_sqlite *)l->s)->runs;
+    store_begin(l->s);
+    for (int i = 0; i < SESSIONS; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof(id), "s%d", i);
+        l->row[i] = store_session(l->s, id);
+        l->low[i] = 1;
+    }
+    store_commit(l->s);
+    for (int i = 0; i < 400; i++) {
+        append_some(l, i % 5 != 0);
+        for (int k = 0; k < r->n; k++) {
+            const struct eg_run *run = &r->v[k];
+            cr_assert_eq(run->state == EG_RUN_LIVE && !run->whole, 0, "run %d", (int)run->run);
+            live += run->state == EG_RUN_LIVE;
+            merged += run->state == EG_RUN_LIVE && run->level > 0;
+        }
+    }
+    cr_assert_gt(live, merged);
+    cr_assert_gt(merged, 0);
+    for (int k = 0; k < SESSIONS; k++) {
+        for (uint64_t c = 1; c <= l->row[k].cursor + 1; c++) {
+            check_event(l, k, c);
+        }
+    }
+    store_close(l->s);
+    scratch_drop(l->dir);
+    free(l);
+}
