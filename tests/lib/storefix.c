@@ -189,3 +189,14 @@ int64_t store_sql(const char *dir, const char *sql)
     (void)sqlite3_close(db);
     return out;
 }
+
+struct eg_check_result store_must_be_whole(const char *dir)
+{
+    struct eg_check_result out;
+    char why[512] = "";
+    if (eg_sqlite_verify(dir, NULL, true, NULL, NULL, NULL, &out, why, sizeof(why)) != EG_OK ||
+        out.faults != 0) {
+        fatal("not whole", why);
+    }
+    return out;
+}

@@ -33,6 +33,9 @@ void store_event(struct eg_storage *s, struct eg_session_row *row, const char *t
 /* A session with n events of the given text, committed. */
 struct eg_session_row store_filled(struct eg_storage *s, const char *id, int n, const char *text);
 
+/* Checks all of the database, which must be without a fault. */
+struct eg_check_result store_must_be_whole(const char *dir);
+
 /* Runs SQL on the file with a connection of its own; returns the first column of the first row. */
 int64_t store_sql(const char *dir, const char *sql);
 

@@ -25,12 +25,7 @@ static bool exists(const char *path)
 
 static void must_verify(const char *dir, int64_t sessions)
 {
-    struct eg_check_result out;
-    char why[512] = "";
-    cr_assert_eq(eg_sqlite_verify(dir, NULL, true, NULL, NULL, NULL, &out, why, sizeof(why)), EG_OK,
-                 "%s", why);
-    cr_assert_eq(out.faults, 0);
-    cr_assert_eq(out.sessions, sessions);
+    cr_assert_eq(store_must_be_whole(dir).sessions, sessions);
 }
 
 static void read_epoch(const char *dir, char out[37])

@@ -122,15 +122,6 @@ static void must_be_true(const char *dir, const struct life *l, const struct kin
     store_close(s);
 }
 
-static void must_be_whole(const char *dir)
-{
-    struct eg_check_result out;
-    char why[512] = "";
-    cr_assert_eq(eg_sqlite_verify(dir, NULL, true, NULL, NULL, NULL, &out, why, sizeof(why)), EG_OK,
-                 "%s", why);
-    cr_assert_eq(out.faults, 0);
-}
-
 static void sweep(int times)
 {
     faultvfs_install();
@@ -151,7 +142,7 @@ static void sweep(int times)
             faultvfs_clear();
             must_be_true(dir, &l, &kinds[i], nth, times);
         }
-        must_be_whole(dir);
+        store_must_be_whole(dir);
         scratch_drop(dir);
     }
 }

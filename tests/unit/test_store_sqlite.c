@@ -41,15 +41,6 @@ static bool has_session(struct eg_storage *s, const char *id)
     return e == EG_OK;
 }
 
-static void must_be_whole(const char *dir)
-{
-    struct eg_check_result out;
-    char why[512] = "";
-    cr_assert_eq(eg_sqlite_verify(dir, NULL, true, NULL, NULL, NULL, &out, why, sizeof(why)), EG_OK,
-                 "%s", why);
-    cr_assert_eq(out.faults, 0);
-}
-
 /* ---- folder and lock ---- */
 
 Test(sqlite_open, the_folder_is_made_and_only_ours)
@@ -213,7 +204,7 @@ Test(sqlite_open, the_remains_of_an_unfinished_start_are_replaced)
     (void)store_filled(s, "x", 1, "x");
     store_close(s);
     cr_assert_eq(files_in(dir), 2);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -317,7 +308,7 @@ Test(sqlite_crash, what_was_committed_is_there)
     cr_assert(has_session(s, "y"));
     cr_assert(!has_session(s, "not committed"));
     store_close(s);
-    must_be_whole(copy);
+    store_must_be_whole(copy);
     free(data);
     free(copy);
     scratch_drop(dir);
@@ -376,7 +367,7 @@ Test(sqlite_crash, kill_9_loses_nothing_that_was_told)
             eg_bytes_unref(body);
         }
         store_close(s);
-        must_be_whole(dir);
+        store_must_be_whole(dir);
     }
     scratch_drop(dir);
 }
@@ -448,7 +439,7 @@ static void each_write_fails(int rc, int partial, enum eg_err expected)
         cr_assert_eq(has_session(s, id), i % 3 == 0, "%s", id);
     }
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -493,7 +484,7 @@ Test(sqlite_commit, a_failed_write_does_not_come_back_after_a_crash)
         cr_assert_eq(has_session(after, id), !hit, "%s", id);
         cr_assert(has_session(after, "before"));
         store_close(after);
-        must_be_whole(copy);
+        store_must_be_whole(copy);
         scratch_drop(copy);
     }
     store_close(s);
@@ -526,7 +517,7 @@ Test(sqlite_commit, a_failed_flush_is_unknown_and_final)
     cr_assert(has_session(s, "perhaps"), "here the bytes had reached the file");
     (void)store_filled(s, "after", 10, "x");
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -559,7 +550,7 @@ Test(sqlite_commit, a_failure_after_the_flush_is_unknown)
     cr_assert(has_session(s, "before"));
     cr_assert(has_session(s, "large"));
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     free(large);
     scratch_drop(dir);
 }
@@ -591,7 +582,7 @@ Test(sqlite_commit, a_failed_read_fails_the_transaction)
     cr_assert_eq(s->ops->event_get(s, 33, 17, &body), EG_OK, "it may work again");
     eg_bytes_unref(body);
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -611,7 +602,7 @@ Test(sqlite_commit, the_probe_tells_when_there_is_room_again)
     cr_assert_eq(eg_sqlite_probe(s), EG_OK);
     cr_assert_eq(try_fill(s, "accepted", 5), EG_OK);
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -632,7 +623,7 @@ Test(sqlite_commit, a_real_file_size_limit_is_a_write_error)
     cr_assert(!has_session(s, "refused"));
     cr_assert_eq(try_fill(s, "accepted", 3000), EG_OK);
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -655,7 +646,7 @@ Test(sqlite_checkpoint, without_room_it_waits_and_loses_nothing)
     cr_assert_eq(eg_sqlite_checkpoint(s), EG_OK);
     cr_assert_eq(eg_sqlite_wal_pages(s), 0);
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -675,7 +666,7 @@ Test(sqlite_checkpoint, a_failed_flush_is_final)
     s = store_must_open(dir);
     cr_assert(has_session(s, "x"));
     store_close(s);
-    must_be_whole(dir);
+    store_must_be_whole(dir);
     scratch_drop(dir);
 }
 
@@ -781,7 +772,7 @@ Test(sqlite_create, each_failure_leaves_nothing_behind)
             s = store_must_open(dir);
             (void)store_filled(s, "x", 1, "x");
             store_close(s);
-            must_be_whole(dir);
+            store_must_be_whole(dir);
             scratch_drop(dir);
             if (hits == 0) {
                 break;
