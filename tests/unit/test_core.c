@@ -315,16 +315,22 @@ static void forget_callers(void)
     }
 }
 
-Test(core, a_pause_holds_back_what_writes)
+static pthread_t say_amid_a_pause(enum eg_code *code)
 {
     pthread_t t;
-    enum eg_code code = EG_CODE_internal;
     cr_assert_eq(add_agent("a"), EG_CODE_NONE);
     cr_assert_eq(add_session("s"), EG_CODE_NONE);
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
     forget_callers();
-    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, &code), 0);
+    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, code), 0);
     wait_for_caller();
+    return t;
+}
+
+Test(core, a_pause_holds_back_what_writes)
+{
+    enum eg_code code = EG_CODE_internal;
+    const pthread_t t = say_amid_a_pause(&code);
     /* What reads passes, and so does who leaves. */
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
     cr_assert_eq(call((struct eg_call){.kind = EG_CALL_STATS}), EG_CODE_NONE);
@@ -350,14 +356,8 @@ Test(core, a_pause_holds_back_what_writes)
 
 Test(core, a_pause_ends_by_itself)
 {
-    pthread_t t;
     enum eg_code code = EG_CODE_internal;
-    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
-    cr_assert_eq(add_session("s"), EG_CODE_NONE);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
-    forget_callers();
-    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, &code), 0);
-    wait_for_caller();
+    const pthread_t t = say_amid_a_pause(&code);
     pass(119000);
     pass(1000);
     cr_assert_eq(__real_pthread_join(t, NULL), 0);
