@@ -85,6 +85,7 @@ static enum eg_err read_list(struct eg_sqlite *s)
         } else if (old != NULL) {
             v[i].filter = NULL;
             v[i].blocks = 0;
+            v[i].whole = false;
         }
     }
     free_list(r->v, r->n);
@@ -231,6 +232,16 @@ static enum eg_err find_in(struct eg_sqlite *s, const struct eg_run *run, uint64
     return e;
 }
 
+void eg_runs_expect(const struct eg_runs *r, int64_t sid, int64_t key)
+{
+    const uint64_t hash = eg_pack_hash(sid, key);
+    for (int i = 0; i < r->n; i++) {
+        if (r->v[i].whole) {
+            __builtin_prefetch(filter_block(&r->v[i], hash));
+        }
+    }
+}
+
 enum eg_err eg_runs_find_id(struct eg_sqlite *s, int64_t sid, int64_t key, eg_runs_fn *fn,
                             const void *arg)
 {
@@ -238,11 +249,6 @@ enum eg_err eg_runs_find_id(struct eg_sqlite *s, int64_t sid, int64_t key, eg_ru
     const uint64_t hash = eg_pack_hash(sid, key);
     const uint64_t bits = filter_bits(hash);
     enum eg_err e = EG_ENOTFOUND;
-    for (int i = 0; i < r->n; i++) {
-        if (r->v[i].state == EG_RUN_LIVE && r->v[i].whole) {
-            __builtin_prefetch(filter_block(&r->v[i], hash));
-        }
-    }
     for (int i = r->n - 1; e == EG_ENOTFOUND && i >= 0; i--) {
         const struct eg_run *run = &r->v[i];
         if (run->state == EG_RUN_LIVE && run->max_sid >= sid &&

@@ -93,6 +93,8 @@ void eg_runs_undo(struct eg_sqlite *s);
 /* In a transaction: these events (rising seqs) were removed. */
 void eg_runs_removed(struct eg_sqlite *s, const int64_t *seq, int n);
 
+/* The id will be looked for: brings what the filters say of it nearer, while the tail is asked. */
+void eg_runs_expect(const struct eg_runs *r, int64_t sid, int64_t key);
 /* Calls fn with each event that runs know for the id, newest first, until it returns something else
  * than EG_ENOTFOUND; that, or a failure, is returned. */
 typedef enum eg_err eg_runs_fn(struct eg_sqlite *s, int64_t seq, const void *arg);

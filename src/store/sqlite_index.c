@@ -199,6 +199,7 @@ enum eg_err eg_sq_index_find_id(struct eg_sqlite *s, int64_t sid, const uint8_t 
     int64_t seq = 0;
     enum eg_err e = s->in_tx ? s->err : EG_OK;
     if (e == EG_OK) {
+        eg_runs_expect(&s->runs, sid, key);
         e = eg_tail_find_key(s->tail, sid, key, &seq) ? is_wanted(s, seq, &w) : EG_ENOTFOUND;
     }
     if (e == EG_ENOTFOUND) {
