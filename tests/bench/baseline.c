@@ -174,7 +174,7 @@ void bench_echo(struct bench *b)
         echo_server(listener);
     }
     close(listener);
-    const struct load_target t = {ntohs(at.sin_port), "/ws", NULL};
+    const struct load_target t = {.port = ntohs(at.sin_port), .path = "/ws"};
     for (int i = 0; i < 3; i++) {
         echo_size(b, &t, sizes[i]);
     }

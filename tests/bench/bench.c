@@ -71,8 +71,10 @@ void bench_gate(struct bench *b, const char *const *args)
     if (!b->client_token || !b->worker_token) {
         load_die("no tokens");
     }
-    b->client = (struct load_target){tl_gate_port(b->gate), "/ws", b->client_token};
-    b->worker = (struct load_target){tl_gate_port(b->gate), "/ws", b->worker_token};
+    b->client = (struct load_target){
+        .port = tl_gate_port(b->gate), .path = "/ws", .token = b->client_token};
+    b->worker = (struct load_target){
+        .port = tl_gate_port(b->gate), .path = "/ws", .token = b->worker_token};
 }
 
 struct worker_start {

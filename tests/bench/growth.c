@@ -116,7 +116,7 @@ static void replay_grown(struct bench *b, const char *size)
     snprintf(name, sizeof name, "start, log of %s events", size);
     start_timed(b, name);
     char *token = tl_gate_token(b->gate, &all);
-    const struct load_target t = {tl_gate_port(b->gate), "/ws", token};
+    const struct load_target t = {.port = tl_gate_port(b->gate), .path = "/ws", .token = token};
     grown.ready = 0;
     grown.all_ready = false;
     grown.events = 0;

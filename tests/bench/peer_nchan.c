@@ -82,7 +82,7 @@ static void to(struct pc *c)
         snprintf(path, sizeof path, "/%s/s%u", c->role == ROLE_REPLAYER ? "old" : "sub",
                  c->session);
     }
-    const struct load_target t = {c->peer->port, path, NULL};
+    const struct load_target t = {.port = c->peer->port, .path = path};
     c->lc.on_text = text;
     load_connect(&c->lc, &t);
 }

@@ -48,11 +48,10 @@ static void ws_opened(struct lc *lc)
 
 static void ws_to(struct pc *c)
 {
-    const struct load_target t = {c->peer->port,
-                                  c->role == ROLE_FOLLOWER  ? "/follow"
-                                  : c->role == ROLE_SPEAKER ? "/speak"
-                                                            : "/echo",
-                                  NULL};
+    const struct load_target t = {.port = c->peer->port,
+                                  .path = c->role == ROLE_FOLLOWER  ? "/follow"
+                                          : c->role == ROLE_SPEAKER ? "/speak"
+                                                                    : "/echo"};
     c->lc.on_open = ws_opened;
     c->lc.on_text = ws_text;
     load_connect(&c->lc, &t);
@@ -139,7 +138,8 @@ static void io_opened(struct lc *lc)
 
 static void io_to(struct pc *c)
 {
-    const struct load_target t = {c->peer->port, "/socket.io/?EIO=4&transport=websocket", NULL};
+    const struct load_target t = {.port = c->peer->port,
+                                  .path = "/socket.io/?EIO=4&transport=websocket"};
     c->lc.on_open = io_opened;
     c->lc.on_text = io_text;
     load_connect(&c->lc, &t);
