@@ -35,7 +35,8 @@ void bench_turns(struct bench *b);  /* message, worker, 20 token_streams, final;
 void bench_fanout(struct bench *b); /* one session to 100 and 1000 followers */
 /* replay.c */
 void bench_replay(struct bench *b); /* 10,000 events to one, 1,000 to each of 100 */
-void bench_storm(struct bench *b);  /* all clients resume after a restart */
+void bench_storm(struct bench *b);  /* all clients resume after a restart, beside
+                                        live traffic */
 /* conns.c */
 void bench_hello(struct bench *b); /* new connections a second, each with its token verified */
 void bench_idle(struct bench *b);  /* memory of an idle connection with its own session */

@@ -74,15 +74,12 @@ static void idle_text(struct lc *c, const char *text, size_t n)
     }
 }
 
-void bench_idle(struct bench *b)
+/* Memory that n connections take, each with a session of its own. */
+static void idle(struct bench *b, int n, const char *name)
 {
     static const bool never = false;
-    const int n = 10000 / b->scale;
     struct lc *conns = calloc((size_t)n, sizeof *conns);
-    bench_gate(b, NULL);
-    load_run(&never, 500000);
     const long before = tl_gate_rss(b->gate);
-    report("idle gateway", (double)before / 1048576, "MiB resident", -1, -1);
     h.ready = 0;
     h.all_ready = false;
     h.wanted = n;
@@ -97,10 +94,22 @@ void bench_idle(struct bench *b)
         load_die("idle: %d of %d welcomed", h.ready, n);
     }
     load_run(&never, 2000000);
-    const long after = tl_gate_rss(b->gate);
-    report("idle connection", (double)(after - before) / n, "bytes resident", -1, -1);
+    report(name, (double)(tl_gate_rss(b->gate) - before) / n, "bytes resident", -1, -1);
     for (int i = 0; i < n; i++) {
         load_close(&conns[i]);
     }
     free(conns);
+}
+
+void bench_idle(struct bench *b)
+{
+    static const bool never = false;
+    static const char *const many[] = {"--max-connections", "20000", NULL};
+    bench_gate(b, NULL);
+    load_run(&never, 500000);
+    report("idle gateway", (double)tl_gate_rss(b->gate) / 1048576, "MiB resident", -1, -1);
+    idle(b, 10000 / b->scale, "idle connection");
+    bench_gate(b, many);
+    load_run(&never, 500000);
+    idle(b, 18000 / b->scale, "idle connection, 18,000 of them");
 }

@@ -185,10 +185,16 @@ def against(figures):
           a.get("ebbgate", "replay 1,000 events to each of 100"), 150, False, " ms")
     a.add("5,000 clients resume after kill -9",
           a.get("ebbgate", "5000 clients resume after kill -9"), 3000, False, " ms")
+    quiet = a.get("ebbgate", "live traffic before that, 99th percentile")
+    storm = a.get("ebbgate", "live traffic during that, 99th percentile")
+    a.add("live traffic meanwhile, 99th percentile beside quiet",
+          storm / quiet if quiet and storm else None, 10, False, " ×")
     a.add("new connections with a signed token", a.get("ebbgate", "new connections welcomed"),
           12000, unit="/s")
     a.add("memory of an idle connection with its session", a.get("ebbgate", "idle connection"),
           1536, False, " bytes")
+    a.add("the same, 18,000 connections", a.get("ebbgate", "idle connection, 18,000 of them"), 1536,
+          False, " bytes")
     a.add("memory of an idle gateway", a.get("ebbgate", "idle gateway"), 15, False, " MiB")
     for name in [n for w, n in figures if w == "ebbgate" and n.startswith("start, ") and "sessions" in n]:
         sessions = int(name.split()[1])

@@ -2,10 +2,12 @@
  * replay.c - missed events: many to one, some to many, and everybody at once after a restart.
  */
 #include "bench.h"
+#include "live.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
     char (*session)[64];
@@ -159,7 +161,14 @@ void bench_storm(struct bench *b)
         load_die("the gateway does not start again: %s", tl_gate_error(b->gate));
     }
     b->client.port = tl_gate_port(b->gate);
+    struct live *const live = live_start(&b->client);
+    usleep(2000000);
+    live_next(live);
     snprintf(name, sizeof name, "%d clients resume after kill -9", n);
     resume(b, n, name);
+    double quiet_us, storm_us;
+    live_end(live, &quiet_us, &storm_us);
+    report("live traffic before that, 99th percentile", quiet_us / 1000, "ms", -1, -1);
+    report("live traffic during that, 99th percentile", storm_us / 1000, "ms", -1, -1);
     free(r.session);
 }
