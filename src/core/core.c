@@ -29,8 +29,8 @@
 #define PAUSE_MS 120000   /* a backup that died does not stop us for longer */
 #define IDLE_WAKE_MS 1000 /* the watchdog sees progress this often */
 /* What commands cost: their bytes, and what takes as long as so many bytes of a large message. */
-#define COST_BATCH (512 << 10) /* a batch is committed when it has this much, whatever waits */
-#define COST_LARGE (128 << 10) /* a command that costs more does not share a batch with others */
+#define COST_BATCH (128 << 10) /* a batch is committed when it has this much, whatever waits */
+#define COST_LARGE (64 << 10)  /* a command that costs more does not share a batch with others */
 #define COST_ATTACH (16 << 10)
 #define COST_CALL (4 << 10)
 #define COST_FRAME 512

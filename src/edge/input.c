@@ -24,11 +24,12 @@
 #define ECHO_WAITING_MAX (1U << 20)
 
 /* Costs are bytes, or what takes as long as so many plain bytes. */
-#define COST_VISIT (320U << 10) /* a visit ends when it has cost this much */
-#define COST_BUSY (64U << 10)   /* whose visit cost more stands in line the next time */
-#define COST_TURN (512U << 10)  /* visits to those in line end when they have cost this much */
+#define COST_VISIT (128U << 10) /* a visit ends when it has cost this much */
+#define COST_BUSY (80U << 10)   /* whose visit cost more, more than a hello, stands in line next */
+#define COST_TURN (128U << 10)  /* visits to those in line end when they have cost this much */
 #define COST_FRAME 1024U
 #define COST_HELLO (64U << 10) /* a signature */
+#define COST_END (16U << 10)   /* closing a socket */
 
 static bool blocked(const struct eg_peer *p)
 {
@@ -209,6 +210,7 @@ static void visit(struct eg_peer *p)
         return;
     }
     if (n <= 0) {
+        r->visited += COST_END;
         eg_peer_end(p);
         return;
     }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -378,6 +379,13 @@ static void run(const struct attack *a)
     }
 }
 
+void attack_aside(void)
+{
+    const struct sched_param none = {0};
+    (void)!nice(19); /* where the policy is refused */
+    (void)sched_setscheduler(0, SCHED_IDLE, &none);
+}
+
 pid_t attack_start(size_t i, const struct attack_at *where)
 {
     const pid_t parent = getpid(), pid = fork();
@@ -388,7 +396,7 @@ pid_t attack_start(size_t i, const struct attack_at *where)
         }
         signal(SIGPIPE, SIG_IGN);
         at = *where;
-        (void)!nice(19); /* a real one brings processors of its own */
+        attack_aside();
         run(&attacks[i]);
         _exit(0);
     }

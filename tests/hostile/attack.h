@@ -21,6 +21,9 @@ const char *attack_name(size_t i);
 const char *attack_text(size_t i);
 /* How many connections it keeps open at this scale. */
 int attack_conns(size_t i, int scale);
+/* In a process of attackers: it gets what processor time the others leave. A real attacker brings
+ * processors of its own. */
+void attack_aside(void);
 /* Starts it; ends by itself after the seconds, or with this process. */
 pid_t attack_start(size_t i, const struct attack_at *at);
 

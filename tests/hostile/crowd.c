@@ -203,7 +203,7 @@ pid_t crowd_start(enum crowd_work work, const struct attack_at *where)
         at = *where;
         returning = work == CROWD_RETURN;
         load_forked();
-        (void)!nice(19);
+        attack_aside();
         if (work == CROWD_LONG_SESSION) {
             fill();
         } else {

@@ -415,13 +415,13 @@ Test(core, a_batch_is_of_bounded_size)
 
     commits = memstore_commits(storage);
     first = last = NULL;
-    for (int i = 0; i < 20; i++) {
-        line_up(&first, &last, 1, 100 << 10);
+    for (int i = 0; i < 24; i++) {
+        line_up(&first, &last, 1, 20 << 10);
     }
     eg_core_post_list(core, first, last);
     sync_conn(1);
-    cr_assert_eq(memstore_commits(storage), commits + 4, "of the others five are half a MiB");
-    cr_assert_eq(last_event, 25);
+    cr_assert_eq(memstore_commits(storage), commits + 4, "of the others six are 128 KiB");
+    cr_assert_eq(last_event, 29);
 }
 
 Test(core, who_says_little_does_not_wait_for_who_says_much)
