@@ -183,3 +183,31 @@ Test(input, who_floods_waits_in_line_and_others_do_not)
     }
     rig_free(rig);
 }
+
+#define LEAVERS 64
+
+Test(input, who_leave_together_are_let_go_in_several_turns)
+{
+    struct rig *const rig = rig_new();
+    struct client *client[LEAVERS];
+    rig_run_by_hand(rig);
+    const struct eg_reactor *const r = rig->rs->reactor;
+    for (int i = 0; i < LEAVERS; i++) {
+        client[i] = rig_connect(rig, NULL);
+        rig_turn(rig);
+    }
+    rig_turn(rig);
+    cr_assert_eq(r->peers, LEAVERS);
+    for (int i = 0; i < LEAVERS; i++) {
+        client_free(client[i]);
+    }
+    rig_turn(rig);
+    const unsigned left = r->peers;
+    cr_expect_lt(left, LEAVERS, "a turn lets some go");
+    cr_expect_gt(left, LEAVERS / 2, "a turn takes a share of them");
+    for (int i = 0; i < LEAVERS && r->peers; i++) {
+        rig_turn(rig);
+    }
+    cr_expect_eq(r->peers, 0);
+    rig_free(rig);
+}
