@@ -165,15 +165,29 @@ static bool all_ended(void)
     return ended;
 }
 
+/* How far everybody has got, in all sessions together. */
+static uint64_t all_told(void)
+{
+    uint64_t n = 0;
+    for (int s = 0; s < SESSIONS; s++) {
+        n += t.truth[s].top;
+    }
+    return n;
+}
+
 void t_check(void)
 {
     const char *args[] = {"verify", "--data", tl_gate_dir(t.gate), NULL};
     char *out = NULL, *err = NULL;
     /* Without new messages the workers come to an end with what there is. */
     t.calm = true;
+    uint64_t last = 0;
     int rounds = 0;
     do {
-        if (++rounds > 60) {
+        const uint64_t now = all_told();
+        rounds = now > last ? 0 : rounds + 1;
+        last = now;
+        if (rounds > 60) {
             load_die("turns stay open although workers are there");
         }
         for (int i = 0; i < 20; i++) {
