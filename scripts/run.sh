@@ -21,7 +21,7 @@ trap 'stop; exit 143' TERM
 # shellcheck disable=SC2086 # words on purpose
 "$bin" serve ${RUN_ARGS:-} >"$work/ready" &
 gate=$!
-while ! grep -q '^ebbgate ready ' "$work/ready"; do
+while ! grep -qs '^ebbgate ready ' "$work/ready"; do
     if ! kill -0 "$gate" 2>/dev/null; then
         wait "$gate"
         code=$?
