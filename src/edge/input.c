@@ -3,14 +3,14 @@
  *
  * A connection is visited: one piece is read from it, and its frames are taken up to a cost. Those
  * that send little are visited whenever they have something, at once. Those that shake hands, fill
- * the buffer or do not get through their piece stand in line (the reactor's `queue`), first come
- * first served, and each turn of the loop visits as many of them as its cost allows: whatever they
- * send, the others wait for one such share of it.
+ * the buffer, do not get through their piece, or leave, stand in line (the reactor's `queue`),
+ * first come first served, and each turn of the loop visits as many of them as its cost allows:
+ * whatever they send, the others wait for one such share of it.
  *
  * Input is not looked at while something is in the way (the core was asked to attach, a large text
- * is being read elsewhere (parser.c), too many
- * commands are on their way to it, a page of history is being read): what was read is stashed, and
- * the socket is not read from, so that TCP slows the peer down.
+ * is being read elsewhere (parser.c), too many commands are on their way to it, a page of history
+ * is being read): what was read is stashed, and the socket is not read from, so that TCP slows the
+ * peer down.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -192,7 +192,8 @@ static void process(struct eg_peer *p, struct eg_slice in, struct eg_stash *kept
     }
 }
 
-static void visit(struct eg_peer *p)
+/* in_line: p has come to the front of the line. */
+static void visit(struct eg_peer *p, bool in_line)
 {
     struct eg_reactor *const r = p->r;
     struct eg_stash *const kept = p->stash;
@@ -207,6 +208,10 @@ static void visit(struct eg_peer *p)
     }
     const ssize_t n = recv(p->fd, r->inbuf, EG_IN_BYTES, 0);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+        return;
+    }
+    if (n <= 0 && !in_line) {
+        stand_in_line(p); /* others may leave as well, and an end takes its time */
         return;
     }
     if (n <= 0) {
@@ -229,7 +234,7 @@ void eg_input_readable(struct eg_peer *p)
     if (!p->reading && p->state < EG_PEER_CLOSING) {
         eg_loop_interest(p);
     } else if (p->state == EG_PEER_JOINED && !p->busy && !p->queued) {
-        visit(p);
+        visit(p, false);
     } else {
         stand_in_line(p);
     }
@@ -255,6 +260,6 @@ void eg_input_line(struct eg_reactor *r)
     while (r->queue && r->visited < COST_TURN) {
         struct eg_peer *const p = r->queue;
         eg_input_leave(p);
-        visit(p);
+        visit(p, true);
     }
 }

@@ -186,14 +186,16 @@ Test(input, who_floods_waits_in_line_and_others_do_not)
 
 #define LEAVERS 64
 
-Test(input, who_leave_together_are_let_go_in_several_turns)
+/* All of them: before they said hello, or after. */
+static void leave_together(bool joined)
 {
     struct rig *const rig = rig_new();
     struct client *client[LEAVERS];
+    struct eg_cmd *cmd;
     rig_run_by_hand(rig);
     const struct eg_reactor *const r = rig->rs->reactor;
     for (int i = 0; i < LEAVERS; i++) {
-        client[i] = rig_connect(rig, NULL);
+        client[i] = joined ? join_by_hand(rig) : rig_connect(rig, NULL);
         rig_turn(rig);
     }
     rig_turn(rig);
@@ -209,5 +211,18 @@ Test(input, who_leave_together_are_let_go_in_several_turns)
         rig_turn(rig);
     }
     cr_expect_eq(r->peers, 0);
+    while ((cmd = rig_try_cmd(rig))) {
+        eg_cmd_free(cmd);
+    }
     rig_free(rig);
+}
+
+Test(input, who_leave_together_are_let_go_in_several_turns)
+{
+    leave_together(false);
+}
+
+Test(input, who_leave_together_after_hello_are_too)
+{
+    leave_together(true);
 }
