@@ -3,9 +3,10 @@
  *
  * A connection is visited: one piece is read from it, and its frames are taken up to a cost. Those
  * that send little are visited whenever they have something, at once. Those that shake hands, fill
- * the buffer, do not get through their piece, or leave, stand in line (the reactor's `queue`),
- * first come first served, and each turn of the loop visits as many of them as its cost allows:
- * whatever they send, the others wait for one such share of it.
+ * the buffer, do not get through their piece, or leave, stand in line, first come first served,
+ * and each turn of the loop visits as many of them as its cost allows: whatever they send, the
+ * others wait for one such share of it. Then the line rests (rest.h), but for agents, who have a
+ * line of their own: what they say is what the others wait for.
  *
  * Input is not looked at while something is in the way (the core was asked to attach, a large text
  * is being read elsewhere (parser.c), too many commands are on their way to it, a page of history
@@ -19,6 +20,7 @@
 #include <utlist.h>
 
 #include "edge/parser.h"
+#include "edge/rest.h"
 
 /* Undelivered echo bytes above which a peer is not read from. */
 #define ECHO_WAITING_MAX (1U << 20)
@@ -115,20 +117,27 @@ static size_t cost_of(const struct eg_peer *p, enum eg_ws_what what, size_t n)
 
 /* --- the line of those that have their share each turn --- */
 
+static struct eg_peer **line_of(const struct eg_peer *p)
+{
+    return p->role == EG_ROLE_AGENT ? &p->r->agent_line : &p->r->line;
+}
+
 static void stand_in_line(struct eg_peer *p)
 {
     if (!p->queued) {
+        struct eg_peer **const line = line_of(p);
         p->queued = true;
-        DL_APPEND2(p->r->queue, p, queue_prev, queue_next);
+        DL_APPEND2(*line, p, queue_prev, queue_next);
     }
 }
 
 void eg_input_leave(struct eg_peer *p)
 {
     if (p->queued) {
+        struct eg_peer **const line = line_of(p);
         p->queued = false;
         /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): p is in the list */
-        DL_DELETE2(p->r->queue, p, queue_prev, queue_next);
+        DL_DELETE2(*line, p, queue_prev, queue_next);
     }
 }
 
@@ -231,10 +240,16 @@ static void visit(struct eg_peer *p, bool in_line)
 
 void eg_input_readable(struct eg_peer *p)
 {
-    if (!p->reading && p->state < EG_PEER_CLOSING) {
+    if (p->queued && !p->muted) {
+        p->muted = true;
+        eg_loop_interest(p);
+    } else if (!p->reading && p->state < EG_PEER_CLOSING) {
         eg_loop_interest(p);
     } else if (p->state == EG_PEER_JOINED && !p->busy && !p->queued) {
         visit(p, false);
+        if (!p->queued) {
+            eg_rest_seen(p->r->set, p->r->now.mono_ms);
+        }
     } else {
         stand_in_line(p);
     }
@@ -254,12 +269,35 @@ void eg_input_resume(struct eg_peer *p)
     }
 }
 
-void eg_input_line(struct eg_reactor *r)
+int eg_input_line_wait(const struct eg_reactor *r)
+{
+    if (r->agent_line || !r->line) {
+        return r->agent_line ? 0 : -1;
+    }
+    const int64_t us = r->rest_until_us - eg_clock_mono_us();
+    return us > 0 ? (int)((us + 999) / 1000) : 0;
+}
+
+static void serve(struct eg_reactor *r, struct eg_peer **line)
 {
     r->visited = 0;
-    while (r->queue && r->visited < COST_TURN) {
-        struct eg_peer *const p = r->queue;
+    while (*line && r->visited < COST_TURN) {
+        struct eg_peer *const p = *line;
         eg_input_leave(p);
         visit(p, true);
+        if (p->muted && !p->queued) {
+            p->muted = false;
+            eg_loop_interest(p);
+        }
+    }
+}
+
+void eg_input_line(struct eg_reactor *r)
+{
+    serve(r, &r->agent_line);
+    const int64_t start = eg_clock_mono_us();
+    if (r->line && start >= r->rest_until_us) {
+        serve(r, &r->line);
+        r->rest_until_us = eg_clock_mono_us() + eg_rest_us(r->set, start);
     }
 }

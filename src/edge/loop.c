@@ -17,7 +17,7 @@
 void eg_loop_interest(struct eg_peer *p)
 {
     struct epoll_event ev = {.data.ptr = p};
-    const bool in = p->reading || p->state >= EG_PEER_CLOSING;
+    const bool in = !p->muted && (p->reading || p->state >= EG_PEER_CLOSING);
     if (p->gone || (in == p->watch_in && p->writable_wait == p->watch_out)) {
         return;
     }
@@ -26,6 +26,9 @@ void eg_loop_interest(struct eg_peer *p)
     }
     if (p->writable_wait) {
         ev.events |= EPOLLOUT;
+    }
+    if (p->muted) {
+        ev.events |= EPOLLET; /* its end, too, is told once */
     }
     p->watch_in = in;
     p->watch_out = p->writable_wait;
@@ -118,7 +121,7 @@ static void flush(struct eg_reactor *r)
 
 static void ready(struct eg_peer *p, uint32_t events)
 {
-    if (!p->gone && (events & (EPOLLERR | EPOLLHUP)) && !(events & EPOLLIN)) {
+    if (!p->gone && !p->muted && (events & (EPOLLERR | EPOLLHUP)) && !(events & EPOLLIN)) {
         eg_peer_end(p);
     }
     if (!p->gone && (events & EPOLLIN)) {
@@ -133,8 +136,13 @@ static void ready(struct eg_peer *p, uint32_t events)
  * looked for in every turn. */
 static int wait_for(struct eg_reactor *r, struct epoll_event *ev, bool wait)
 {
-    const bool idle = wait && !r->queue && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
-    const int ms = idle ? eg_alarm_wait(&r->alarms, eg_clock_mono_ms()) : 0;
+    const int line_ms = eg_input_line_wait(r);
+    const bool idle =
+        wait && line_ms != 0 && eg_queue_sleep(&r->releases) && eg_queue_sleep(&r->mail);
+    int ms = idle ? eg_alarm_wait(&r->alarms, eg_clock_mono_ms()) : 0;
+    if (line_ms > 0 && (ms < 0 || line_ms < ms)) {
+        ms = line_ms;
+    }
     int n = epoll_wait(r->epfd, ev, EVENTS_MAX, ms);
     if (n < 0) {
         if (errno != EINTR) {
@@ -184,7 +192,7 @@ void eg_loop_turn(struct eg_reactor *r, bool wait)
     }
     hand_over(r); /* the core works while we write */
     flush(r);
-    if (r->queue) {
+    if (r->line || r->agent_line) {
         eg_input_line(r);
         hand_over(r);
         flush(r);

@@ -3,6 +3,7 @@
  * where the system lets it.
  */
 #include "edge/parser.h"
+#include "edge/rest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +34,8 @@ void eg_large_free(struct eg_large *large)
     free(large);
 }
 
-/* The next text; NULL at the end. */
-static struct eg_large *dequeue(struct eg_parser *parser)
+/* The next text; NULL at the end. *more: others wait. */
+static struct eg_large *dequeue(struct eg_parser *parser, bool *more)
 {
     parser_lock(&parser->lock);
     while (!parser->first && !parser->stopping) {
@@ -44,6 +45,7 @@ static struct eg_large *dequeue(struct eg_parser *parser)
     if (large) {
         parser->first = large->next;
     }
+    *more = parser->first != NULL;
     parser_unlock(&parser->lock);
     return large;
 }
@@ -52,11 +54,17 @@ static void *read_texts(void *arg)
 {
     struct eg_parser *const parser = arg;
     struct eg_large *large;
+    bool more;
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of this thread alone */
-    while ((large = dequeue(parser))) {
+    while ((large = dequeue(parser, &more))) {
+        const struct eg_reactors *const rs = large->reactor->set;
+        const int64_t start = eg_clock_mono_us();
         struct eg_buf none = {0};
         eg_method_read((struct eg_slice){large->text, large->reading.n}, &none, &large->reading);
         eg_queue_push(&large->reactor->mail, &large->mail.node);
+        if (more) {
+            eg_rest(rs, start);
+        }
     }
     return NULL;
 }

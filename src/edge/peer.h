@@ -7,7 +7,7 @@
  *   hello.c     first frame, checks   welcome.c  answer methods.c frames after the handshake
  *   deliver.c   what the core releases                  catchup.c replay, then live, without seam
  *   pool.c      reader threads        pages.c  their work         live.c heartbeats, deadlines
- *   parser.c    reads large texts
+ *   parser.c    reads large texts           rest.c    leaves processors to others
  *   sse.c       event streams         follow.c who follows which session, alarms.c when to look
  */
 #ifndef EG_EDGE_PEER_H
@@ -84,6 +84,7 @@ struct eg_peer {
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
     bool queued : 1, busy : 1;        /* busy: sends more than is read at a time */
+    bool muted : 1;                   /* queued, and epoll has told of it: it tells no more */
     bool parsing : 1;                 /* a large text of it is read elsewhere */
     bool watch_in : 1, watch_out : 1; /* what epoll tells of it */
     uint32_t refused;                 /* frames in the present minute */
@@ -148,8 +149,10 @@ struct eg_reactor {
     struct eg_alarms alarms;
     struct eg_ws_pool readers;
     struct eg_peer *dirty;
-    struct eg_peer *queue; /* to be read when the others have been */
+    /* To be read when the others have been: agents, and everybody else. */
+    struct eg_peer *agent_line, *line;
     size_t visited;        /* what that has cost in this turn */
+    int64_t rest_until_us; /* monotonic: the line of everybody else waits until then (rest.h) */
     struct eg_cmd *post_first, *post_last;
     struct eg_cmd *spare; /* used commands, to be used again; linked by node */
     unsigned spares;
@@ -187,9 +190,10 @@ struct eg_reactors {
     char *dir;
     char epoch[40];
     struct eg_reactor_seams seams;
-    unsigned next; /* atomic: where the next socket goes */
-    int draining;  /* atomic */
-    int ended;     /* atomic: releases are dropped */
+    unsigned next;    /* atomic: where the next socket goes */
+    int draining;     /* atomic */
+    int64_t small_ms; /* atomic, monotonic: see rest.h */
+    int ended;        /* atomic: releases are dropped */
 };
 
 /* Before eg_reactors_start. */
@@ -283,8 +287,10 @@ enum eg_err eg_peer_texts(struct eg_peer *p, const char *const text[EG_TEXT_COUN
 void eg_input_readable(struct eg_peer *p);
 /* Lets p read on when nothing is in the way any more. */
 void eg_input_resume(struct eg_peer *p);
-/* Reads from those that stand in line, as much as one turn may cost. */
+/* Reads from those that stand in line, as much as one turn may cost, unless they shall wait. */
 void eg_input_line(struct eg_reactor *r);
+/* Milliseconds until they may be read from; -1: nobody stands there. */
+int eg_input_line_wait(const struct eg_reactor *r);
 void eg_input_leave(struct eg_peer *p);
 
 /* --- hello.c, welcome.c --- */

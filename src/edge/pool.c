@@ -3,6 +3,7 @@
  * again after a failure. The queue is first in, first out.
  */
 #include "edge/pool.h"
+#include "edge/rest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -68,8 +69,8 @@ void eg_pool_give(struct eg_pool *pool, struct eg_job *job)
     enqueue(pool, job);
 }
 
-/* The next job; NULL at the end. */
-static struct eg_job *dequeue(struct eg_pool *pool)
+/* The next job; NULL at the end. *more: others wait. */
+static struct eg_job *dequeue(struct eg_pool *pool, bool *more)
 {
     pool_lock(&pool->lock);
     while (!pool->first && !pool->stopping) {
@@ -82,6 +83,7 @@ static struct eg_job *dequeue(struct eg_pool *pool)
             pool->last = NULL;
         }
     }
+    *more = pool->first != NULL;
     pool_unlock(&pool->lock);
     return job;
 }
@@ -91,7 +93,10 @@ static void *read_log(void *arg)
     struct eg_pool *const pool = arg;
     struct eg_job *job;
     void *log = NULL;
-    while ((job = dequeue(pool))) {
+    bool more;
+    while ((job = dequeue(pool, &more))) {
+        const struct eg_reactors *const rs = job->reactor->set;
+        const int64_t start = eg_clock_mono_us();
         if (!log && pool->ops->open(pool->dir, &log) != EG_OK) {
             log = NULL;
         }
@@ -104,6 +109,9 @@ static void *read_log(void *arg)
             log = NULL;
         }
         eg_queue_push(&job->reactor->mail, &job->mail.node);
+        if (more) {
+            eg_rest(rs, start);
+        }
     }
     if (log) {
         pool->ops->close(log);

@@ -1,10 +1,12 @@
 # Hostile clients while twenty well-behaved ones go on.
 #
 #   make hostile HOSTILE_SECONDS=10 HOSTILE_SCALE=10
+#   make hostile HOSTILE_ROUNDS=5         medians of five rounds
 #   make hostile HOSTILE_ATTACKS='publish bombs'
 #   make hostile HOSTILE_EVENTS=100000 HOSTILE_CROWD=1000
 
 HOSTILE_SECONDS ?= 2
+HOSTILE_ROUNDS ?= 1
 HOSTILE_SCALE ?= 1
 HOSTILE_EVENTS ?= 1000000
 HOSTILE_CROWD ?= 5000
@@ -23,7 +25,7 @@ $(HOSTILE): $(HOSTILE_OBJ) $(TL_LIB)
 .PHONY: hostile
 hostile: $(DAEMON) $(HOSTILE) ## floods, dribbles, bombs and guesses beside twenty good clients
 	EBBGATE_BIN=$(DAEMON) timeout -k 5 3600 $(HOSTILE) --seconds $(HOSTILE_SECONDS) \
-	    --scale $(HOSTILE_SCALE) --events $(HOSTILE_EVENTS) --crowd $(HOSTILE_CROWD) \
+	    --rounds $(HOSTILE_ROUNDS) --scale $(HOSTILE_SCALE) --events $(HOSTILE_EVENTS) --crowd $(HOSTILE_CROWD) \
 	    $(HOSTILE_ATTACKS)
 
 -include $(HOSTILE_OBJ:.o=.d)

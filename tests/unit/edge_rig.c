@@ -159,7 +159,23 @@ void rig_run_by_hand(struct rig *rig)
 
 void rig_turn(struct rig *rig)
 {
-    eg_loop_turn(&rig->rs->reactor[0], false);
+    struct eg_reactor *const r = &rig->rs->reactor[0];
+    if (!rig->rests) {
+        r->rest_until_us = 0; /* how long it was does not matter to a test */
+    }
+    eg_loop_turn(r, false);
+}
+
+void rig_rest(struct rig *rig)
+{
+    rig->rests = true;
+    rig->rs->reactor[0].rest_until_us = eg_clock_mono_us() + 60000000;
+}
+
+void rig_wake(struct rig *rig)
+{
+    rig->rests = false;
+    rig->rs->reactor[0].rest_until_us = 0;
 }
 
 void rig_free(struct rig *rig)

@@ -31,6 +31,7 @@ struct rig {
     struct rig_log log[RIG_SESSIONS]; /* sid is the index + 1; id "s1".. */
     bool log_broken;
     int reads; /* pages that readers asked for */
+    bool rests;
 };
 
 /* Starts n reactors with the settings of rig->settings (made here; change them before rig_run). */
@@ -39,6 +40,9 @@ void rig_run(struct rig *rig, unsigned reactors);
 /* One reactor without a thread of its own: each turn is taken by rig_turn. */
 void rig_run_by_hand(struct rig *rig);
 void rig_turn(struct rig *rig);
+/* Lets whatever rests now rest on for a minute, or until rig_wake. */
+void rig_rest(struct rig *rig);
+void rig_wake(struct rig *rig);
 void rig_free(struct rig *rig);
 
 /* A fake clock: rig_tick moves it on and wakes the reactors. Before rig_run. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "edge/parser.h"
+#include "edge/rest.h"
 #include "edge_rig.h"
 
 /* A message with so many bytes of metadata, and this content. */
@@ -136,51 +137,160 @@ static struct client *join_by_hand(struct rig *rig)
 
 #define PINGS 2000
 
-Test(input, who_floods_waits_in_line_and_others_do_not)
+/* Masked with zeros, and written at once. */
+static void send_pings(struct client *c)
 {
-    struct rig *const rig = rig_new();
-    struct eg_cmd *cmd;
     struct eg_buf pings = {0};
     char ping[64];
-    unsigned pongs = 0, first = 0, turns = 0;
-    rig_run_by_hand(rig);
-    struct client *const flood = join_by_hand(rig), *const quiet = join_by_hand(rig);
-    for (int i = 0; i < PINGS; i++) { /* masked with zeros, and written at once */
+    for (int i = 0; i < PINGS; i++) {
         const int n = snprintf(ping, sizeof ping, "{\"type\":\"ping\",\"id\":%d}", i);
         eg_buf_char(&pings, (char)0x81);
         eg_buf_char(&pings, (char)(0x80 | n));
         eg_buf_add(&pings, "\0\0\0\0", 4);
         eg_buf_add(&pings, ping, (size_t)n);
     }
-    client_bytes(flood, pings.p, pings.n);
+    client_bytes(c, pings.p, pings.n);
     eg_buf_free(&pings);
-    while (pongs < PINGS) {
-        char want[64];
-        const char *text;
-        client_text(quiet, "{\"type\":\"message\",\"content\":\"hello\"}");
+}
+
+/* A turn in which c's message is taken. */
+static void turn_with_message(struct rig *rig, struct client *c)
+{
+    client_text(c, "{\"type\":\"message\",\"content\":\"hello\"}");
+    rig_turn(rig);
+    struct eg_cmd *const cmd = rig_try_cmd(rig);
+    cr_assert_not_null(cmd);
+    cr_expect_eq(cmd->kind, EG_CMD_FRAME);
+    eg_cmd_free(cmd);
+}
+
+/* How many pongs there are after those that were counted. */
+static unsigned take_pongs(struct client *c, unsigned counted)
+{
+    char want[64];
+    const char *text;
+    unsigned n = 0;
+    client_poll(c);
+    for (; (text = client_try(c, NULL)); n++) {
+        snprintf(want, sizeof want, "\"id\":%u,", counted + n);
+        cr_assert_not_null(strstr(text, want), "%s in %s", want, text);
+    }
+    return n;
+}
+
+/* No thread does it for us. */
+static void leave_by_hand(struct rig *rig, struct client *a, struct client *b)
+{
+    unsigned want = 1 + (b != NULL);
+    client_free(a);
+    if (b) {
+        client_free(b);
+    }
+    while (want) {
+        struct eg_cmd *cmd;
         rig_turn(rig);
-        cmd = rig_try_cmd(rig);
-        cr_assert_not_null(cmd, "turn %u", turns);
-        cr_expect_eq(cmd->kind, EG_CMD_FRAME);
-        eg_cmd_free(cmd);
-        client_poll(flood);
-        while ((text = client_try(flood, NULL))) {
-            snprintf(want, sizeof want, "\"id\":%u,", pongs++);
-            cr_assert_not_null(strstr(text, want), "%s in %s", want, text);
+        while ((cmd = rig_try_cmd(rig))) {
+            want -= cmd->kind == EG_CMD_DETACH;
+            eg_cmd_free(cmd);
         }
+    }
+    rig_free(rig);
+}
+
+Test(input, who_floods_waits_in_line_and_others_do_not)
+{
+    struct rig *const rig = rig_new();
+    unsigned pongs = 0, first = 0, turns = 0;
+    rig_run_by_hand(rig);
+    struct client *const flood = join_by_hand(rig), *const quiet = join_by_hand(rig);
+    send_pings(flood);
+    while (pongs < PINGS) {
+        turn_with_message(rig, quiet);
+        pongs += take_pongs(flood, pongs);
         first = turns++ ? first : pongs;
         cr_assert_lt(turns, 100);
     }
     cr_expect_lt(first, PINGS / 2, "a turn takes a share of the flood");
-    client_free(flood);
-    client_free(quiet);
-    for (unsigned gone = 0; gone < 2;) { /* no thread does it for us */
-        rig_turn(rig);
-        while ((cmd = rig_try_cmd(rig))) {
-            gone += cmd->kind == EG_CMD_DETACH;
-            eg_cmd_free(cmd);
-        }
+    leave_by_hand(rig, flood, quiet);
+}
+
+Test(input, the_line_rests_while_others_are_served)
+{
+    struct rig *const rig = rig_new();
+    rig_run_by_hand(rig);
+    struct eg_reactor *const r = rig->rs->reactor;
+    struct client *const flood = join_by_hand(rig), *const quiet = join_by_hand(rig);
+    send_pings(flood);
+    turn_with_message(rig, quiet);
+    turn_with_message(rig, quiet);
+    unsigned pongs = take_pongs(flood, 0);
+    cr_expect_gt(pongs, 0);
+    cr_assert_lt(pongs, PINGS);
+    cr_expect_gt(r->rest_until_us, 0);
+
+    rig_rest(rig);
+    cr_expect_gt(eg_input_line_wait(r), 1000);
+    client_text(flood, "{\"type\":\"ping\",\"id\":2000}");
+    for (int i = 0; i < 5; i++) {
+        turn_with_message(rig, quiet);
     }
+    cr_expect_eq(take_pongs(flood, pongs), 0, "it rests");
+    const struct eg_peer *const p = r->line;
+    cr_assert_not_null(p);
+    cr_expect(p->muted, "what it sends meanwhile wakes nobody");
+    cr_expect_not(p->watch_in);
+
+    rig_wake(rig);
+    cr_expect_eq(eg_input_line_wait(r), 0);
+    for (int i = 0; i < 100 && pongs <= PINGS; i++) {
+        rig_turn(rig);
+        pongs += take_pongs(flood, pongs);
+    }
+    cr_expect_eq(pongs, PINGS + 1, "nothing is lost");
+    cr_expect_eq(eg_input_line_wait(r), -1);
+    leave_by_hand(rig, flood, quiet);
+}
+
+Test(input, who_leaves_while_the_line_rests_is_let_go_after_it)
+{
+    struct rig *const rig = rig_new();
+    rig_run_by_hand(rig);
+    struct eg_reactor *const r = rig->rs->reactor;
+    struct client *const flood = join_by_hand(rig);
+    send_pings(flood);
+    rig_turn(rig);
+    cr_assert_not_null(r->line);
+    rig_rest(rig);
+    client_text(flood, "{\"type\":\"message\",\"content\":\"last words\"}");
+    rig_turn(rig);
+    cr_assert(r->line->muted);
+    client_free(flood); /* with pongs unread: a reset */
+    rig_turn(rig);
+    rig_turn(rig);
+    cr_expect_eq(r->peers, 1);
+    rig_wake(rig);
+    for (int i = 0; i < 100 && r->peers; i++) {
+        rig_turn(rig);
+    }
+    cr_expect_eq(r->peers, 0);
+    for (struct eg_cmd *cmd; (cmd = rig_try_cmd(rig));) {
+        eg_cmd_free(cmd);
+    }
+    rig_free(rig);
+}
+
+Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
+{
+    struct rig *const rig = rig_new();
+    rig_run_by_hand(rig);
+    struct eg_reactors *const rs = rig->rs;
+    const int64_t start = eg_clock_mono_us() - 1000, now_ms = eg_clock_mono_ms();
+    cr_expect_eq(eg_rest_us(rs, start), 0, "nobody was ever served");
+    eg_rest_seen(rs, now_ms - EG_REST_FOR_MS - 2);
+    cr_expect_eq(eg_rest_us(rs, start), 0, "long ago");
+    eg_rest_seen(rs, now_ms);
+    cr_expect_geq(eg_rest_us(rs, start), 1000);
+    cr_expect_eq(eg_rest_us(rs, start - 1000000), EG_REST_MOST_US);
     rig_free(rig);
 }
 
