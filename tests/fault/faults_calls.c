@@ -16,6 +16,7 @@
 
 #define CONFIG                                                                                     \
     "agents = [\"talk\"];\nmax_attempts = 1000;\nretry_backoff_ms = 5;\nabort_grace_ms = 50;\n"
+#define EACH_TOLD 100 /* points after which a long run says how far it is */
 #define EXIT_RETRY 75
 #define EXIT_INTERNAL 70
 #define EXIT_CONFIG 78
@@ -136,6 +137,9 @@ static void fail_each(const char *what, enum fault_kind kind, int error, int64_t
         talk_run(&k, c.gate, &c.tokens);
         untouched = __atomic_load_n(&faults->hits, __ATOMIC_SEQ_CST) ? 0 : untouched + 1;
         settle(&k, what, nth, &sum);
+        if (sum.points % EACH_TOLD == 0) {
+            case_note("%s: %lu tried, of about %" PRId64, what, sum.points, sum.calls / step);
+        }
     }
     case_note("%s, %s: about %" PRId64 " calls a talk, %lu tried in turn: %lu talks went on to "
               "their end, %lu ended early, the gateway ended %lu times and was started again",
