@@ -240,7 +240,7 @@ static void visit(struct eg_peer *p, bool in_line)
 
 void eg_input_readable(struct eg_peer *p)
 {
-    if (p->queued && !p->muted) {
+    if (p->queued && !p->muted && p->r->rest_until_us) {
         p->muted = true;
         eg_loop_interest(p);
     } else if (!p->reading && p->state < EG_PEER_CLOSING) {
@@ -298,6 +298,7 @@ void eg_input_line(struct eg_reactor *r)
     const int64_t start = eg_clock_mono_us();
     if (r->line && start >= r->rest_until_us) {
         serve(r, &r->line);
-        r->rest_until_us = eg_clock_mono_us() + eg_rest_us(r->set, start);
+        const int64_t rest = eg_rest_us(r->set, start);
+        r->rest_until_us = rest ? eg_clock_mono_us() + rest : 0;
     }
 }

@@ -151,8 +151,9 @@ struct eg_reactor {
     struct eg_peer *dirty;
     /* To be read when the others have been: agents, and everybody else. */
     struct eg_peer *agent_line, *line;
-    size_t visited;        /* what that has cost in this turn */
-    int64_t rest_until_us; /* monotonic: the line of everybody else waits until then (rest.h) */
+    size_t visited; /* what that has cost in this turn */
+    int64_t
+        rest_until_us; /* monotonic: until when everybody else's line waits (rest.h); 0: no rest */
     struct eg_cmd *post_first, *post_last;
     struct eg_cmd *spare; /* used commands, to be used again; linked by node */
     unsigned spares;
