@@ -151,9 +151,8 @@ struct eg_reactor {
     struct eg_peer *dirty;
     /* To be read when the others have been: agents, and everybody else. */
     struct eg_peer *agent_line, *line;
-    size_t visited; /* what that has cost in this turn */
-    int64_t
-        rest_until_us; /* monotonic: until when everybody else's line waits (rest.h); 0: no rest */
+    int64_t rest_until_us; /* monotonic: line waits until then (rest.h); 0: it does not */
+    size_t visited;        /* what visits to a line have cost in this turn */
     struct eg_cmd *post_first, *post_last;
     struct eg_cmd *spare; /* used commands, to be used again; linked by node */
     unsigned spares;

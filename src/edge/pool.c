@@ -102,13 +102,13 @@ static void *read_log(void *arg)
         }
         if (!eg_job_step(job, pool->ops, log)) {
             enqueue(pool, job);
-            continue;
+        } else {
+            if (job->err != EG_OK && job->err != EG_ENOTFOUND && log) {
+                pool->ops->close(log);
+                log = NULL;
+            }
+            eg_queue_push(&job->reactor->mail, &job->mail.node);
         }
-        if (job->err != EG_OK && job->err != EG_ENOTFOUND && log) {
-            pool->ops->close(log);
-            log = NULL;
-        }
-        eg_queue_push(&job->reactor->mail, &job->mail.node);
         if (more) {
             eg_rest(rs, start);
         }
