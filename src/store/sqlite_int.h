@@ -136,6 +136,7 @@ struct eg_sqlite {
     bool dead;                /* a flush failed: nothing is written any more */
     bool full;                /* the last failure was want of room */
     int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
+    int wal_last;             /* pages of the last commit */
     int wal_base;
     struct eg_seen *seen;
     struct eg_tail *tail;

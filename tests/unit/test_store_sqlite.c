@@ -650,6 +650,31 @@ Test(sqlite_checkpoint, without_room_it_waits_and_loses_nothing)
     scratch_drop(dir);
 }
 
+Test(sqlite_checkpoint, a_large_commit_is_brought_home_alone)
+{
+    static char body[600000];
+    char dir[64];
+    scratch_make(dir);
+    memset(body, 'x', sizeof body - 1);
+    struct eg_storage *s = store_must_open(dir);
+    (void)store_filled(s, "small", 1, "x");
+    const int small = eg_sqlite_wal_pages(s);
+    cr_assert_eq(s->ops->maintain(s), EG_OK);
+    cr_expect_eq(eg_sqlite_wal_pages(s), small, "too little for a checkpoint");
+    (void)store_filled(s, "large", 1, body);
+    cr_assert_gt(eg_sqlite_wal_pages(s), 64);
+    cr_assert_eq(s->ops->maintain(s), EG_OK);
+    cr_expect_eq(eg_sqlite_wal_pages(s), 0);
+    (void)store_filled(s, "next", 1, "x");
+    const int next = eg_sqlite_wal_pages(s);
+    cr_assert_gt(next, 0);
+    cr_assert_eq(s->ops->maintain(s), EG_OK);
+    cr_expect_eq(eg_sqlite_wal_pages(s), next, "it was the large one's");
+    store_close(s);
+    store_must_be_whole(dir);
+    scratch_drop(dir);
+}
+
 Test(sqlite_checkpoint, a_failed_flush_is_final)
 {
     char dir[64];
