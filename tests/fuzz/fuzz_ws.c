@@ -114,9 +114,13 @@ static void set_up(void)
     eg_settings_unref(settings);
 }
 
-static void turns(int n)
+/* rests: whoever stands in line may have to wait longer than for the next turn (rest.h). */
+static void turns(int n, bool rests)
 {
     while (n-- > 0) {
+        if (!rests) {
+            rs->reactor[0].rest_until_us = 0;
+        }
         eg_loop_turn(&rs->reactor[0], false);
     }
 }
@@ -151,11 +155,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct eg_adopted a = {.fd = fd[0],
                            .mode = (data[0] & 0xf1) == 0xf1 ? EG_CONN_ECHO : EG_CONN_WS,
                            .origin_allowed = (data[0] & 0xf0) != 0x80};
+    const bool rests = data[0] & 4;
     eg_reactors_adopt(rs, &a);
-    turns(1);
+    turns(1, false);
     if (data[0] & 2) {
         say(fd[1], hello);
-        turns(3);
+        turns(3, false);
     }
     for (size_t at = 1; at < size;) {
         const size_t want = (size_t)data[at++] + 1;
@@ -164,15 +169,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         }
         at += n;
-        turns(1);
+        turns(1, rests);
         swallow(fd[1]);
         clock_ms += 100;
     }
     close(fd[1]);
-    turns(2);
+    turns(2, false);
     /* What lingers ends at its deadline; nothing may be left. */
     clock_ms += 60000;
-    turns(3);
+    turns(3, false);
     if (rs->reactor[0].peers != 0) {
         abort();
     }
