@@ -119,13 +119,13 @@ static bool take_time(const char **p, const char *end, struct eg_event_head *out
 
 enum eg_err eg_event_read(struct eg_slice event, struct eg_event_head *out)
 {
-    const char *p = event.p, *end = event.p + event.n;
+    const char *p = event.p, *end;
     uint64_t seq;
 
     *out = (struct eg_event_head){0};
-    if (event.n < 2 || end[-1] != '}')
+    if (event.n < 2 || p[event.n - 1] != '}')
         return EG_ECORRUPT;
-    end--;
+    end = p + event.n - 1;
     if (!take(&p, end, EG_LIT("{\"type\":\"")) || !take_string(&p, end, &out->type) ||
         !take(&p, end, EG_LIT(",\"session_id\":\"")) || !take_string(&p, end, &out->session_id) ||
         !take(&p, end, EG_LIT(",\"cursor\":")) || !take_number(&p, end, &out->cursor) ||
@@ -146,10 +146,13 @@ enum eg_err eg_event_read(struct eg_slice event, struct eg_event_head *out)
 
 bool eg_event_needs_streaming(struct eg_slice event)
 {
-    const char *p = event.p, *end = event.p + event.n;
+    const char *p = event.p, *end;
     struct eg_slice type;
     struct eg_event_head h;
 
+    if (event.n == 0)
+        return false;
+    end = p + event.n;
     if (!take(&p, end, EG_LIT("{\"type\":\"")) || !take_string(&p, end, &type))
         return false;
     if (eg_event_is_stream(type))

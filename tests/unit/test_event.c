@@ -104,6 +104,8 @@ Test(event, refuses_to_read_anything_else)
         cr_expect_eq(eg_event_read((struct eg_slice){b->data, n}, &h), EG_ECORRUPT, "%zu", n);
     }
     cr_expect_eq(eg_event_read(EG_LIT("{}"), &h), EG_ECORRUPT);
+    cr_expect_eq(eg_event_read((struct eg_slice){0}, &h), EG_ECORRUPT); /* a row without bytes */
+    cr_expect_not(eg_event_needs_streaming((struct eg_slice){0}));
     cr_expect_eq(eg_event_read(EG_LIT("{\"session_id\":\"s\",\"type\":\"x\"}"), &h), EG_ECORRUPT);
     cr_expect_eq(eg_replay_wrap(&out, EG_LIT("{\"type\":\"x\"}")), EG_ECORRUPT);
     cr_expect_eq(out.n, 0);
