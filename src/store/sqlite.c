@@ -26,7 +26,6 @@
 #include "store/wal_vfs.h"
 
 #define CHECKPOINT_PAGES 500
-#define LARGE_PAGES 64  /* a commit of as many is brought home alone: others wait for one only */
 #define GATE_PAGES 2000 /* length of the log from which on readers are held back */
 #define GATE_WAIT_MS 50
 #define PROBE_ROOM (16 << 20) /* free bytes from which on a disk that was full is tried again */
@@ -49,7 +48,6 @@ static int on_commit(void *arg, sqlite3 *db, const char *name, int pages)
     struct eg_sqlite *s = arg;
     (void)db;
     (void)name;
-    s->wal_last = pages < s->wal_total ? pages : pages - s->wal_total;
     s->wal_total = pages;
     /* Fewer pages than at the last full checkpoint: the log was started over. */
     if (pages < s->wal_base) {
@@ -313,13 +311,13 @@ enum eg_err eg_sqlite_checkpoint(struct eg_storage *base)
     return e;
 }
 
-/* A checkpoint whenever this much was written since the last one that emptied the log, or at once.
- */
+/* A checkpoint whenever this much was written since the last one that emptied the log, and after a
+ * large event: others wait for the pages of one of these at a time. */
 enum eg_err eg_sqlite_maintain(struct eg_storage *base)
 {
     struct eg_sqlite *const s = (struct eg_sqlite *)base;
-    const bool large = s->wal_last >= LARGE_PAGES && s->wal_total < GATE_PAGES;
-    s->wal_last = 0;
+    const bool large = s->large && s->wal_total < GATE_PAGES;
+    s->large = false;
     return large || s->wal_since >= CHECKPOINT_PAGES ? eg_sqlite_checkpoint(base) : EG_OK;
 }
 

@@ -127,6 +127,8 @@ struct eg_batch {
     struct eg_buf bodies;
 };
 
+#define EG_SQ_LARGE (512U << 10) /* bytes of an event after which a checkpoint is due */
+
 struct eg_sqlite {
     struct eg_storage base; /* first */
     sqlite3 *db;
@@ -135,8 +137,8 @@ struct eg_sqlite {
     bool in_tx;
     bool dead;                /* a flush failed: nothing is written any more */
     bool full;                /* the last failure was want of room */
+    bool large;               /* an event of EG_SQ_LARGE came since the last maintenance */
     int wal_total, wal_since; /* pages in the log; those since the last full checkpoint */
-    int wal_last;             /* pages of the last commit */
     int wal_base;
     struct eg_seen *seen;
     struct eg_tail *tail;

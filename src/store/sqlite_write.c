@@ -246,6 +246,7 @@ static void op_event_append(struct eg_storage *base, const struct eg_event_row *
     if (s->err == EG_OK) {
         const int64_t seq = s->next_seq++;
         s->appended++;
+        s->large = s->large || row->body.n >= EG_SQ_LARGE;
         eg_sq_index_add(s, row, seq);
         eg_sq_batch_add(s, row, seq);
     }
