@@ -116,9 +116,7 @@ static void run_batch(struct raw *w, long batch)
         s->ops->session_update(s, &w->rows[w->touched[i]]);
     }
     must(s->ops->commit(s), w, "commit");
-    if (eg_sqlite_wal_pages(s) >= 500) {
-        must(eg_sqlite_checkpoint(s), w, "checkpoint");
-    }
+    must(s->ops->maintain(s), w, "maintain");
 }
 
 struct raw *raw_open(const char *dir, const struct raw_options *o)
