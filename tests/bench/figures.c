@@ -144,19 +144,6 @@ void figures_machine(const char *when)
     }
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* Sorts; the lower of the two in the middle. Later rounds are added behind. */
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, by_size);
-    return v[(n - 1) / 2];
-}
-
 void figures_summary(void)
 {
     bool rounds = false;
@@ -169,11 +156,12 @@ void figures_summary(void)
     printf("\nMedians of the rounds, and their range\n");
     for (int i = 0; i < all.figures; i++) {
         struct figure *f = &all.figure[i];
-        const double mid = median(f->value, f->n);
+        const double mid = load_median(f->value, f->n);
         line(f->who, f->name, mid, f->unit);
         printf(" %.1f-%.1f", f->value[0], f->value[f->n - 1]);
         if (f->p50[0] >= 0) {
-            printf("  p50 %.0f us  p99 %.0f us", median(f->p50, f->n), median(f->p99, f->n));
+            printf("  p50 %.0f us  p99 %.0f us", load_median(f->p50, f->n),
+                   load_median(f->p99, f->n));
         }
         printf("  (%d)\n", f->n);
     }
@@ -193,7 +181,7 @@ static void json_text(FILE *out, const char *key, const char *text)
 
 static void json_figure(FILE *out, struct figure *f)
 {
-    const double mid = median(f->value, f->n);
+    const double mid = load_median(f->value, f->n);
     fputc('{', out);
     json_text(out, "who", f->who);
     fputc(',', out);
@@ -203,8 +191,8 @@ static void json_figure(FILE *out, struct figure *f)
     fprintf(out, ",\"rounds\":%d,\"median\":%.3f,\"min\":%.3f,\"max\":%.3f", f->n, mid, f->value[0],
             f->value[f->n - 1]);
     if (f->p50[0] >= 0) {
-        fprintf(out, ",\"p50_us\":%.1f,\"p99_us\":%.1f", median(f->p50, f->n),
-                median(f->p99, f->n));
+        fprintf(out, ",\"p50_us\":%.1f,\"p99_us\":%.1f", load_median(f->p50, f->n),
+                load_median(f->p99, f->n));
     }
     fputs("}\n", out);
 }

@@ -373,6 +373,18 @@ void lat_free(struct lat *l)
     *l = (struct lat){0};
 }
 
+static int by_size(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double load_median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, by_size);
+    return v[(n - 1) / 2];
+}
+
 bool load_has(const char *text, size_t n, const char *part)
 {
     return memmem(text, n, part, strlen(part)) != NULL;

@@ -78,6 +78,8 @@ void lat_add(struct lat *l, int64_t us);
 /* Quantile q in microseconds; sorts. */
 double lat_q(struct lat *l, double q);
 void lat_free(struct lat *l);
+/* Sorts v; the lower of the two in the middle. */
+double load_median(double *v, int n);
 
 /* An integer member of a JSON text, found by its key with quotes and colon; -1: none. */
 int64_t load_int(const char *text, size_t n, const char *key);

@@ -212,16 +212,13 @@ static void alone(const struct tl_gate *g, int64_t us)
     quiet_ms = f.p99_ms;
 }
 
+/* Where name's rounds, which follow each other, are kept. */
 static struct outcome *outcome_of(const char *name)
 {
-    int i = 0;
-    while (i < ran && strcmp(outcomes[i].name, name) != 0) {
-        i++;
-    }
-    if (i == ran) {
+    if (ran == 0 || strcmp(outcomes[ran - 1].name, name) != 0) {
         outcomes[ran++].name = name;
     }
-    return &outcomes[i];
+    return &outcomes[ran - 1];
 }
 
 static void judge(const char *name, const char *what, int conns, long peak)
@@ -238,29 +235,18 @@ static void judge(const char *name, const char *what, int conns, long peak)
     }
 }
 
-static int by_size(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *of, int n)
-{
-    qsort(of, (size_t)n, sizeof *of, by_size);
-    return n % 2 ? of[n / 2] : (of[n / 2 - 1] + of[n / 2]) / 2;
-}
-
 /* Medians of the rounds. How many are above three times as long as alone. */
 static int sum_up(void)
 {
     int over = 0;
     for (int i = 0; i < ran; i++) {
         struct outcome *const o = &outcomes[i];
-        const double times = median(o->times, o->rounds);
+        const double times = load_median(o->times, o->rounds);
         over += times > 3;
         if (o->rounds > 1) {
             printf("median of %d   %-13s p99 %7.2f ms = %5.1f x  computing %6.2f ms\n", o->rounds,
-                   o->name, median(o->p99_ms, o->rounds), times, median(o->computed_ms, o->rounds));
+                   o->name, load_median(o->p99_ms, o->rounds), times,
+                   load_median(o->computed_ms, o->rounds));
         }
     }
     return over;

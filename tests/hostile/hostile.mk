@@ -25,7 +25,7 @@ $(HOSTILE): $(HOSTILE_OBJ) $(TL_LIB)
 .PHONY: hostile
 hostile: $(DAEMON) $(HOSTILE) ## floods, dribbles, bombs and guesses beside twenty good clients
 	EBBGATE_BIN=$(DAEMON) timeout -k 5 3600 $(HOSTILE) --seconds $(HOSTILE_SECONDS) \
-	    --rounds $(HOSTILE_ROUNDS) --scale $(HOSTILE_SCALE) --events $(HOSTILE_EVENTS) --crowd $(HOSTILE_CROWD) \
-	    $(HOSTILE_ATTACKS)
+	    --rounds $(HOSTILE_ROUNDS) --scale $(HOSTILE_SCALE) --events $(HOSTILE_EVENTS) \
+	    --crowd $(HOSTILE_CROWD) $(HOSTILE_ATTACKS)
 
 -include $(HOSTILE_OBJ:.o=.d)

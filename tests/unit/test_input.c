@@ -136,6 +136,7 @@ static struct client *join_by_hand(struct rig *rig)
 }
 
 #define PINGS 2000
+#define LEAVERS 64
 
 /* Masked with zeros, and written at once. */
 static void send_pings(struct client *c)
@@ -181,19 +182,27 @@ static unsigned take_pongs(struct client *c, unsigned counted)
 /* No thread does it for us. */
 static void leave_by_hand(struct rig *rig, struct client *a, struct client *b)
 {
-    unsigned want = 1 + (b != NULL);
     client_free(a);
-    if (b) {
-        client_free(b);
-    }
-    while (want) {
+    client_free(b);
+    for (unsigned gone = 0; gone < 2;) {
         struct eg_cmd *cmd;
         rig_turn(rig);
         while ((cmd = rig_try_cmd(rig))) {
-            want -= cmd->kind == EG_CMD_DETACH;
+            gone += cmd->kind == EG_CMD_DETACH;
             eg_cmd_free(cmd);
         }
     }
+    rig_free(rig);
+}
+
+/* Turns until those who have left are gone, and the end. */
+static void let_go(struct rig *rig)
+{
+    const struct eg_reactor *const r = rig->rs->reactor;
+    for (int i = 0; i < LEAVERS && r->peers; i++) {
+        rig_turn(rig);
+    }
+    cr_expect_eq(r->peers, 0);
     rig_free(rig);
 }
 
@@ -269,14 +278,7 @@ Test(input, who_leaves_while_the_line_rests_is_let_go_after_it)
     rig_turn(rig);
     cr_expect_eq(r->peers, 1);
     rig_wake(rig);
-    for (int i = 0; i < 100 && r->peers; i++) {
-        rig_turn(rig);
-    }
-    cr_expect_eq(r->peers, 0);
-    for (struct eg_cmd *cmd; (cmd = rig_try_cmd(rig));) {
-        eg_cmd_free(cmd);
-    }
-    rig_free(rig);
+    let_go(rig);
 }
 
 Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
@@ -294,14 +296,11 @@ Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
     rig_free(rig);
 }
 
-#define LEAVERS 64
-
 /* All of them: before they said hello, or after. */
 static void leave_together(bool joined)
 {
     struct rig *const rig = rig_new();
     struct client *client[LEAVERS];
-    struct eg_cmd *cmd;
     rig_run_by_hand(rig);
     const struct eg_reactor *const r = rig->rs->reactor;
     for (int i = 0; i < LEAVERS; i++) {
@@ -317,14 +316,7 @@ static void leave_together(bool joined)
     const unsigned left = r->peers;
     cr_expect_lt(left, LEAVERS, "a turn lets some go");
     cr_expect_gt(left, LEAVERS / 2, "a turn takes a share of them");
-    for (int i = 0; i < LEAVERS && r->peers; i++) {
-        rig_turn(rig);
-    }
-    cr_expect_eq(r->peers, 0);
-    while ((cmd = rig_try_cmd(rig))) {
-        eg_cmd_free(cmd);
-    }
-    rig_free(rig);
+    let_go(rig);
 }
 
 Test(input, who_leave_together_are_let_go_in_several_turns)
