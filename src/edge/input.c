@@ -271,8 +271,11 @@ void eg_input_resume(struct eg_peer *p)
 
 int eg_input_line_wait(const struct eg_reactor *r)
 {
-    if (r->agent_line || !r->line) {
-        return r->agent_line ? 0 : -1;
+    if (r->agent_line) {
+        return 0;
+    }
+    if (!r->line) {
+        return -1;
     }
     const int64_t us = r->rest_until_us - eg_clock_mono_us();
     return us > 0 ? (int)((us + 999) / 1000) : 0;

@@ -3,7 +3,6 @@
  * where the system lets it.
  */
 #include "edge/parser.h"
-#include "edge/rest.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/lock.h"
+#include "edge/rest.h"
 
 #define NICE 5
 

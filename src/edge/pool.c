@@ -3,13 +3,13 @@
  * again after a failure. The queue is first in, first out.
  */
 #include "edge/pool.h"
-#include "edge/rest.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "edge/rest.h"
 
 EG_MUTEX(pool);
 

@@ -5,7 +5,7 @@
  * the threads run that serve it, behind all that work for somebody who asks for much. So a thread
  * that has worked for such a one (a reactor for its line, a reader for a queue of replays, the
  * parser) rests as long as that took, while others who ask for little are being served. With nobody
- * else about it goes on at once.
+ * else about it goes on at once. Who sends now much, now little, is one of either kind each time.
  *
  * Threads: any.
  */
