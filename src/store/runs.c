@@ -14,11 +14,10 @@
 
 #define BLOCK_WORDS 8
 #define FILTER_BITS 5 /* looked at for each id */
-/* Entries a block. Many small runs are asked for each id, so theirs are mistaken once in hundreds,
- * those of large ones, which take the memory, once in forty. */
-#define BLOCK_IDS_SMALL 32
-#define BLOCK_IDS_LARGE 64
-#define SMALL_RUN 1000000
+/* Entries a block. A filter that is mistaken costs a read of the run: with 16 bits an entry that is
+ * once in some five hundred ids, with 8, for want of room, once in forty. */
+#define BLOCK_IDS 32
+#define BLOCK_IDS_MOST 64
 #define FILTER_ROWS 4 /* read into a filter with each transaction, and one for 512 events */
 #define ROW_IDS 1500
 #define CREDIT_MOST 200000
@@ -134,18 +133,20 @@ static bool filter_has(const struct eg_run *run, uint64_t hash, uint64_t bits)
 /* Gives a run an empty filter; false: no memory for it. */
 static bool make_filter(const struct eg_runs *r, struct eg_run *run)
 {
-    const int64_t each = run->entries < SMALL_RUN ? BLOCK_IDS_SMALL : BLOCK_IDS_LARGE;
-    const uint32_t blocks = (uint32_t)(run->entries / each) + 1;
-    const size_t bytes = (size_t)blocks * BLOCK_WORDS * 8;
-    size_t used = 0;
+    const size_t block = BLOCK_WORDS * sizeof(uint64_t);
+    size_t room = EG_RUNS_FILTER_BYTES / block;
     for (int i = 0; i < r->n; i++) {
-        used += (size_t)r->v[i].blocks * BLOCK_WORDS * 8;
+        room -= r->v[i].blocks;
     }
-    run->filter = used + bytes <= EG_RUNS_FILTER_BYTES ? calloc(1, bytes) : NULL;
+    size_t blocks = (size_t)run->entries / BLOCK_IDS + 1;
+    if (blocks > room) {
+        blocks = (size_t)run->entries / BLOCK_IDS_MOST + 1;
+    }
+    run->filter = blocks <= room ? calloc(blocks, block) : NULL;
     if (run->filter == NULL) {
         return false;
     }
-    run->blocks = blocks;
+    run->blocks = (uint32_t)blocks;
     run->read_to = 0;
     return true;
 }

@@ -30,7 +30,7 @@
 #define EG_RUNS_FAN 4     /* runs that become one */
 #define EG_RUNS_INPUTS 16 /* room for so many */
 #define EG_RUNS_LEVELS 5  /* the runs of the last are not merged any more */
-#define EG_RUNS_FILTER_BYTES (56 << 20)
+#define EG_RUNS_FILTER_BYTES (128 << 20)
 
 enum eg_run_state { EG_RUN_BUILDING, EG_RUN_LIVE, EG_RUN_GONE };
 

@@ -2,7 +2,7 @@
 #
 #   make bench                         every scenario, BENCH_ROUNDS=1 of BENCH_SECONDS=3 each
 #   make bench BENCH='publish echo'    some of them
-#   make bench BENCH_FLAGS='--sessions 1000000 --growth 32000000' BENCH='start growth'
+#   make bench BENCH_FLAGS='--sessions 1000000 --growth 50000000' BENCH='start growth'
 #   make bench BENCH_JSON=run.json     figures as JSON lines, too
 #   make bench-peers                   the same beside redis, NATS, mosquitto, nchan, ws, Socket.IO
 #   make bench-instructions            instructions for a publish, a delivery, a replayed event, and
