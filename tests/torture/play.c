@@ -301,8 +301,8 @@ void t_play(int64_t us)
 void t_aim(void)
 {
     const int port = t.port ? t.port : tl_gate_port(t.gate);
-    t.client_at = (struct load_target){port, "/ws", t.client_token};
-    t.worker_at = (struct load_target){port, "/ws", t.worker_token};
+    t.client_at = (struct load_target){.port = port, .path = "/ws", .token = t.client_token};
+    t.worker_at = (struct load_target){.port = port, .path = "/ws", .token = t.worker_token};
 }
 
 void t_start(const struct tl_gate_opts *with)
