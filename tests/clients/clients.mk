@@ -19,5 +19,6 @@ test-clients-real: $(DAEMON) ## client libraries against a gateway that is kille
 	timeout 300 $(PYTHON) tests/clients/legacy.py $(DAEMON)
 
 test-examples: $(DAEMON) ## examples and quick starts against a real gateway
+	-@sh tests/console/setup.sh build/console # for those in a browser; without it they are skipped
 	timeout 900 $(PYTHON) tests/clients/examples.py $(DAEMON)
 	timeout 600 $(PYTHON) tests/clients/docs.py $(DAEMON)

@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from examples import Stage, expect, node  # noqa: E402
+from examples import Stage, chromium, expect, node  # noqa: E402
 from lib.process import Program  # noqa: E402
 
 PAGES = ROOT / "docs" / "quickstart"
@@ -114,9 +114,8 @@ async def check_curl(stage, page, directory):
 
 async def check_browser(stage, page, directory):
     command, _ = node()
-    chromium = shutil.which("chromium")
-    place = next((p for p in (ROOT / "node_modules", ROOT / "clients/js/node_modules") if (p / "playwright-core").exists()), None)
-    if command is None or chromium is None or place is None:
+    browser = chromium()
+    if command is None or browser is None:
         return "skipped: needs node, chromium and the package playwright-core"
     files(page, stage, directory)
     shutil.copytree(ROOT / "clients/js/src", Path(directory, "ebbgate"))
@@ -125,9 +124,9 @@ async def check_browser(stage, page, directory):
         await serving.until("http://127.0.0.1:")
         await stage.known("shout")
         base = serving.out.split("(")[1].split(")")[0]
-        environment = {"PAGE": f"{base}#{stage.user}", "CHROMIUM": chromium, "PLAYWRIGHT": str(place)}
-        async with Program(command[0], HERE / "page.mjs", environment=environment) as browser:
-            expect(await browser.end() == 0, browser.err[-1500:])
+        environment = {"PAGE": f"{base}#{stage.user}", "CHROMIUM": browser[0], "PLAYWRIGHT": browser[1]}
+        async with Program(command[0], HERE / "page.mjs", environment=environment) as script:
+            expect(await script.end() == 0, script.err[-1500:])
     return None
 
 

@@ -42,6 +42,14 @@ def node():
     return None, None
 
 
+def chromium():
+    """Path of Chromium, and the folder that has playwright-core; None when one of them is missing."""
+    names = (os.environ.get("CHROMIUM", "chromium"), "chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    place = ROOT / "build/console/node_modules"  # by tests/console/setup.sh
+    return (path, str(place)) if path and (place / "playwright-core").exists() else None
+
+
 class Stage:
     """A gateway, its tokens, and a folder for what the examples keep."""
 
@@ -254,26 +262,24 @@ async def check_exec(stage):
 
 async def check_web(stage):
     """The chat page in a browser: stream, reload, restart of the gateway."""
-    command, path = node()
-    chromium = shutil.which("chromium")
-    places = [ROOT / "node_modules", ROOT / "clients/js/node_modules", ROOT / "tests/node_modules"]
-    place = next((place for place in places if (place / "playwright-core").exists()), None)
-    if not chromium or place is None:
-        return "skipped: needs chromium and the package playwright-core"
+    command, _ = node()
+    browser = chromium()
+    if command is None or browser is None:
+        return "skipped: needs node, chromium and the package playwright-core"
     serving = Program(sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0", directory=ROOT)
     counting = await stage.worker("counter", sys.executable, EXAMPLES / "python/counter.py", COUNTER_PAUSE="0.05")
     async with serving, counting:
         await serving.until("http://127.0.0.1:")
         base = serving.out.split("(")[1].split("/)")[0]
         await stage.known("counter")
-        environment = {"PAGE": f"{base}/examples/web/", "CHROMIUM": chromium, "PLAYWRIGHT": str(place)}
+        environment = {"PAGE": f"{base}/examples/web/", "CHROMIUM": browser[0], "PLAYWRIGHT": browser[1]}
         environment.update(await stage.environment())
-        async with Program(command[0], HERE / "web.mjs", environment=environment) as browser:
-            await browser.until("restart the gateway")
+        async with Program(command[0], HERE / "web.mjs", environment=environment) as script:
+            await script.until("restart the gateway")
             await stage.daemon.crash()
-            browser.say("restarted")
-            status = await browser.end()
-            expect(status == 0, f"{browser.out[-1500:]}{browser.err[-1500:]}")
+            script.say("restarted")
+            status = await script.end()
+            expect(status == 0, f"{script.out[-1500:]}{script.err[-1500:]}")
     return None
 
 
