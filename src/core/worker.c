@@ -219,15 +219,17 @@ static void frame_emit(struct eg_machine *m, struct eg_conn *c, struct eg_sessio
     const struct eg_frame *f = &cmd->frame;
     const struct eg_slice tail = {cmd->tail.p, cmd->tail.n};
     uint8_t idkey[EG_IDKEY_BYTES];
+    struct eg_turn *t = own_turn(c, s, f);
+    if (t) {
+        eg_turn_lease(m, t); /* a repeat is a sign of life, too */
+    }
     if (s && !f->ephemeral && repeated(m, c, s, f, idkey)) {
         return;
     }
-    struct eg_turn *t = own_turn(c, s, f);
     if (!t) {
         error(m, c, f, EG_CODE_turn_closed, NULL, NULL);
         return;
     }
-    eg_turn_lease(m, t);
     if (f->ephemeral) {
         ephemeral(m, s, f, tail);
         return;

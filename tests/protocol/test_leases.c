@@ -112,6 +112,26 @@ PT_TEST(leases, extend_and_emit_keep_the_lease)
     pt_is(pt_outcome(a, 1, "ok"), "content", "long");
 }
 
+PT_TEST(leases, a_repeated_emit_keeps_the_lease)
+{
+    pt_start("turn_lease_ms = 1500;");
+    struct tl_ws *a = pt_client("echo", NULL);
+    struct tl_ws *w = pt_worker("echo", NULL);
+    pt_say(a, "x");
+    const cJSON *t = pt_turn(w);
+    for (int i = 0; i < 10; i++) {
+        pt_send(w,
+                "{\"type\":\"emit\",%s,\"event\":\"status\",\"data\":{},\"event_id\":"
+                "\"again\"}",
+                pt_on(t));
+        cr_assert(tl_json_quiet(w, 250), "the worker heard: %s", tl_ws_data(w));
+    }
+    pt_final(w, t, "long");
+    const cJSON *o = pt_outcome(a, 1, "ok");
+    pt_is(o, "content", "long");
+    pt_int(o, "cursor", 3);
+}
+
 PT_TEST(leases, fail_is_retried_then_dead)
 {
     pt_start("max_attempts = 3; retry_backoff_ms = 20;");
