@@ -150,13 +150,19 @@ static bool repeated(struct eg_machine *m, struct eg_conn *c, struct eg_session 
     return true;
 }
 
+/* Who speaks: agent:<id>, not quoted. */
+static void source_of(const struct eg_session *s, struct eg_buf *out)
+{
+    eg_buf_str(out, "agent:");
+    eg_buf_str(out, s->agent->id);
+}
+
 static uint64_t append(struct eg_machine *m, struct eg_session *s, const struct eg_frame *f,
                        struct eg_slice type, struct eg_slice tail, const uint8_t *idkey,
                        bool stream)
 {
     struct eg_buf source = {0};
-    eg_buf_str(&source, "agent:");
-    eg_buf_str(&source, s->agent->id);
+    source_of(s, &source);
     const uint64_t cursor =
         source.err
             ? 0
@@ -195,7 +201,8 @@ static struct eg_turn *own_turn(const struct eg_conn *c, const struct eg_session
 static void ephemeral(struct eg_machine *m, struct eg_session *s, const struct eg_frame *f,
                       struct eg_slice tail)
 {
-    struct eg_buf b = {0};
+    struct eg_buf b = {0}, source = {0};
+    source_of(s, &source);
     eg_buf_char(&b, '{');
     eg_json_kstr(&b, "type", f->event);
     eg_json_kcstr(&b, "session_id", s->id);
@@ -203,14 +210,14 @@ static void ephemeral(struct eg_machine *m, struct eg_session *s, const struct e
         eg_json_kstr(&b, "event_id", f->event_id);
     }
     eg_json_ktime(&b, "timestamp", m->now.wall_ms);
-    eg_buf_str(&b, ",\"source\":\"agent:");
-    eg_buf_str(&b, s->agent->id);
-    eg_buf_char(&b, '"');
+    eg_json_kstr(&b, "source", (struct eg_slice){source.p, source.n});
     eg_json_kint(&b, "turn", f->turn);
     eg_json_kbool(&b, "ephemeral", true);
     eg_buf_char(&b, ',');
     eg_buf_slice(&b, tail);
     eg_buf_char(&b, '}');
+    m->failed = m->failed || source.err;
+    eg_buf_free(&source);
     eg_out_notice(m, s, EG_CAP_STREAMING, 0, &b);
 }
 

@@ -262,6 +262,46 @@ PT_TEST(turns, event_ids_make_worker_frames_idempotent)
     }
 }
 
+PT_TEST(turns, a_final_that_says_nothing_may_be_repeated)
+{
+    pt_start(NULL);
+    struct tl_ws *a = pt_client("echo", NULL);
+    struct tl_ws *w = pt_worker("echo", "\"capabilities\":[\"ack\"]");
+    pt_say(a, "x");
+    const cJSON *t = pt_turn(w);
+    static const char *const same[] = {"", ",\"content\":null", ",\"content\":\"\""};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        pt_send(w,
+                "{\"type\":\"final\",%s,\"outcome\":{\"status\":\"error\"},"
+                "\"event_id\":\"f1\"%s}",
+                pt_on(t), same[i]);
+        pt_int(pt_expect(w, "emitted"), "cursor", 2);
+    }
+    pt_send(w, "{\"type\":\"final\",%s,\"content\":\"x\",\"event_id\":\"f1\"}", pt_on(t));
+    pt_is(pt_error(w, "id_conflict"), "ref", "f1");
+    pt_outcome(a, 1, "error");
+    pt_quiet(a);
+}
+
+PT_TEST(turns, an_agents_name_is_quoted_wherever_it_is_told)
+{
+    struct tl_claims claims = {.sub = "worker", .scope = "agent", .agents = "*"};
+    const char *name = "odd \\\"one\\\"\\t\\\\"; /* as JSON says it */
+
+    pt_start(NULL);
+    struct tl_ws *w = pt_client_as(pt_token_for(&claims), name, "\"role\":\"agent\"");
+    struct tl_ws *a = pt_client(name, "\"capabilities\":[\"streaming\"]");
+    pt_say(a, "x");
+    const cJSON *t = pt_turn(w);
+    pt_send(w, "{\"type\":\"emit\",%s,\"event\":\"status\",\"data\":1,\"ephemeral\":true}",
+            pt_on(t));
+    pt_is(pt_expect(a, "status"), "source", "agent:odd \"one\"\t\\");
+    pt_send(w, "{\"type\":\"emit\",%s,\"event\":\"status\",\"data\":1}", pt_on(t));
+    pt_is(pt_expect(a, "status"), "source", "agent:odd \"one\"\t\\");
+    pt_final(w, t, "fine");
+    pt_is(pt_outcome(a, 1, "ok"), "source", "agent:odd \"one\"\t\\");
+}
+
 PT_TEST(turns, ephemeral_emits_are_live_only)
 {
     pt_start(NULL);
