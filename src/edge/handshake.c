@@ -85,7 +85,9 @@ static struct eg_slice only(const struct eg_request *r, const char *name)
     return trim(eg_slice_cstr(eg_request_header(r, name, &twice)));
 }
 
-bool eg_request_has_token(const struct eg_request *r, const char *name, const char *token)
+/* Whether a list header has an element that is token in the sense of same. */
+static bool has_element(const struct eg_request *r, const char *name, const char *token,
+                        bool (*same)(struct eg_slice, const char *))
 {
     for (int i = 0; i < r->headers; i++) {
         struct eg_slice list = eg_slice_cstr(r->header[i].value), element;
@@ -93,12 +95,17 @@ bool eg_request_has_token(const struct eg_request *r, const char *name, const ch
             continue;
         }
         while (next_element(&list, &element)) {
-            if (same_text(element, token)) {
+            if (same(element, token)) {
                 return true;
             }
         }
     }
     return false;
+}
+
+bool eg_request_has_token(const struct eg_request *r, const char *name, const char *token)
+{
+    return has_element(r, name, token, same_text);
 }
 
 static enum eg_err refuse(struct eg_refusal *why, int status, enum eg_code code, const char *detail,
@@ -219,7 +226,9 @@ enum eg_err eg_upgrade_check(const struct eg_request *r, struct eg_refusal *why)
 
 bool eg_upgrade_offers_protocol(const struct eg_request *r)
 {
-    return eg_request_has_token(r, "Sec-WebSocket-Protocol", EG_SUBPROTOCOL);
+    /* Names of subprotocols are compared with case (RFC 6455 section 4.1): the answer must be one
+     * that was offered. */
+    return has_element(r, "Sec-WebSocket-Protocol", EG_SUBPROTOCOL, eg_slice_is);
 }
 
 /* What follows prefix (without case) in s; p NULL when it does not start so. */

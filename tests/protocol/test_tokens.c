@@ -98,6 +98,22 @@ PT_TEST(tokens, one_clients_subprotocol_does_not_reach_the_next)
     }
 }
 
+PT_TEST(tokens, a_subprotocol_is_only_answered_when_it_was_offered)
+{
+    static const char *const other[] = {"ebbgate.v2", "EBBGATE.V1", "ebbgate.v10", "bearer.a.b.c"};
+    const cJSON *h;
+    char value[64];
+
+    pt_start(NULL);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++) {
+        struct tl_ws_opts opts = {.offer = other[i]};
+        struct tl_ws *ws = knock(&opts, pt_alice(), &h);
+        cr_assert(!tl_ws_header(ws, "Sec-WebSocket-Protocol", value, sizeof value),
+                  "%s was answered by %s", other[i], value);
+        pt_drop(ws);
+    }
+}
+
 PT_TEST(tokens, are_never_logged)
 {
     const cJSON *h;

@@ -239,6 +239,8 @@ Test(handshake, subprotocol)
     cr_expect_not(eg_upgrade_offers_protocol(&r));
     add(&r, "Sec-WebSocket-Protocol", "chat, bearer.ebbgate.v1");
     cr_expect_not(eg_upgrade_offers_protocol(&r));
+    add(&r, "Sec-WebSocket-Protocol", "EBBGATE.V1");
+    cr_expect_not(eg_upgrade_offers_protocol(&r));
     add(&r, "sec-websocket-protocol", "x ,\tebbgate.v1 ");
     cr_expect(eg_upgrade_offers_protocol(&r));
 }
