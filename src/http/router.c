@@ -156,6 +156,18 @@ static void finish(struct eg_exchange *x)
     free(x);
 }
 
+/* Blanks around a value are no part of it (RFC 9110 section 5.5), and the library leaves those
+ * behind it. The request is the library's own, writable memory of this connection. */
+static void trim_headers(const struct mg_request_info *ri)
+{
+    for (int i = 0; i < ri->num_headers; i++) {
+        char *value = (char *)ri->http_headers[i].value;
+        size_t n = strlen(value);
+        while (n > 0 && (value[n - 1] == ' ' || value[n - 1] == '\t'))
+            value[--n] = '\0';
+    }
+}
+
 static int serve(struct eg_http *h, struct mg_connection *conn, bool admin)
 {
     static const char no_memory[] = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n"
@@ -167,6 +179,7 @@ static int serve(struct eg_http *h, struct mg_connection *conn, bool admin)
         mg_write(conn, no_memory, sizeof no_memory - 1);
         return 500;
     }
+    trim_headers(ri);
     x->http = h;
     x->conn = conn;
     x->admin = admin;

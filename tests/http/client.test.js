@@ -102,6 +102,9 @@ describe('client', () => {
     assert.equal((await say('hi')).json.cursor, 2);
     const page = (await g.pget(`/v1/sessions/${id}/events`, { token: alice })).json;
     assert.deepEqual(page.events.map((e) => [e.cursor, e.source, e.data.message_id]), [[1, 'client:alice', 'k-1'], [2, 'client:alice', undefined]]);
+    // blanks around a header's value are no part of it
+    const around = await g.ppost(path, { content: 'hi' }, { token: null, headers: { Authorization: `Bearer ${alice}  `, 'Idempotency-Key': '  k-1 ' } });
+    assert.deepEqual(around.json, { ...one.json, duplicate: true });
     // the same id over the WebSocket is the same message
     const peer = await g.connect({ agent_id: 'support', session_id: id });
     peer.send({ type: 'message', content: 'hi', message_id: 'k-1' });
