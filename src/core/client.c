@@ -251,6 +251,7 @@ void eg_client_attach(struct eg_machine *m, struct eg_cmd *cmd)
                            .sid = s->sid,
                            .cursor = s->cursor,
                            .oldest = s->oldest,
+                           .guest = !eg_slice_is(eg_slice_cstr(cmd->identity.sub), s->owner),
                            .closed = s->state == EG_SESSION_CLOSED};
     memcpy(w.session_id, s->id, strlen(s->id));
     memcpy(w.agent_id, s->agent->id, strlen(s->agent->id));

@@ -72,6 +72,7 @@ struct eg_welcome {
     bool replay; /* send events sequence+1..cursor and replay_end first */
     enum eg_resync resync;
     bool closed; /* the session is closed: history only (never for WebSocket) */
+    bool guest;  /* the session is another sub's: entered by right of the claim sessions */
 };
 
 enum eg_out_kind {

@@ -183,7 +183,6 @@ static enum eg_err settle(struct eg_peer *p, const struct eg_frame *f,
     if (p->exp_s && p->exp_s * 1000 <= p->r->now.wall_ms) {
         p->exp_s += EG_LEEWAY_S; /* taken within the leeway */
     }
-    p->by_sessions = f->session_id.n && eg_claims_list_has(claims->sessions, f->session_id, false);
     return err;
 }
 

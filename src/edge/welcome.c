@@ -211,6 +211,7 @@ static enum eg_err remember(struct eg_peer *p, const struct eg_welcome *w)
         p->greet = NULL;
     }
     p->closed_session = w->closed;
+    p->by_sessions = w->guest;
     p->state = EG_PEER_JOINED;
     p->last_in_ms = p->r->now.mono_ms;
     if (p->counted) {

@@ -252,6 +252,25 @@ PT_TEST(tokens, refresh)
     cr_assert_eq(pt_say(ws, "hi"), 1);
 }
 
+/* The claim sessions is in use only where the session is another sub's. */
+PT_TEST(tokens, refresh_without_a_claim_that_was_not_needed)
+{
+    pt_start(NULL);
+    struct tl_claims all = {.sessions = "*"}, guest = {.sub = "bob", .sessions = "*"};
+    struct tl_claims guest_without = {.sub = "bob"}, guest_this = {.sub = "bob", .sessions = "own"};
+    const char *own = "\"session_id\":\"own\",\"create\":true";
+    for (int i = 0; i < 2; i++) { /* made, then resumed */
+        struct tl_ws *ws = pt_client_as(pt_token_for(&all), "echo", own);
+        pt_send(ws, "{\"type\":\"auth\",\"token\":\"%s\"}", pt_alice());
+        pt_expect(ws, "auth_ok");
+    }
+    struct tl_ws *bob = pt_client_as(pt_token_for(&guest), "echo", own);
+    pt_send(bob, "{\"type\":\"auth\",\"token\":\"%s\"}", pt_token_for(&guest_without));
+    pt_error(bob, "auth_unauthorized");
+    pt_send(bob, "{\"type\":\"auth\",\"token\":\"%s\"}", pt_token_for(&guest_this));
+    pt_expect(bob, "auth_ok");
+}
+
 PT_TEST(tokens, expiring_is_told_and_expiry_closes)
 {
     pt_start(NULL);
