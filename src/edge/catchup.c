@@ -172,6 +172,15 @@ bool eg_catchup_crowded(const struct eg_peer *p)
                           p->catchup->held_bytes >= (size_t)s->max_buffered_bytes / 2);
 }
 
+bool eg_catchup_owes(const struct eg_peer *p)
+{
+    const struct eg_held *h = p->catchup ? p->catchup->first : NULL;
+    while (h && h->loose) {
+        h = h->next;
+    }
+    return h != NULL;
+}
+
 /* Sends the kept frames whose place has come. */
 static void release_held(struct eg_peer *p)
 {
@@ -260,6 +269,10 @@ void eg_catchup_step(struct eg_peer *p)
             release_held(p); /* not on top of pages that wait for a slow reader */
         }
         if (!p->catchup) { /* closed meanwhile */
+            return;
+        }
+        if (p->leaving && p->syncs == 0 && !eg_catchup_owes(p)) {
+            eg_method_left(p);
             return;
         }
         if (p->sent < p->head && !next_is_held(p)) {

@@ -139,7 +139,9 @@ static void to_one(struct eg_peer *p, const struct eg_out *o)
     case EG_OUT_SYNC:
         p->syncs -= p->syncs > 0;
         if (p->leaving && p->syncs == 0) {
-            eg_method_left(p);
+            if (!eg_catchup_owes(p)) { /* else it leaves when these are sent */
+                eg_method_left(p);
+            }
         } else {
             eg_input_resume(p);
         }

@@ -321,6 +321,8 @@ enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w) E
 void eg_catchup_hold(struct eg_peer *p, uint64_t cursor, bool loose, struct eg_bytes *bytes);
 /* Whether half of the room for kept frames is taken. */
 bool eg_catchup_crowded(const struct eg_peer *p);
+/* Whether answers are kept that still have to be sent. */
+bool eg_catchup_owes(const struct eg_peer *p);
 /* Goes on as far as it can without waiting. */
 void eg_catchup_step(struct eg_peer *p);
 void eg_catchup_free(struct eg_peer *p);

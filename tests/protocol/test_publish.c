@@ -271,6 +271,36 @@ PT_TEST(publish, answers_come_before_the_goodbye)
     }
 }
 
+/* More is replayed than the sockets hold, so that the goodbye is asked for in the middle of it. */
+PT_TEST(publish, answers_come_before_the_goodbye_in_a_replay_too)
+{
+    enum { COUNT = 100, BIG = 100000 };
+    pt_start(NULL);
+    char *big = calloc(1, BIG + 1);
+    cr_assert(big);
+    memset(big, 'x', BIG);
+    struct tl_ws *a = pt_client("echo", NULL);
+    const char *sid = pt_sid();
+    for (int i = 1; i <= COUNT; i++)
+        cr_assert_eq(pt_say(a, big), i);
+    free(big);
+    struct tl_ws *b = pt_client("echo", pt_f("%s,\"since\":0", sid));
+    pt_send(b, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"last\"}");
+    pt_send(b, "{\"type\":\"leave\"}");
+    pt_int(pt_expect(a, "message"), "cursor", COUNT + 1);
+    for (int i = 1; i <= COUNT; i++)
+        pt_int(pt_expect(b, "replay"), "seq", i);
+    pt_expect(b, "replay_end");
+    pt_is(pt_expect(b, "response"), "message_id", "last");
+    pt_expect(b, "left");
+    pt_closed(b, 1000);
+    /* Whoever waits for no answer need not read it all. */
+    b = pt_client("echo", pt_f("%s,\"since\":0", sid));
+    pt_send(b, "{\"type\":\"leave\"}");
+    pt_wait(b, "left");
+    pt_closed(b, 1000);
+}
+
 PT_TEST(publish, a_publisher_that_vanishes_at_once_may_or_may_not_be_stored_but_never_twice)
 {
     pt_start(NULL);
