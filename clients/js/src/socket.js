@@ -45,16 +45,22 @@ export function webSocketUrl(url) {
  */
 export function openSocket(WebSocketClass, url, on) {
   const socket = new WebSocketClass(url);
+  let open = false;
   let over = false;
   const end = (out) => {
     if (over) return;
     over = true;
     on.close(out);
   };
-  socket.onopen = () => over || on.open();
+  socket.onopen = () => {
+    open = true;
+    if (!over) on.open();
+  };
   socket.onmessage = (message) => over || on.message(message.data);
-  socket.onerror = () => {}; // a close always follows, and says more
-  socket.onclose = (event) => end({ code: event.code || 1006, reason: event.reason || '' });
+  // Once open, a close follows and says more. Before that nobody has closed anything yet: some Nodes give a code of
+  // their own (1002) then, others no close event at all.
+  socket.onerror = () => open || end({ code: 1006, reason: '' });
+  socket.onclose = (event) => end({ code: (open && event.code) || 1006, reason: event.reason || '' });
   if (typeof socket.on === 'function') {
     socket.on('unexpected-response', (request, response) => {
       request.destroy();
