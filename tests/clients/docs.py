@@ -80,6 +80,7 @@ CTRL_C = """
 curl() {
     case "$*" in
     *event-stream*)
+        : > stream # grep may come before curl's own redirection
         command curl "$@" > stream & pid=$!
         until grep -q '"status":"final"' stream; do sleep 0.05; done
         kill -INT $pid; wait $pid || true

@@ -15,8 +15,11 @@ import sys
 import tempfile
 
 import websockets
+import websockets.version
 
 TIMEOUT = 10
+# Its name changed in version 14.
+HEADERS = "extra_headers" if int(websockets.version.version.split(".")[0]) < 14 else "additional_headers"
 BIN = os.environ.get("EBBGATE_BIN", "build/ebbgate")
 
 
@@ -72,7 +75,7 @@ class Block:
                 else ["--sub", "docs", "--scope", "read write"])
         token = self.gate.token(*args)
         self.sockets[name] = await websockets.connect(
-            self.gate.url, extra_headers={"Authorization": "Bearer " + token}, ping_interval=None)
+            self.gate.url, **{HEADERS: {"Authorization": "Bearer " + token}}, ping_interval=None)
         self.seen[name] = []
 
     async def ensure(self, name):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import websockets
 
+from . import serving
+
 
 @dataclass
 class Faults:
@@ -75,10 +77,8 @@ class Model:
         self.changed = asyncio.Event()
 
     async def __aenter__(self):
-        self.server = await websockets.serve(
-            self.serve, "127.0.0.1", 0, ping_interval=None, close_timeout=0.2, compression=None
-        )
-        self.url = "ws://127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.server = await serving.serve(self.serve)
+        self.url = serving.url(self.server)
         return self
 
     async def __aexit__(self, *exception):
@@ -270,7 +270,7 @@ class Model:
             connection.send({"type": "replay_end", "cursor": len(log)})
         self.connections.add(connection)
 
-    async def serve(self, ws, path):
+    async def serve(self, ws):
         connection = Connection(self, ws)
         self.tasks.add(asyncio.current_task())
         writer = asyncio.ensure_future(connection.write())

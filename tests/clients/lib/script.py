@@ -5,10 +5,10 @@ The format is described in README.md beside this folder.
 
 import asyncio
 import json
-from http import HTTPStatus
 
 import websockets
 
+from . import serving
 from .match import Mismatch, check, fill
 
 #: No step of any scenario may take longer, whatever the machine is doing.
@@ -68,16 +68,8 @@ class ScriptedServer:
         self.failure = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self):
-        self.server = await websockets.serve(
-            self.serve,
-            "127.0.0.1",
-            0,
-            process_request=self.upgrade,
-            ping_interval=None,
-            close_timeout=0.2,
-            compression=None,
-        )
-        self.url = "ws://127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.server = await serving.serve(self.serve, self.upgrade)
+        self.url = serving.url(self.server)
         return self
 
     async def __aexit__(self, *exception):
@@ -92,19 +84,19 @@ class ScriptedServer:
         if not self.failure.done():
             self.failure.set_exception(error)
 
-    async def upgrade(self, path, headers):
+    def upgrade(self, path):
         if path != "/ws":
             self.fail(Mismatch(f"the client asked for {path}, not /ws"))
         if self.count >= len(self.connections):
             self.fail(Mismatch(f"connection {self.count + 1} was not expected"))
-            return HTTPStatus.SERVICE_UNAVAILABLE, [], b""
+            return 503, {}
         first = self.connections[self.count][0]
         if "http" in first:
             self.count += 1
-            return HTTPStatus(first["http"]), list(first.get("headers", {}).items()), b""
+            return first["http"], first.get("headers", {})
         return None
 
-    async def serve(self, ws, path):
+    async def serve(self, ws):
         index = self.count
         self.count += 1
         if index >= len(self.connections):
@@ -123,7 +115,7 @@ class ScriptedServer:
                 except websockets.ConnectionClosed as closed:
                     raise Mismatch(f"{where}: the client closed: {closed}") from None
             self.marks.reach(f"end {index + 1}")
-            if not ws.closed:
+            if serving.is_open(ws):
                 await asyncio.get_running_loop().create_future()  # stays open until the scenario ends
         except Mismatch as error:
             self.fail(error)
