@@ -129,7 +129,7 @@ Test(calls, fork_copies_up_to_a_cursor)
     mr_call(r, &k);
     settle();
     cr_assert_eq(k.code, EG_CODE_NONE);
-    char hello[120];
+    char hello[EG_ID_MAX + 32];
     snprintf(hello, sizeof hello, ",\"session_id\":\"%s\",\"since\":0", k.out_session_id);
     const struct eg_welcome *w = mr_welcome(r, mr_client(r, "u", hello));
     cr_assert_eq(w->cursor, 3);

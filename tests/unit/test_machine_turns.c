@@ -295,7 +295,7 @@ Test(turns_of_machine, a_session_prefers_the_worker_that_had_it)
 Test(turns_of_machine, the_last_worker_is_remembered)
 {
     const eg_conn_id w = mr_worker(r, "a", "");
-    char id[64];
+    char id[EG_ID_MAX + 1];
     snprintf(id, sizeof id, "%s", mr_welcome(r, w)->worker_id);
     mr_frame(r, c, SAY);
     mr_frame(r, w, FINAL(1));

@@ -2,7 +2,6 @@
  * test_turns.c - the table of moves is the one that docs/turns.md draws.
  */
 #include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -50,7 +49,7 @@ Test(turns, the_drawn_moves_are_the_real_ones)
             real += eg_turn_move(s, (enum eg_turn_input)in) != EG_TURN_NEVER;
         }
     }
-    cr_expect(eq(int, drawn, real), "the diagram has %d moves, the table %d", drawn, real);
+    cr_expect_eq(drawn, real, "the diagram has %d moves, the table %d", drawn, real);
 }
 
 Test(turns, nothing_leaves_an_end)
