@@ -3,9 +3,9 @@
 # [cover] [bench]
 #
 # Without arguments: the first three. bench: the servers that `make bench-peers` measures; their
-# packages bring system services, which are not started where the init system heeds RUNLEVEL. On Debian and Ubuntu the missing packages are installed with apt-get,
-# through sudo unless run by root. On other systems it says what is needed, and fails when something
-# is missing.
+# packages bring system services, which are not started where the init system heeds RUNLEVEL. On
+# Debian and Ubuntu the missing packages are installed with apt-get, through sudo unless run by root.
+# On other systems it says what is needed, and fails when something is missing.
 set -eu
 
 # group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER,
@@ -29,7 +29,6 @@ test  c:python3        python3                  python3
 test  c:node           nodejs                   nodejs
 test  c:npm            npm                      nodejs-npm
 test  p:websockets     python3-websockets       python3-websockets
-test  c:node           nodejs                   nodejs
 test  n:ws             node-ws                  nodejs
 test  f:/usr/sbin/nft  nftables                 nftables
 bench c:redis-server   redis-server             redis

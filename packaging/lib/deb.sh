@@ -2,6 +2,10 @@
 # Builds the Debian package: deb.sh FOLDER [VERSION]; the results are in FOLDER.
 set -eu
 out=$1
+if ! missing=$(dpkg-checkbuilddeps packaging/debian/control 2>&1); then
+    printf '%s\n%s\n' "$missing" "Install them: sudo apt-get build-dep ./packaging" >&2
+    exit 1
+fi
 version=${2:-$(sed -n 's/.*EG_VERSION "\(.*\)"/\1/p' include/ebbgate/protocol.h)}
 tree=$out/ebbgate-$version
 rm -rf "$out"
