@@ -163,8 +163,9 @@ static void trim_headers(const struct mg_request_info *ri)
     for (int i = 0; i < ri->num_headers; i++) {
         char *value = (char *)ri->http_headers[i].value;
         size_t n = strlen(value);
-        while (n > 0 && (value[n - 1] == ' ' || value[n - 1] == '\t'))
+        while (n > 0 && (value[n - 1] == ' ' || value[n - 1] == '\t')) {
             value[--n] = '\0';
+        }
     }
 }
 
