@@ -19,6 +19,16 @@ struct eg_identity eg_x_identity(const struct eg_exchange *x)
                                 .sessions = x->claims.sessions};
 }
 
+/* What the code of a refused call leaves open; NULL when it says enough. */
+static const char *why_not(const struct eg_call *call)
+{
+    if (call->kind == EG_CALL_AGENT_DELETE && call->code == EG_CODE_conflict)
+        return "it has workers, or turns that wait or run";
+    if (call->kind == EG_CALL_TURN_RETRY && call->code == EG_CODE_not_found)
+        return "the session has no such dead turn";
+    return NULL;
+}
+
 bool eg_x_call(struct eg_exchange *x, struct eg_call *call, const char *action, const char *detail)
 {
     if (x->admin) {
@@ -30,7 +40,7 @@ bool eg_x_call(struct eg_exchange *x, struct eg_call *call, const char *action, 
     eg_core_call(x->http->config.core, call);
     if (call->code == EG_CODE_NONE)
         return true;
-    eg_x_problem(x, 0, call->code, NULL, NULL);
+    eg_x_problem(x, 0, call->code, why_not(call), NULL);
     return false;
 }
 
