@@ -98,7 +98,8 @@ static bool take_stream(void *arg, const char *p, size_t n)
     return t->line.err == EG_OK && !ferror(stdout);
 }
 
-/* Follows until the gateway refuses; a broken stream is asked for again from where it was. */
+/* Follows until the gateway refuses or the session has ended; a broken stream is asked for again
+ * from where it was. */
 static int follow(struct eg_api *api, const char *session, int64_t since, bool json)
 {
     struct tail t = {.json = json, .cursor = since > 0 ? since : 0};
@@ -121,6 +122,10 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
         eg_buf_free(&path);
         eg_buf_reset(&t.line);
         eg_buf_reset(&t.data);
+        if (code == EG_PROCEED && api->status == 204) {
+            fprintf(stderr, "(the session is closed)\n");
+            break;
+        }
         bool away = api->status == 0 || api->status == 503 || api->status == 200;
         if (api->quiet && away)
             code = EG_PROCEED; /* it will be back */
@@ -203,6 +208,7 @@ static int run_export(const struct eg_command *cmd, int argc, char **argv)
 const struct eg_command eg_cmd_tail = {.name = "tail",
                                        .summary = "Follow a session's log as it grows",
                                        .usage = "[--since CURSOR] [--json] SESSION",
+                                       .details = "Ends when the session is closed.\n",
                                        .run = run_tail,
                                        .group = "A running gateway (over its admin API)"};
 
