@@ -40,29 +40,6 @@ enum { ACTS = sizeof acts / sizeof *acts };
 
 /* ---- answers ---- */
 
-/* A JSON object as lines of name and value, safe for a terminal. */
-static void print_members(struct eg_slice text)
-{
-    struct eg_json_doc doc;
-    int width = 0;
-    if (eg_json_scan(text, EG_JSON_DEPTH_MAX, &doc) != EG_OK || doc.kind != EG_JSON_OBJECT)
-        return;
-    for (int i = 0; i < doc.members; i++)
-        width = (int)doc.member[i].key.n > width ? (int)doc.member[i].key.n : width;
-    struct eg_table t = {0};
-    for (int i = 0; i < doc.members; i++) {
-        char name[64];
-        const struct eg_json_member *m = &doc.member[i];
-        snprintf(name, sizeof name, "%.*s", (int)m->key.n, m->key.p);
-        const struct eg_column column[] = {{name, name, EG_COLUMN_TEXT},
-                                           {NULL, NULL, EG_COLUMN_TEXT}};
-        t.columns = column;
-        if (eg_table_row(&t, text, 0))
-            printf("%-*s  %s\n", width, name, t.cells[0]);
-        eg_table_free(&t);
-    }
-}
-
 static int finish(const struct eg_command *cmd, int code)
 {
     return eg_cli_done(cmd, code == EG_PROCEED ? EG_EXIT_OK : code);
@@ -71,15 +48,19 @@ static int finish(const struct eg_command *cmd, int code)
 /* One request and its answer on stdout. */
 static int request(struct eg_api *api, const struct eg_api_request *r, bool json)
 {
-    struct eg_buf out = {0};
+    struct eg_buf out = {0}, lines = {0};
     int code = eg_api_call(api, r, &out);
     if (code == EG_PROCEED && json) {
         fwrite(out.p, 1, out.n, stdout);
         if (out.n > 0 && out.p[out.n - 1] != '\n')
             putchar('\n');
     } else if (code == EG_PROCEED && out.n > 0) {
-        print_members((struct eg_slice){out.p, out.n});
+        if (eg_record_print((struct eg_slice){out.p, out.n}, &lines))
+            fwrite(lines.p, 1, lines.n, stdout);
+        else
+            code = EG_EXIT_RETRY;
     }
+    eg_buf_free(&lines);
     eg_buf_free(&out);
     return code;
 }
@@ -426,7 +407,8 @@ static int run_revoke(const struct eg_command *cmd, int argc, char **argv)
     if (code != EG_PROCEED)
         return code;
     if (!sub == !jti)
-        return eg_usage(cmd, "either --sub or --jti is needed");
+        return eg_usage(cmd, sub ? "--sub and --jti do not go together"
+                                 : "either --sub or --jti is needed");
     eg_buf_char(&body, '{');
     eg_json_kcstr(&body, sub ? "sub" : "jti", sub ? sub : jti);
     eg_buf_char(&body, '}');

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "app/fields.h"
 #include "app/text.h"
@@ -176,18 +177,133 @@ void eg_table_print(const struct eg_table *t, struct eg_buf *out)
     }
 }
 
-void eg_table_print_record(const struct eg_table *t, struct eg_buf *out)
+/* Names of members that are times, in seconds since 1970. */
+static bool is_time(struct eg_slice name)
 {
+    static const char *const names[] = {"created", "last_activity", "closed",        "registered",
+                                        "started", "finished",      "now",           "since",
+                                        "until",   "expires",       "oldest_waiting"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (name.n == strlen(names[i]) && memcmp(name.p, names[i], name.n) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* As in the log: 2026-11-21T12:00:00.125Z. */
+static void print_time(struct eg_slice raw, struct eg_buf *out)
+{
+    const int64_t ms = (int64_t)(eg_json_double(raw) * 1000 + 0.5);
+    const time_t s = (time_t)(ms / 1000);
+    struct tm tm;
+    char text[40];
+    gmtime_r(&s, &tm);
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+    eg_buf_printf(out, "%s.%03dZ", text, (int)(ms % 1000));
+}
+
+/* Lines of name and value under way: a table of two columns. */
+struct lines {
+    struct eg_table t;
+    struct eg_slice prefix; /* name of the object that the members belong to, with a dot behind */
+    struct eg_slice name;   /* of the array whose elements come */
+    bool failed;
+};
+
+static void add_line(struct lines *l, struct eg_slice name, struct eg_buf *value)
+{
+    struct eg_buf full = {0}, safe = {0};
+    char **grown = realloc(l->t.cells, (l->t.rows + 1) * 2 * sizeof *grown);
+    eg_buf_slice(&full, l->prefix);
+    eg_buf_slice(&full, name);
+    if (value->n == 0)
+        eg_buf_char(value, '-');
+    for (size_t i = 0; i < value->n; i++) {
+        if (value->p[i] == '\n' || value->p[i] == '\t')
+            value->p[i] = ' ';
+    }
+    eg_text_show(&safe, (struct eg_slice){value->p, value->n});
+    l->failed = l->failed || !grown || value->err != EG_OK;
+    if (grown) {
+        l->t.cells = grown;
+        grown[l->t.rows * 2] = eg_buf_take(&full);
+        grown[l->t.rows * 2 + 1] = eg_buf_take(&safe);
+        l->t.rows++;
+    }
+    eg_buf_free(&full);
+    eg_buf_free(&safe);
+    eg_buf_reset(value);
+}
+
+static void add_element(void *arg, struct eg_slice text)
+{
+    struct lines *l = arg;
+    struct eg_buf value = {0};
+    eg_content_text(text, &value);
+    add_line(l, l->name, &value);
+    eg_buf_free(&value);
+}
+
+/* Adds a member that is no object. */
+static void add_member(struct lines *l, const struct eg_json_member *m)
+{
+    struct eg_buf value = {0};
+    const size_t before = l->t.rows;
+    if (m->kind == EG_JSON_ARRAY) {
+        l->name = m->key;
+        eg_each_element(m->value, add_element, l);
+        if (l->t.rows > before)
+            return;
+    } else if (m->kind == EG_JSON_NUMBER && is_time(m->key)) {
+        print_time(m->value, &value);
+    } else if (m->kind != EG_JSON_NULL) {
+        eg_content_text(m->value, &value);
+    }
+    add_line(l, m->key, &value);
+    eg_buf_free(&value);
+}
+
+/* The members of the object at one level below: NAME.MEMBER. */
+static void add_inner(struct lines *l, const struct eg_json_member *outer)
+{
+    struct eg_json_doc doc;
+    struct eg_buf prefix = {0};
+    if (eg_json_scan(outer->value, EG_JSON_DEPTH_MAX, &doc) != EG_OK)
+        return;
+    eg_buf_slice(&prefix, outer->key);
+    eg_buf_char(&prefix, '.');
+    l->prefix = (struct eg_slice){prefix.p, prefix.n};
+    for (int i = 0; i < doc.members; i++)
+        add_member(l, &doc.member[i]);
+    l->prefix = (struct eg_slice){NULL, 0};
+    l->failed = l->failed || prefix.err != EG_OK;
+    eg_buf_free(&prefix);
+}
+
+bool eg_record_print(struct eg_slice object, struct eg_buf *out)
+{
+    struct eg_json_doc doc;
+    struct lines l = {.t = {.width = 2}};
     int width = 0;
-    for (int i = 0; i < t->width; i++) {
-        int n = shown_width(t->columns[i].title);
+    if (eg_json_scan(object, EG_JSON_DEPTH_MAX, &doc) != EG_OK)
+        return true;
+    for (int i = 0; i < doc.members; i++) {
+        if (doc.member[i].kind == EG_JSON_OBJECT)
+            add_inner(&l, &doc.member[i]);
+        else
+            add_member(&l, &doc.member[i]);
+    }
+    for (size_t i = 0; i < l.t.rows; i++) {
+        const int n = l.t.cells[i * 2] ? shown_width(l.t.cells[i * 2]) : 0;
         width = n > width ? n : width;
     }
-    for (int i = 0; i < t->width && t->rows > 0; i++) {
-        print_cell(out, t->columns[i].title, width, false);
-        eg_buf_str(out, t->cells[i] ? t->cells[i] : "?");
+    for (size_t i = 0; i < l.t.rows; i++) {
+        print_cell(out, l.t.cells[i * 2] ? l.t.cells[i * 2] : "?", width, false);
+        eg_buf_str(out, l.t.cells[i * 2 + 1] ? l.t.cells[i * 2 + 1] : "?");
         eg_buf_char(out, '\n');
     }
+    eg_table_free(&l.t);
+    return !l.failed && out->err == EG_OK;
 }
 
 void eg_table_free(struct eg_table *t)

@@ -1,5 +1,5 @@
 /*
- * table.h - lists from the admin API as tables for people.
+ * table.h - what the admin API answers as tables and records for people.
  *
  * Pure but for the clock, which ages are counted from.
  */
@@ -34,8 +34,11 @@ struct eg_table {
 bool eg_table_row(struct eg_table *t, struct eg_slice object, int64_t now_ms);
 /* Appends all rows below their headings. */
 void eg_table_print(const struct eg_table *t, struct eg_buf *out);
-/* One object, a line for each of its columns. */
-void eg_table_print_record(const struct eg_table *t, struct eg_buf *out);
+/*
+ * Appends one object as lines of name and value. An object within is NAME.MEMBER, an array one line
+ * for each element, a time (by its member's name) as the log writes it. False without memory.
+ */
+bool eg_record_print(struct eg_slice object, struct eg_buf *out);
 void eg_table_free(struct eg_table *t);
 
 /* Calls fn for each element of a checked JSON array. */

@@ -60,3 +60,23 @@ Test(table, columns_line_up)
     free(text);
     eg_table_free(&t);
 }
+
+Test(table, records)
+{
+    struct eg_buf out = {0};
+    cr_assert(eg_record_print(
+        EG_LIT("{\"id\":\"a\\u001bb\",\"created\":1795417079.5,\"closed\":null,\"n\":{\"ok\":true,"
+               "\"started\":0},\"none\":[],\"some\":[{\"x\":1},\"two\\nlines\"]}"),
+        &out));
+    char *text = eg_buf_take(&out);
+    cr_assert_str_eq(text, "id         a\xef\xbf\xbd"
+                           "b\n"
+                           "created    2026-11-23T06:57:59.500Z\n"
+                           "closed     -\n"
+                           "n.ok       true\n"
+                           "n.started  1970-01-01T00:00:00.000Z\n"
+                           "none       -\n"
+                           "some       {\"x\":1}\n"
+                           "some       two lines\n");
+    free(text);
+}
