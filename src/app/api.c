@@ -131,20 +131,26 @@ static size_t take(char *p, size_t size, size_t n, void *arg)
 static int refused(const struct eg_api *a, long status, const struct eg_buf *problem)
 {
     struct eg_json_doc doc;
-    char *code = NULL, *detail = NULL, *field = NULL;
+    char *code = NULL, *detail = NULL, *field = NULL, *scope = NULL;
+    bool elsewhere = problem->n == 0 && status == 404;
     if (problem->n &&
         eg_json_scan((struct eg_slice){problem->p, problem->n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
         code = eg_field_text(&doc, "code");
         detail = eg_field_text(&doc, "detail");
         field = eg_field_text(&doc, "field");
+        scope = eg_field_text(&doc, "required_scope");
+        elsewhere = status == 404 && !detail && eg_field_is(&doc, "code", "not_found");
         if (!detail)
             detail = eg_field_text(&doc, "title");
     }
-    eg_complain(a->cmd, "%s%s%s (%s, status %ld)", field ? field : "", field ? ": " : "",
-                detail ? detail : "the gateway refused", code ? code : "no code", status);
+    eg_complain(a->cmd, "%s%s%s%s%s (%s, status %ld)%s%s%s", field ? field : "", field ? ": " : "",
+                detail ? detail : "the gateway refused", scope ? ": " : "", scope ? scope : "",
+                code ? code : "no code", status, elsewhere ? " (is the admin listener at " : "",
+                elsewhere ? a->base : "", elsewhere ? "?)" : "");
     free(code);
     free(detail);
     free(field);
+    free(scope);
     return EG_EXIT_FAILED;
 }
 

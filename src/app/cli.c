@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/text.h"
+
 static void complain(const struct eg_command *cmd, const char *fmt, va_list ap, const char *end)
 {
     char text[600];
@@ -62,18 +64,16 @@ static void print_option(char letter, const char *name, const char *arg, const c
     printf("%*s", COLUMN - at, "");
     at = COLUMN;
     for (const char *p = help; *p;) {
-        int n = (int)strcspn(p, " ");
-        if (at + n > WIDTH) {
+        const int n = (int)strcspn(p, " ");
+        const bool first = at == COLUMN;
+        if (!first && at + 1 + n > WIDTH) {
             printf("\n%*s", COLUMN, "");
             at = COLUMN;
+        } else if (!first) {
+            at += printf(" ");
         }
         at += printf("%.*s", n, p);
-        p += n;
-        if (*p == ' ') {
-            p++;
-            if (*p && at < WIDTH)
-                at += printf(" ");
-        }
+        p += n + (p[n] == ' ');
     }
     putchar('\n');
 }
@@ -194,6 +194,23 @@ static const char *take_value(struct parse *p, const char *inline_value)
     return p->at + 1 < p->argc ? p->argv[++p->at] : NULL;
 }
 
+/* The option that name is one or two changes away from, or NULL. */
+static const struct eg_opt *near_option(const struct eg_opt *opts, const char *name, size_t n)
+{
+    const struct eg_opt *best = NULL;
+    char text[48];
+    size_t least = 3;
+    snprintf(text, sizeof text, "%.*s", (int)n, name);
+    for (; opts->name; opts++) {
+        const size_t d = eg_text_distance(text, opts->name);
+        if (d < least && d + 1 < n) {
+            best = opts;
+            least = d;
+        }
+    }
+    return best;
+}
+
 static int parse_setting(struct parse *p, const char *name, size_t n, const char *inline_value)
 {
     char key[sizeof p->settings->flags[0].name];
@@ -218,6 +235,10 @@ static int parse_setting(struct parse *p, const char *name, size_t n, const char
         if (near)
             return eg_usage(p->cmd, "unknown option --%s; did you mean --%s?", key, dashed);
     }
+    const struct eg_opt *own = near_option(p->opts, name, n);
+    if (own)
+        return eg_usage(p->cmd, "unknown option --%.*s; did you mean --%s?", (int)n, name,
+                        own->name);
     return eg_usage(p->cmd, "unknown option --%.*s", (int)n, name);
 }
 

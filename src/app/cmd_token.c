@@ -17,6 +17,19 @@ static bool parse_ttl(const char *text, int64_t *ms)
     return true;
 }
 
+/* Whether scope has this word. */
+static bool has_word(const char *scope, const char *word)
+{
+    const size_t n = strlen(word);
+    while (*scope) {
+        const size_t len = strcspn(scope, " ");
+        if (len == n && memcmp(scope, word, n) == 0)
+            return true;
+        scope += len + (scope[len] == ' ');
+    }
+    return false;
+}
+
 static int mint(const struct eg_command *cmd, const struct eg_settings *s, struct eg_mint *what)
 {
     char why[512] = "", made[8];
@@ -32,6 +45,8 @@ static int mint(const struct eg_command *cmd, const struct eg_settings *s, struc
     if (err == EG_OK) {
         eg_buf_char(&out, '\n');
         fwrite(out.p, 1, out.n, stdout);
+        if (has_word(what->scope, "agent") && !what->agents)
+            eg_complain(cmd, "note: without --agents a worker with this token can serve nothing");
     } else if (err == EG_EINVALID) {
         code = eg_usage(cmd, "%s", why);
     } else {
@@ -60,8 +75,9 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
          &what.sessions, 0, 0},
         {"audience", 0, EG_OPT_TEXT, "AUD", "aud claim (default: the configured audience)",
          &what.audience, 0, 0},
-        {"ttl", 0, EG_OPT_TEXT, "SECONDS", "how long it is good (default 3600; also 12h, 7d)", &ttl,
-         0, 0},
+        {"ttl", 0, EG_OPT_TEXT, "SECONDS",
+         "how long it is good (default 3600; also 12h, 7d; below 0: it has ended already)", &ttl, 0,
+         0},
         {"key", 0, EG_OPT_TEXT, "FILE", "the private key (default: the data folder's newest)",
          &where.key, 0, 0},
         EG_DATA_OPTS(&where),

@@ -110,7 +110,10 @@ static int upgrade_refused(struct eg_gate *g, struct eg_wsc *c, const struct eg_
         return with_fresh_token(g, c, end->reason);
     if (end->http_status == 429 || end->http_status >= 500)
         return EG_PROCEED;
-    eg_complain(g->cmd, "refused: %s", end->reason);
+    if (end->http_status == 404)
+        eg_complain(g->cmd, "refused: %s (is the public listener at %s?)", end->reason, g->url);
+    else
+        eg_complain(g->cmd, "refused: %s", end->reason);
     return EG_EXIT_FAILED;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "app/cli.h"
+#include "app/text.h"
 #include "ebbgate/protocol.h"
 
 static const struct eg_command *const commands[] = {
@@ -31,24 +32,26 @@ static int print_help(void)
         }
         printf("  %-14s%s\n", commands[i]->name, commands[i]->summary);
     }
-    printf("\n`ebbgate COMMAND --help` tells more. `ebbgate --version` prints the version.\n");
+    printf("\n`ebbgate COMMAND --help` tells more. `ebbgate --version` (-V) prints the version.\n");
     return eg_cli_done(NULL, EG_EXIT_OK);
 }
 
-/* The command whose name starts as the unknown one does, for the message. */
+/* The command that the unknown one begins like, or is few changes away from, for the message. */
 static const struct eg_command *nearest(const char *name)
 {
+    const struct eg_command *best = NULL;
+    size_t least = 3;
     for (int i = 0; i < COMMANDS; i++) {
         const char *known = commands[i]->name;
-        size_t n = strlen(name);
+        const size_t n = strlen(name), d = eg_text_distance(name, known);
         if (n >= 2 && (strncmp(known, name, n) == 0 || strncmp(known, name, strlen(known)) == 0))
             return commands[i];
+        if (d < least && d < strlen(known) && d < n) {
+            best = commands[i];
+            least = d;
+        }
     }
-    for (int i = 0; i < COMMANDS; i++) {
-        if (strncmp(commands[i]->name, name, 2) == 0)
-            return commands[i];
-    }
-    return NULL;
+    return best;
 }
 
 int main(int argc, char **argv)
@@ -60,7 +63,7 @@ int main(int argc, char **argv)
         return print_help();
     if (strcmp(name, "help") == 0 && argc == 2)
         return print_help();
-    if (strcmp(name, "--version") == 0 || strcmp(name, "version") == 0) {
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0 || strcmp(name, "version") == 0) {
         printf("ebbgate %s\n", EG_VERSION);
         return eg_cli_done(NULL, EG_EXIT_OK);
     }

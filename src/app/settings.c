@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/text.h"
 #include "wire/json.h"
 
 #define ROW_INT(name, def, min, max, reload, help)                                                 \
@@ -175,40 +176,6 @@ const struct eg_setting *eg_setting_find(const char *name, bool *ms)
     return NULL;
 }
 
-/*
- * How many single changes (insert, remove, replace, swap of neighbours) make b of a. Names longer
- * than the table are cut, which only makes them less near.
- */
-static size_t distance(const char *a, const char *b)
-{
-    enum { MAX = 48 };
-    size_t row[3][MAX + 1];
-    size_t na = strnlen(a, MAX), nb = strnlen(b, MAX);
-    size_t *before = row[0], *last = row[1], *now = row[2];
-    for (size_t j = 0; j <= nb; j++)
-        last[j] = j;
-    for (size_t i = 1; i <= na; i++) {
-        char ca = a[i - 1] == '-' ? '_' : a[i - 1];
-        now[0] = i;
-        for (size_t j = 1; j <= nb; j++) {
-            size_t best = last[j - 1] + (ca != b[j - 1]);
-            if (last[j] + 1 < best)
-                best = last[j] + 1;
-            if (now[j - 1] + 1 < best)
-                best = now[j - 1] + 1;
-            if (i > 1 && j > 1 && ca == b[j - 2] && a[i - 2] == b[j - 1] &&
-                before[j - 2] + 1 < best)
-                best = before[j - 2] + 1;
-            now[j] = best;
-        }
-        size_t *t = before;
-        before = last;
-        last = now;
-        now = t;
-    }
-    return last[nb];
-}
-
 const char *eg_setting_suggest(const char *name)
 {
     const char *best = NULL;
@@ -216,7 +183,7 @@ const char *eg_setting_suggest(const char *name)
     if (least > 4)
         least = 4;
     for (int i = 0; i < EG_SETTING_COUNT; i++) {
-        size_t n = distance(name, eg_setting_table[i].name);
+        size_t n = eg_text_distance(name, eg_setting_table[i].name);
         if (n <= least && (!best || n < least)) {
             least = n;
             best = eg_setting_table[i].name;

@@ -83,3 +83,34 @@ void eg_text_show(struct eg_buf *out, struct eg_slice text)
         i += length;
     }
 }
+
+size_t eg_text_distance(const char *a, const char *b)
+{
+    enum { MAX = 48 };
+    size_t row[3][MAX + 1];
+    size_t na = strnlen(a, MAX), nb = strnlen(b, MAX);
+    size_t *before = row[0], *last = row[1], *now = row[2];
+    for (size_t j = 0; j <= nb; j++)
+        last[j] = j;
+    for (size_t i = 1; i <= na; i++) {
+        const char ca = a[i - 1] == '-' ? '_' : a[i - 1];
+        now[0] = i;
+        for (size_t j = 1; j <= nb; j++) {
+            const char cb = b[j - 1] == '-' ? '_' : b[j - 1];
+            size_t best = last[j - 1] + (ca != cb);
+            if (last[j] + 1 < best)
+                best = last[j] + 1;
+            if (now[j - 1] + 1 < best)
+                best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && ca == b[j - 2] && a[i - 2] == b[j - 1] &&
+                before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
+            now[j] = best;
+        }
+        size_t *t = before;
+        before = last;
+        last = now;
+        now = t;
+    }
+    return last[nb];
+}

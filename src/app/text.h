@@ -17,4 +17,10 @@ size_t eg_text_clean(struct eg_buf *out, const char *p, size_t n, bool last);
  */
 void eg_text_show(struct eg_buf *out, struct eg_slice text);
 
+/*
+ * How many single changes (insert, remove, replace, swap of neighbours) make b of a; - and _ are
+ * the same. Texts longer than 48 bytes are cut, which only makes them less near.
+ */
+size_t eg_text_distance(const char *a, const char *b);
+
 #endif

@@ -34,7 +34,8 @@ test_lists() {
     admin turns >"$T/out"
     [ "$(wc -l <"$T/out")" -eq 1 ]
     admin stats >"$T/out"
-    has "$T/out" '"total":2,"open":2'
+    grep -q '^sessions\.total  *2$' "$T/out" || die "$(cat "$T/out")"
+    grep -q '^started  *20[0-9-]*T[0-9:.]*Z$' "$T/out" || die "$(cat "$T/out")"
 }
 
 test_more_than_a_page() {
@@ -71,6 +72,19 @@ test_acts() {
     code 1 chat --agent echo --session two more 2>"$T/err"
     has "$T/err" session_closed
     admin sessions delete two >/dev/null
+    code 1 "$BIN" sessions --data "$T/data" --url "http://$PUBLIC" 2>"$T/err"
+    has "$T/err" 'is the admin listener at'
+    code 1 "$BIN" chat --data "$T/data" --url "ws://$ADMIN/ws" hello 2>"$T/err"
+    has "$T/err" 'is the public listener at'
+    code 1 "$BIN" sessions --data "$T/data" --url "http://$ADMIN" \
+        --token "$("$BIN" token --sub low --data "$T/data")" 2>"$T/err"
+    has "$T/err" 'the token lacks a scope: admin:read'
+    code 1 chat --agent nobody hello 2>"$T/err"
+    grep -Eq 'hello.refused conn=[0-9a-f]{16} ' "$T/log" || die "$(cat "$T/log")"
+    code 1 admin agents remove echo 2>"$T/err"
+    has "$T/err" 'it has workers'
+    code 1 admin turns retry one 1 2>"$T/err"
+    has "$T/err" 'no such dead turn'
     code 1 admin sessions show two 2>"$T/err"
     has "$T/err" 'session_not_found, status 404'
     admin agents add later >/dev/null
@@ -120,6 +134,12 @@ test_export_and_tail() {
     eventually sh -c "[ \$(wc -l <$T/tail) -eq 6 ]"
     admin export one >"$T/out"
     same "$T/out" "$T/tail"
+    admin sessions close one >/dev/null
+    code 0 admin tail one 2>"$T/err"
+    has "$T/err" 'the session is closed'
+    code 0 timeout 30 sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' tail --since 6 one --data $T/data" \
+        >"$T/text" 2>"$T/err"
+    has "$T/text" session_end
     code 1 admin tail nowhere 2>"$T/err"
     has "$T/err" session_not_found
 }
@@ -131,6 +151,8 @@ test_revoke() {
     admin revoke --sub eve >/dev/null
     code 1 chat --agent echo --token "$token" hello 2>"$T/err"
     has "$T/err" auth_unauthorized
+    code 64 admin revoke --sub a --jti b 2>"$T/err"
+    has "$T/err" '--sub and --jti do not go together'
     code 64 admin revoke 2>"$T/err"
 }
 

@@ -18,12 +18,15 @@ test_no_command() {
 
 test_unknown_command() {
     refused 'unknown command "sevre"; did you mean serve?' sevre
+    refused 'unknown command "sesions"; did you mean sessions?' sesions
+    refused 'unknown command "chekc-config"; did you mean check-config?' chekc-config
     refused 'unknown command "xyzzy"' xyzzy
 }
 
 test_unknown_option() {
     refused 'unknown option --lisen; did you mean --listen?' serve --lisen 127.0.0.1:0
     refused 'unknown option --colour' serve --colour red
+    refused 'unknown option --sesion; did you mean --session?' chat --sesion a
     refused 'unknown option -x' serve -x
     refused 'unknown option --listen' token --sub a --listen 127.0.0.1:0
 }
@@ -64,6 +67,7 @@ test_help_for_each_command() {
         "$BIN" "$c" --help >"$T/one" 2>"$T/err"
         has "$T/one" "Usage: ebbgate $c"
         [ ! -s "$T/err" ] || die "help of $c wrote to stderr"
+        ! grep -n ' $' "$T/one" || die "blanks at the end of a line of the help of $c"
         "$BIN" help "$c" >"$T/two"
         same "$T/one" "$T/two"
     done
@@ -74,6 +78,8 @@ test_help_for_each_command() {
 test_version() {
     "$BIN" --version >"$T/out"
     grep -qx 'ebbgate [0-9]*\.[0-9]*\.[0-9]*' "$T/out" || die "$(cat "$T/out")"
+    "$BIN" -V >"$T/short"
+    same "$T/out" "$T/short"
 }
 
 test_stdout_that_is_full() {
