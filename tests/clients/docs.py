@@ -62,8 +62,10 @@ async def check_node(stage, page, directory):
         return "skipped: no node with a WebSocket here"
     Path(directory, "node_modules/@ebbgate").mkdir(parents=True)
     os.symlink(ROOT / "clients/js", Path(directory, "node_modules/@ebbgate/client"))
+    if path:  # as npm does it: the library is a link, `ws` lies beside the program only
+        os.symlink(Path(path["NODE_PATH"], "ws"), Path(directory, "node_modules/ws"))
     Path(directory, "package.json").write_text(json.dumps({"private": True}), "utf-8")
-    await pair(stage, page, directory, command[:1] + [part for part in command[1:] if part.startswith("--")], "mjs", path)
+    await pair(stage, page, directory, command[:1] + [part for part in command[1:] if part.startswith("--")], "mjs", {})
     return None
 
 

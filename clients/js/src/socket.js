@@ -17,12 +17,23 @@ export async function findWebSocket(given) {
   } catch {
     // not beside this package: Node's older search path may know it
   }
+  let createRequire;
   try {
-    const { createRequire } = await import(/* @vite-ignore */ /* webpackIgnore: true */ 'node:' + 'module');
-    return createRequire(import.meta.url)(name);
+    ({ createRequire } = await import(/* @vite-ignore */ /* webpackIgnore: true */ 'node:' + 'module'));
   } catch {
-    throw new EbbgateError('no_websocket', 'this runtime has no WebSocket: install the package "ws" or pass options.WebSocket');
+    // no Node
   }
+  // npm links a package that is installed from a folder, so `ws` may lie beside the program instead
+  const { argv = [], cwd } = globalThis.process ?? {};
+  for (const from of createRequire ? [import.meta.url, argv[1], cwd && `${cwd()}/`] : []) {
+    try {
+      const module = createRequire(from)(name);
+      return module.WebSocket ?? module;
+    } catch {
+      // not there either
+    }
+  }
+  throw new EbbgateError('no_websocket', 'this runtime has no WebSocket: install the package "ws" or pass options.WebSocket');
 }
 
 /** `http(s)` becomes `ws(s)`, and a bare host gets the path `/ws`. */
