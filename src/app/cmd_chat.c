@@ -122,7 +122,8 @@ static void talk(struct eg_chat *c, int signals)
             read_input(c);
         if (c->resend_ms != 0)
             eg_chat_send(c);
-        if (c->input_ended && c->caught_up && !eg_chat_busy(c))
+        /* Without a connection there is nothing to wait for either. */
+        if (c->input_ended && (c->caught_up || (c->ever && !c->welcome)) && !eg_chat_busy(c))
             eg_chat_leave(c);
         if (c->leaving && eg_clock_mono_ms() - c->leave_ms > LEAVE_MS)
             c->done = true;

@@ -308,6 +308,23 @@ test_chat_through_kill() {
 }
 
 # A turn that runs while the gateway dies goes on: one run, no output lost or doubled.
+# Nothing is outstanding: the end of input ends a chat, whether the gateway is there or not.
+test_end_of_input_without_a_gateway() {
+    gate
+    agent --id echo --exec cat
+    mkfifo "$T/in"
+    chat --agent echo --json <"$T/in" >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    exec 8>"$T/in"
+    rm "$T/in" # both ends are open
+    echo hello >&8
+    eventually grep -q '"status":"final"' "$T/out"
+    crash
+    exec 8>&-
+    code 0 wait "$talk"
+}
+
 test_turn_through_kill() {
     gate
     agent --id slow --exec \
