@@ -21,7 +21,7 @@ function charts() {
       title: 'Commit latency',
       format: (s) => microseconds(s * 1e6),
       least: 0.0005,
-      lines: [{ name: 'commit50', title: 'half', kind: 'one' }, { name: 'commit99', title: '99 %', kind: 'two' }],
+      lines: [{ name: 'commit50', title: 'median', kind: 'one' }, { name: 'commit99', title: '99 %', kind: 'two' }],
     }),
     chart({
       title: 'Turns',
@@ -71,8 +71,8 @@ function about(s) {
       ['Public listener', code(s.public)],
       ['Admin listener', code(s.admin)],
       ['Epoch of the log', code(s.epoch)],
-      ['Publish latency', `${microseconds(s.latency.publish_p50_us)} half, ${microseconds(s.latency.publish_p99_us)} 99 %`],
-      ['Commands in a commit', `${count(s.latency.batch_p50)} (half)`],
+      ['Publish latency', `${microseconds(s.latency.publish_p50_us)} median, 99 % below ${microseconds(s.latency.publish_p99_us)}`],
+      ['Commands in a commit', `${count(s.latency.batch_p50)} (median)`],
     ])),
   ];
 }
