@@ -24,8 +24,8 @@ export async function findWebSocket(given) {
     // no Node
   }
   // npm links a package that is installed from a folder, so `ws` may lie beside the program instead
-  const { argv = [], cwd } = globalThis.process ?? {};
-  for (const from of createRequire ? [import.meta.url, argv[1], cwd && `${cwd()}/`] : []) {
+  const { argv = [] } = globalThis.process ?? {};
+  for (const from of createRequire ? [import.meta.url, argv[1]] : []) {
     try {
       const module = createRequire(from)(name);
       return module.WebSocket ?? module;
