@@ -422,23 +422,10 @@ static void frame_message(struct eg_machine *m, struct eg_conn *c, struct eg_cmd
 
 /* --- abort, ack --- */
 
-static struct eg_turn *turn_named(const struct eg_session *s, int64_t turn)
-{
-    if (turn < 0) {
-        return eg_turn_head(s);
-    }
-    for (unsigned i = 0; i < s->turn_count; i++) {
-        if (eg_turn_at(s, i)->turn == (uint64_t)turn) {
-            return eg_turn_at(s, i);
-        }
-    }
-    return NULL;
-}
-
 enum eg_code eg_client_abort(struct eg_machine *m, struct eg_session *s, int64_t turn,
                              struct eg_slice reason, uint64_t *aborted)
 {
-    struct eg_turn *t = turn_named(s, turn);
+    struct eg_turn *t = turn < 0 ? eg_turn_head(s) : eg_turn_named(s, (uint64_t)turn);
     struct eg_buf tail = {0};
     if (!t) {
         return EG_CODE_conflict;

@@ -119,6 +119,20 @@ struct eg_turn *eg_turn_head(const struct eg_session *s)
     return s->turn_count ? eg_turn_at(s, 0) : NULL;
 }
 
+struct eg_turn *eg_turn_named(const struct eg_session *s, uint64_t turn)
+{
+    unsigned low = 0, high = s->turn_count;
+    while (low < high) {
+        const unsigned middle = low + (high - low) / 2;
+        if (eg_turn_at(s, middle)->turn < turn) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < s->turn_count && eg_turn_at(s, low)->turn == turn ? eg_turn_at(s, low) : NULL;
+}
+
 struct eg_turn *eg_turn_push(struct eg_machine *m, struct eg_session *s, uint64_t turn)
 {
     if (s->turn_count == s->turn_cap) {
@@ -159,12 +173,14 @@ static void take_off(struct eg_machine *m, struct eg_session *s, struct eg_turn 
         }
         m->ended[m->ended_count++] = (struct eg_ended){s->sid, t->turn};
     }
-    unsigned at = 0;
-    while (eg_turn_at(s, at) != t) {
-        at++;
-    }
+    const unsigned at = ((unsigned)(t - s->turns) - s->turn_first) & (s->turn_cap - 1);
     if (at == 0) {
         s->hung_worker = 0;
+    }
+    if (at < s->turn_count / 2) { /* the shorter side moves up: queues may be long */
+        for (unsigned i = at; i > 0; i--) {
+            *eg_turn_at(s, i) = *eg_turn_at(s, i - 1);
+        }
         s->turn_first = (s->turn_first + 1) & (s->turn_cap - 1);
     } else {
         for (unsigned i = at; i + 1 < s->turn_count; i++) {

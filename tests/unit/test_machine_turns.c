@@ -496,3 +496,40 @@ Test(turns_of_machine, a_client_is_sent_away_or_the_process_ends, .exit_code = 7
     memstore_fail_reads(r->storage, true);
     mr_client(r, "u", ",\"session_id\":\"s\",\"since\":\"acked\"");
 }
+
+/* --- long queues --- */
+
+static void abort_of(int turn)
+{
+    char text[64];
+    snprintf(text, sizeof text, "{\"type\":\"abort\",\"turn\":%d}", turn);
+    mr_frame(r, c, text);
+    cr_assert_eq(mr_int(mr_text(r, c, "\"aborted\""), "\"turn\":"), turn);
+}
+
+Test(turns_of_machine, queued_turns_end_anywhere_and_the_rest_keeps_its_order)
+{
+    static const int gone[] = {7, 2, 12, 6, 1, 11};
+    static const int left[] = {3, 4, 5, 8, 9, 10};
+    for (int i = 0; i < 3; i++) { /* so that the ring has gone round */
+        mr_frame(r, c, SAY);
+        abort_of((int)eg_turn_head(r->m->sessions)->turn);
+    }
+    const int base = (int)r->m->sessions->cursor;
+    for (int i = 0; i < 12; i++) {
+        mr_frame(r, c, SAY);
+    }
+    for (size_t i = 0; i < sizeof gone / sizeof *gone; i++) {
+        abort_of(base + gone[i]);
+        cr_assert_null(eg_turn_named(r->m->sessions, (uint64_t)(base + gone[i])));
+    }
+    cr_assert_eq(r->m->sessions->turn_count, sizeof left / sizeof *left);
+    for (unsigned i = 0; i < r->m->sessions->turn_count; i++) {
+        const struct eg_turn *t = eg_turn_at(r->m->sessions, i);
+        cr_assert_eq(t->turn, (uint64_t)(base + left[i]));
+        cr_assert_eq(eg_turn_named(r->m->sessions, t->turn), t);
+    }
+    mr_restart(r);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), base + 3);
+}
