@@ -49,6 +49,7 @@ struct eg_session {
     uint64_t cursor, oldest;
     uint8_t hash[EG_CHAIN_BYTES], floor_hash[EG_CHAIN_BYTES];
     int64_t created_ms, updated_ms, closed_ms, bytes;
+    int64_t timer_mono;    /* the soonest entry of the heap that names it; 0: none */
     struct eg_turn *turns; /* ring */
     unsigned turn_first, turn_count, turn_cap;
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
@@ -108,7 +109,7 @@ struct eg_agent {
     UT_hash_handle hh;
 };
 
-/* A deadline of a session's head turn; stale ones are ignored when they come up. */
+/* A time at which to look at a session's head turn; there may be nothing to do then. */
 struct eg_timer {
     int64_t at_mono;
     int64_t sid;

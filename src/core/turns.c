@@ -99,12 +99,22 @@ static struct eg_timer timer_pop(struct eg_machine *m)
     return top;
 }
 
+/* Has the heap name s at this time, or before: a session has one entry, whatever comes and goes,
+ * but for those that a sooner time has made useless. */
+static void watch(struct eg_machine *m, struct eg_session *s, int64_t at_mono)
+{
+    if (s->timer_mono == 0 || at_mono < s->timer_mono) {
+        timer_push(m, at_mono, s->sid);
+        s->timer_mono = m->failed ? s->timer_mono : at_mono;
+    }
+}
+
 static void set_deadline(struct eg_machine *m, struct eg_session *s, struct eg_turn *t,
                          int64_t in_ms)
 {
     t->deadline_mono = m->now.mono_ms + in_ms;
     t->until_ms = m->now.wall_ms + in_ms;
-    timer_push(m, t->deadline_mono, s->sid);
+    watch(m, s, t->deadline_mono);
 }
 
 /* --- the queue of a session --- */
@@ -390,7 +400,7 @@ void eg_turn_abort_running(struct eg_machine *m, struct eg_session *s, struct eg
 void eg_turn_lease(struct eg_machine *m, struct eg_turn *t)
 {
     if (t->state == EG_TURN_RUNNING) {
-        /* The heap entry of the hand-out stays; when it comes up it is put back at this time. */
+        /* The heap's entry stays; when it comes up it is put back at this time. */
         t->deadline_mono = m->now.mono_ms + m->settings->turn_lease_ms;
         t->until_ms = m->now.wall_ms + m->settings->turn_lease_ms;
     }
@@ -473,13 +483,18 @@ void eg_turns_due(struct eg_machine *m)
         const struct eg_timer timer = timer_pop(m);
         struct eg_session *s = NULL;
         HASH_FIND(hh_sid, m->by_sid, &timer.sid, sizeof timer.sid, s);
+        if (s && s->timer_mono == timer.at_mono) {
+            s->timer_mono = 0;
+        }
         struct eg_turn *t = s ? eg_turn_head(s) : NULL;
         if (!t || t->deadline_mono == 0) {
             continue;
         }
         if (t->deadline_mono > m->now.mono_ms) {
-            timer_push(m, t->deadline_mono, s->sid);
-        } else if (eg_machine_write(m)) {
+            watch(m, s, t->deadline_mono);
+            continue;
+        }
+        if (eg_machine_write(m)) {
             due(m, s, t);
         }
     }
@@ -498,5 +513,5 @@ void eg_turn_recover(struct eg_machine *m, struct eg_session *s)
     } else {
         t->deadline_mono = m->now.mono_ms; /* its worker is gone: at once */
     }
-    timer_push(m, t->deadline_mono, s->sid);
+    watch(m, s, t->deadline_mono);
 }

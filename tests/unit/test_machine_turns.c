@@ -533,3 +533,31 @@ Test(turns_of_machine, queued_turns_end_anywhere_and_the_rest_keeps_its_order)
     const eg_conn_id w = mr_worker(r, "a", "");
     cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), base + 3);
 }
+
+/* --- deadlines --- */
+
+Test(turns_of_machine, a_busy_session_does_not_pile_up_deadlines)
+{
+    char text[128];
+    const eg_conn_id w = mr_worker(r, "a", "");
+    r->settings->turn_lease_ms = 1000;
+    r->settings->abort_grace_ms = 100;
+    for (int i = 0; i < 500; i++) {
+        mr_frame(r, c, SAY);
+        const int64_t turn = mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":");
+        if (i % 3 == 0) {
+            mr_frame(r, c, "{\"type\":\"abort\"}");
+        }
+        snprintf(text, sizeof text,
+                 "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":%lld,\"content\":1}",
+                 (long long)turn);
+        mr_frame(r, w, text);
+        mr_tick(r, 1);
+    }
+    cr_assert_leq(r->m->timer_count, 20, "%u", r->m->timer_count);
+    mr_frame(r, c, SAY); /* and the lease of the last one ends when it is to */
+    mr_tick(r, 999);
+    cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
+    mr_tick(r, 1);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 2);
+}
