@@ -494,6 +494,7 @@ void eg_turns_due(struct eg_machine *m)
             watch(m, s, t->deadline_mono);
             continue;
         }
+        eg_session_touch(m, s); /* should this batch fail, its time is found anew */
         if (eg_machine_write(m)) {
             due(m, s, t);
         }

@@ -23,7 +23,9 @@ UNIT_EXTRA_test_core := $(FAILING_MEMORY) $(BUILD)/tests/unit/memstore_exempt.o 
 	$(foreach f,pthread_join pthread_cond_wait pthread_create eventfd,-Wl,--wrap=$(f))
 $(BUILD)/tests/unit/test_core: $(BUILD)/tests/unit/memstore_exempt.o $(BUILD)/tests/lib/badstore.o
 
-UNIT_EXTRA_test_machine_chores := $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
-$(BUILD)/tests/unit/test_machine_chores: $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
+UNIT_BADSTORE := $(foreach t,machine_chores machine_turns machine_calls,test_$(t))
+$(foreach t,$(UNIT_BADSTORE),$(eval UNIT_EXTRA_$(t) := \
+	$(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o))
+$(UNIT_BADSTORE:%=$(BUILD)/tests/unit/%): $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
 
 UNIT_EXTRA_test_edge_memory := $(FAILING_MEMORY)

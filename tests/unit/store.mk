@@ -7,7 +7,7 @@ UNIT_EXTRA_$(1) := $$(STORE_TEST_LIB)
 $$(BUILD)/tests/unit/$(1): $$(STORE_TEST_LIB)
 endef
 $(foreach t,test_storage test_heads test_store_sqlite test_runs test_reader test_verify test_backup test_migrate \
-		test_machine test_machine_turns test_machine_calls,$(eval $(call store_test,$(t))))
+		test_machine,$(eval $(call store_test,$(t))))
 -include $(STORE_TEST_LIB:.o=.d)
 # It includes the generated list of schema files.
 $(BUILD)/tests/unit/test_migrate.o: $(BUILD)/gen/sql.c

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../lib/badstore.h"
 #include "machine_rig.h"
 
 static struct machine_rig *r;
@@ -560,4 +561,43 @@ Test(turns_of_machine, a_busy_session_does_not_pile_up_deadlines)
     cr_assert_null(mr_text(r, w, "\"type\":\"turn\""));
     mr_tick(r, 1);
     cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 2);
+}
+
+/* The batch in which a turn's time comes cannot even begin. */
+static void its_time_comes_in_vain(int64_t ms)
+{
+    const int before = r->failures;
+    badstore_over(r->storage);
+    badstore_order(BAD_BEGIN, 0, 1, EG_ENOMEM);
+    mr_tick(r, ms);
+    cr_assert(badstore_done());
+    cr_assert_eq(r->failures, before + 1);
+    eg_machine_resume(r->m);
+    mr_tick(r, 1);
+}
+
+Test(turns_of_machine, a_lease_ends_also_when_the_storage_failed_at_that_moment)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    its_time_comes_in_vain(r->settings->turn_lease_ms);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 2);
+}
+
+Test(turns_of_machine, a_wait_ends_also_when_the_storage_failed_at_that_moment)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, w, FAIL(1));
+    its_time_comes_in_vain(r->settings->retry_backoff_ms);
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"attempt\":"), 2);
+}
+
+Test(turns_of_machine, a_grace_ends_also_when_the_storage_failed_at_that_moment)
+{
+    mr_worker(r, "a", "");
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, "{\"type\":\"abort\"}");
+    its_time_comes_in_vain(r->settings->abort_grace_ms);
+    cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
 }
