@@ -499,6 +499,7 @@ void eg_machine_resume(struct eg_machine *m)
 {
     struct eg_agent *a, *next;
     m->readonly = false;
+    name_agents(m); /* a reload may have come meanwhile */
     HASH_ITER(hh, m->agents, a, next)
     {
         eg_dispatch(m, a);

@@ -335,3 +335,33 @@ Test(calls, an_identity_owns_its_lists)
     eg_identity_free(&who);
     cr_assert(!who.sub && !who.agents && !who.sessions);
 }
+
+/* --- agents and batches that fail --- */
+
+static bool known(const char *agent)
+{
+    struct eg_call k = {.kind = EG_CALL_AGENTS_INFO, .agent = eg_slice_cstr(agent)};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    const bool there = k.json.n > 2;
+    eg_buf_free(&k.json);
+    return there;
+}
+
+Test(calls, agents_of_a_reload_are_named_when_the_storage_works_again)
+{
+    struct eg_settings *s = eg_settings_copy(r->settings);
+    free(s->agents); /* an empty list */
+    s->agents = calloc(2, sizeof *s->agents);
+    s->agents[0] = strdup("late");
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    eg_machine_settings(r->m, s);
+    eg_settings_unref(s);
+    mr_tick(r, 1);
+    cr_assert(r->m->readonly);
+    cr_assert_not(known("late"));
+    eg_machine_resume(r->m);
+    mr_tick(r, 1);
+    cr_assert(known("late"));
+    mr_restart(r);
+    cr_assert(known("late"));
+}
