@@ -325,7 +325,7 @@ static enum eg_code call_agent_delete(struct eg_machine *m, const struct eg_call
     }
     m->storage->ops->agent_delete(m->storage, call->agent);
     a->registered = false;
-    a->unregistering = true;
+    a->unregistering = !a->registering; /* else it has no row that could come back */
     return EG_CODE_NONE;
 }
 

@@ -365,3 +365,19 @@ Test(calls, agents_of_a_reload_are_named_when_the_storage_works_again)
     mr_restart(r);
     cr_assert(known("late"));
 }
+
+Test(calls, an_agent_made_and_removed_in_a_batch_that_fails_was_never_there)
+{
+    struct eg_call put = {.kind = EG_CALL_AGENT_PUT, .agent = EG_LIT("brief")};
+    struct eg_call del = {.kind = EG_CALL_AGENT_DELETE, .agent = EG_LIT("brief")};
+    struct eg_cmd a = {.kind = EG_CMD_CALL, .call = &put}, b = {.kind = EG_CMD_CALL, .call = &del};
+    eg_machine_step(r->m, &a, r->now);
+    eg_machine_step(r->m, &b, r->now);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_tick(r, 1);
+    eg_machine_resume(r->m);
+    cr_assert_not(known("brief"));
+    mr_call(r, &put);
+    mr_restart(r);
+    cr_assert(known("brief"), "registered anew, and stored");
+}
