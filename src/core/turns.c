@@ -281,6 +281,16 @@ void eg_turn_finish(struct eg_machine *m, struct eg_session *s, struct eg_turn *
     eg_dispatch(m, s->agent);
 }
 
+/* As much of text as fits into size bytes with a NUL, no character cut in two. */
+static size_t fitting(struct eg_slice text, size_t size)
+{
+    size_t n = text.n < size ? text.n : size - 1;
+    while (n > 0 && n < text.n && ((unsigned char)text.p[n] & 0xc0) == 0x80) {
+        n--;
+    }
+    return n;
+}
+
 /* The turn is given up: a response that says so, and a row that operators find. */
 static void bury(struct eg_machine *m, struct eg_session *s, struct eg_turn *t,
                  struct eg_slice error)
@@ -303,7 +313,7 @@ static void bury(struct eg_machine *m, struct eg_session *s, struct eg_turn *t,
                               .attempt = t->attempt,
                               .created_ms = t->created_ms,
                               .until_ms = m->now.wall_ms};
-    memcpy(row.error, error.p, error.n < sizeof row.error ? error.n : sizeof row.error - 1);
+    memcpy(row.error, error.p, fitting(error, sizeof row.error));
     m->storage->ops->turn_put(m->storage, &row);
     move(t, EG_IN_EXHAUST);
     take_off(m, s, t, true);

@@ -8,6 +8,7 @@
 
 #include "../lib/badstore.h"
 #include "machine_rig.h"
+#include "wire/json.h"
 
 static struct machine_rig *r;
 static eg_conn_id c; /* a client in session "s" */
@@ -600,4 +601,32 @@ Test(turns_of_machine, a_grace_ends_also_when_the_storage_failed_at_that_moment)
     mr_frame(r, c, "{\"type\":\"abort\"}");
     its_time_comes_in_vain(r->settings->abort_grace_ms);
     cr_assert(mr_event(r, "\"outcome\":{\"status\":\"aborted\"}"));
+}
+
+Test(turns_of_machine, a_long_error_is_cut_between_characters)
+{
+    /* The 255th byte is within a character of two, three, four bytes, or at the end of one. */
+    static const char *const letters[] = {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8c\x8d", "x"};
+    const eg_conn_id w = mr_worker(r, "a", "");
+    for (int i = 0; i < 8; i++) {
+        char text[1024];
+        struct eg_turn_row row;
+        size_t bad;
+        mr_frame(r, c, SAY);
+        const int64_t turn = mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":");
+        int n = snprintf(text, sizeof text,
+                         "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":%lld,\"retry\":false,"
+                         "\"error\":\"%s",
+                         (long long)turn, i < 4 ? "" : "y");
+        for (int k = 0; k < 130; k++) {
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s", letters[i % 4]);
+        }
+        snprintf(text + n, sizeof text - (size_t)n, "\"}");
+        mr_frame(r, w, text);
+        cr_assert_eq(
+            r->storage->ops->turn_get(r->storage, r->m->sessions->sid, (uint64_t)turn, &row),
+            EG_OK);
+        cr_expect(eg_utf8_valid(eg_slice_cstr(row.error), &bad), "%s", row.error);
+        cr_expect_geq(strlen(row.error), 130);
+    }
 }
