@@ -478,6 +478,7 @@ static enum eg_code run(struct eg_machine *m, struct eg_call *call, bool *later)
 void eg_call_step(struct eg_machine *m, struct eg_call *call)
 {
     bool later = false;
+    eg_buf_free(&call->json); /* of a batch that was taken back */
     enum eg_code code = run(m, call, &later);
     if (code == EG_CODE_NONE && call->audit_who.n) {
         if (eg_machine_write(m)) {

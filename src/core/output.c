@@ -201,9 +201,6 @@ void eg_out_drop(struct eg_machine *m)
         eg_release_free(m->release[r]);
         m->release[r] = NULL;
     }
-    for (unsigned i = 0; i < m->done_count; i++) {
-        eg_buf_free(&m->done[i]->json);
-    }
     m->done_count = 0;
     for (unsigned i = 0; i < m->revoked_count; i++) {
         free(m->revoked[i].what);

@@ -14,6 +14,7 @@
 #include "failing.h"
 #include "machine_rig.h"
 #include "wire/event.h"
+#include "wire/json.h"
 
 #define ROOM 8000
 
@@ -96,6 +97,14 @@ static void settle(void)
     cr_assert_null(r->m->chores);
 }
 
+/* So that answering a call has to find room. */
+static void no_room_for_answers(void)
+{
+    free(r->m->done);
+    r->m->done = NULL;
+    r->m->done_cap = 0;
+}
+
 static void calls(struct eg_call *k)
 {
     int before;
@@ -175,7 +184,13 @@ static void operators(struct cast *k)
                              {.kind = EG_CALL_STATS},
                              {.kind = EG_CALL_KICK, .conn = k->bob}};
     for (size_t i = 0; i < sizeof info / sizeof info[0]; i++) {
+        struct eg_json_doc doc;
+        no_room_for_answers();
         calls(&info[i]);
+        cr_assert(info[i].json.err || info[i].json.n == 0 ||
+                      eg_json_scan((struct eg_slice){info[i].json.p, info[i].json.n}, 8, &doc) ==
+                          EG_OK,
+                  "%.*s", (int)info[i].json.n, info[i].json.p);
         eg_buf_free(&info[i].json);
     }
     struct eg_call fork = {.kind = EG_CALL_FORK,
@@ -244,9 +259,7 @@ static void set_up(void)
     r->settings->session_cache = 0;
     r->settings->max_sessions_per_sub = 100;
     mr_client(r, "keeper", ",\"session_id\":\"kept\",\"create\":true");
-    free(r->m->done); /* so that answering a call has to find room */
-    r->m->done = NULL;
-    r->m->done_cap = 0;
+    no_room_for_answers();
     r->around = around;
 }
 
