@@ -429,9 +429,17 @@ static void hand_out(struct eg_machine *m, struct eg_session *s, struct eg_worke
         eg_bytes_unref(body); /* head_body is of the newest turn, not of this */
         body = NULL;
     }
-    if (!body && m->storage->ops->event_get(m->storage, s->sid, t->turn, &body) != EG_OK) {
-        m->failed = true;
-        return;
+    if (!body) {
+        const enum eg_err e = m->storage->ops->event_get(m->storage, s->sid, t->turn, &body);
+        if (e == EG_ENOTFOUND) { /* damage: it would fail for ever, and every batch with it */
+            bury(m, s, t, EG_LIT("its message is missing in the log"));
+            next_turn(m, s);
+            return;
+        }
+        if (e != EG_OK) {
+            m->failed = true;
+            return;
+        }
     }
     move(t, EG_IN_HAND_OUT);
     t->attempt++;

@@ -630,3 +630,19 @@ Test(turns_of_machine, a_long_error_is_cut_between_characters)
         cr_expect_geq(strlen(row.error), 130);
     }
 }
+
+Test(turns_of_machine, a_turn_whose_message_is_lost_does_not_stop_the_others)
+{
+    int removed = 0;
+    int64_t bytes = 0;
+    mr_frame(r, c, SAY);
+    mr_frame(r, c, SAY);
+    cr_assert_eq(r->storage->ops->begin(r->storage), EG_OK);
+    r->storage->ops->events_trim(r->storage, r->m->sessions->sid, 2, 1, &removed, &bytes);
+    cr_assert_eq(removed, 1);
+    cr_assert_eq(r->storage->ops->commit(r->storage), EG_OK);
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert_eq(r->failures, 0, "the storage works");
+    cr_assert(mr_event(r, "\"code\":\"dead_letter\""));
+    cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 2);
+}
