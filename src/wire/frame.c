@@ -331,6 +331,9 @@ static bool read_fields(struct eg_parse *p)
     if (frame->type == EG_FRAME_FINAL && frame->content.n == 0 &&
         frame->outcome_status == EG_OUTCOME_OK)
         return eg_refuse(p, "content", "is required");
+    /* Kept for each connection, and all of a session's sent to each that joins. */
+    if (frame->type == EG_FRAME_PRESENCE && frame->data.n > EG_PRESENCE_BYTES_MAX)
+        return eg_refuse(p, "data", "must have at most 4096 bytes");
     if (frame->type == EG_FRAME_HISTORY && frame->since >= 0 && frame->before >= 0)
         return eg_refuse(p, "before", "cannot be given together with since");
     return true;

@@ -658,3 +658,18 @@ Test(frame, says_which_type_it_does_not_know)
     cr_assert_eq(err.code, EG_CODE_unknown_type);
     cr_assert_str_eq(err.message, "unknown frame type");
 }
+
+Test(frame, presence_is_short)
+{
+    char text[EG_PRESENCE_BYTES_MAX + 100];
+    for (size_t n = EG_PRESENCE_BYTES_MAX - 2; n <= EG_PRESENCE_BYTES_MAX - 1; n++) {
+        char *o = stpcpy(text, "{\"type\":\"presence\",\"status\":\"here\",\"data\":\"");
+        memset(o, 'x', n);
+        strcpy(o + n, "\"}");
+        if (n == EG_PRESENCE_BYTES_MAX - 2) { /* and two quotes */
+            expect_accepted(text);
+        } else {
+            expect_refused(text, EG_CODE_invalid_request, "data");
+        }
+    }
+}
