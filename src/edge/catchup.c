@@ -32,6 +32,7 @@ struct eg_catchup {
     uint64_t replay_to;
     bool wrapped; /* replay_end is still to come */
     bool waiting; /* a job is under way */
+    struct eg_job *job; /* that one */
     struct eg_held *first, *last;
     size_t held_bytes, held_count;
 };
@@ -48,6 +49,7 @@ static struct eg_catchup *begin(struct eg_peer *p)
 void eg_catchup_free(struct eg_peer *p)
 {
     struct eg_catchup *const c = p->catchup;
+    eg_job_abandon(c->job);
     while (c->first) {
         struct eg_held *const h = c->first;
         c->first = h->next;
@@ -89,6 +91,7 @@ enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w)
         job->from = w->cursor + 1;
     }
     c->waiting = true;
+    c->job = job;
     p->sent = 0; /* complete up to nothing before the snapshot is on its way */
     eg_pool_give(p->r->set->pool, job);
     return EG_OK;
@@ -232,6 +235,7 @@ static void ask(struct eg_peer *p)
     job->streaming = p->caps & EG_CAP_STREAMING;
     job->max_bytes = EG_PAGE_BYTES;
     c->waiting = true;
+    c->job = job;
     eg_pool_give(p->r->set->pool, job);
 }
 
@@ -304,6 +308,9 @@ static void add_page(struct eg_peer *p, struct eg_job *job)
 
 void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
 {
+    if (p && p->catchup && p->catchup->job == job) {
+        p->catchup->job = NULL;
+    }
     if (!p || p->gone || p->broken || !p->catchup || p->state != EG_PEER_JOINED) {
         return;
     }

@@ -270,7 +270,8 @@ static void history(struct eg_peer *p, const struct eg_frame *f)
     job->limit = f->limit > 0 && f->limit < EG_HISTORY_MAX ? (int)f->limit : EG_HISTORY_MAX;
     job->streaming = worker || (p->caps & EG_CAP_STREAMING);
     job->max_bytes = (size_t)p->r->settings->max_payload;
-    p->history = p->history_job = true;
+    p->history = true;
+    p->history_job = job;
     eg_pool_give(p->r->set->pool, job);
 }
 
@@ -280,7 +281,7 @@ void eg_method_history(struct eg_peer *p, struct eg_job *job)
     if (!p || p->gone || p->state != EG_PEER_JOINED) {
         return;
     }
-    p->history_job = false;
+    p->history_job = NULL;
     if (job->err == EG_OK) {
         eg_outent_frame(&ent, job->bytes, EG_WS_OP_TEXT);
         ent.paged = true;

@@ -259,6 +259,9 @@ static enum eg_err begin(struct eg_job *job, const struct eg_log_ops *ops, void 
 bool eg_job_step(struct eg_job *job, const struct eg_log_ops *ops, void *log)
 {
     struct eg_buf out = {0};
+    if (__atomic_load_n(&job->abandoned, __ATOMIC_ACQUIRE)) {
+        return true; /* a search may have millions of events to go */
+    }
     if (!log) {
         job->err = EG_EIO;
         return true;

@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "base/table.h"
+#include "edge/pool.h"
 
 #define SLOT_MAX (1U << 24)
 
@@ -165,6 +166,8 @@ void eg_peer_detach(struct eg_peer *p)
     if (p->catchup) {
         eg_catchup_free(p);
     }
+    eg_job_abandon(p->history_job);
+    p->history_job = NULL;
     if (p->attached) {
         struct eg_cmd *const cmd = eg_cmd_new(EG_CMD_DETACH, eg_peer_id(p));
         p->attached = false;

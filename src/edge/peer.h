@@ -74,6 +74,7 @@ struct eg_peer {
     uint64_t sent;               /* complete up to this cursor */
     uint64_t head;               /* last cursor of sid that the core told of */
     struct eg_catchup *catchup;  /* NULL: live */
+    struct eg_job *history_job;  /* the page of history that is being read; NULL: none */
     struct eg_outbox out;
     struct eg_peer *dirty_next;
     struct eg_peer *queue_next, *queue_prev; /* of those that stand in line to be read */
@@ -81,7 +82,7 @@ struct eg_peer {
     uint32_t slot, generation;
     unsigned char mode, state, role, caps, scopes;
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
-    bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1, history_job : 1;
+    bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
     bool queued : 1, busy : 1;        /* busy: sends more than is read at a time */
     bool muted : 1;                   /* queued, and epoll has told of it: it tells no more */

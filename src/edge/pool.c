@@ -50,6 +50,13 @@ void eg_job_free(struct eg_job *job)
     free(job);
 }
 
+void eg_job_abandon(struct eg_job *job)
+{
+    if (job) {
+        __atomic_store_n(&job->abandoned, 1, __ATOMIC_RELEASE);
+    }
+}
+
 static void enqueue(struct eg_pool *pool, struct eg_job *job)
 {
     job->next = NULL;

@@ -57,6 +57,7 @@ struct eg_job {
     enum eg_err err;
     struct eg_bytes *bytes; /* PAGE: ready to be written; else the payload of one frame */
     uint32_t frames;
+    int abandoned; /* atomic: nobody waits for it any more */
     uint64_t last; /* PAGE: complete up to here */
     bool gap;      /* PAGE: events that should be there are not */
 };
@@ -64,6 +65,9 @@ struct eg_job {
 /* A zeroed job, NULL without memory. */
 struct eg_job *eg_job_new(enum eg_job_kind kind, const struct eg_peer *p);
 void eg_job_free(struct eg_job *job);
+/* The connection that job is for has ended. The job is not touched any more: it comes back, and is
+ * freed, like any other. NULL is fine. */
+void eg_job_abandon(struct eg_job *job);
 /* One step; true when it is done. log NULL: it cannot be read. */
 bool eg_job_step(struct eg_job *job, const struct eg_log_ops *ops, void *log);
 

@@ -84,6 +84,9 @@ static enum eg_err log_events(void *log, const struct eg_page *page, eg_event_fn
     const struct rig_log *const l = &rig->log[page->sid - 1];
     size_t bytes = 0;
     int n = 0;
+    if (rig->before_read) {
+        rig->before_read();
+    }
     pthread_mutex_lock(&rig->lock);
     rig->reads++;
     if (rig->log_broken) {

@@ -31,6 +31,7 @@ struct rig {
     struct rig_log log[RIG_SESSIONS]; /* sid is the index + 1; id "s1".. */
     bool log_broken;
     int reads;  /* pages that readers asked for */
+    void (*before_read)(void); /* each page, when not NULL; set before rig_run */
     bool rests; /* by rig_rest */
 };
 

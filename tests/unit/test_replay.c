@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 #include <poll.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -545,4 +546,69 @@ Test(replay, without_scope_read_only_the_end_is_told)
     cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"pong\",\"id\":1,\"cursor\":11}");
     client_free(c);
     rig_free(rig);
+}
+
+/* --- searches --- */
+
+static sem_t turnstile;
+
+static void through_the_turnstile(void)
+{
+    sem_wait(&turnstile);
+}
+
+static void ask_history(struct client *c, const char *frame)
+{
+    client_text(c, frame);
+    cr_assert_not_null(strstr(client_next(c, NULL), "\"type\":\"history\""));
+}
+
+/* Somebody who leaves takes his search of a long log with him: snapshot or history. */
+static void leaves_a_search(bool snapshot)
+{
+    static const char one[] = "{\"type\":\"history\",\"limit\":1}";
+    struct rig *const rig = rig_new();
+    rig->settings->readers = 1;
+    rig->before_read = through_the_turnstile;
+    sem_init(&turnstile, 0, 0);
+    rig_run(rig, 1);
+    for (int i = 0; i < 5000; i++) {
+        rig_append(rig, 1, "token_stream", "{}");
+    }
+    struct client *const other = rig_join(rig, "read", "\"streaming\"", NULL);
+    struct client *const c =
+        snapshot ? resume(rig, "\"since\":9000,",
+                          (struct eg_welcome){
+                              .cursor = 5000, .oldest = 1, .resync = EG_RESYNC_AHEAD})
+                 : rig_join(rig, "read", "", NULL);
+    if (!snapshot) {
+        client_text(c, one); /* of which there is none that it may see */
+    }
+    client_text(other, one); /* stands behind the search */
+    sem_post(&turnstile);
+    client_free(c);
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_assert_eq(cmd->kind, EG_CMD_DETACH);
+    eg_cmd_free(cmd);
+    for (int i = 0; i < 100; i++) {
+        sem_post(&turnstile);
+    }
+    cr_assert_not_null(strstr(client_next(other, NULL), "\"type\":\"history\""));
+    for (int i = 0; i < 10; i++) {
+        ask_history(other, one);
+    }
+    cr_expect_leq(rig->reads, 11 + 3, "%d pages were read", rig->reads);
+    client_free(other);
+    rig_free(rig);
+    sem_destroy(&turnstile);
+}
+
+Test(replay, who_leaves_takes_his_snapshot_with_him)
+{
+    leaves_a_search(true);
+}
+
+Test(replay, who_leaves_takes_his_history_with_him)
+{
+    leaves_a_search(false);
 }
