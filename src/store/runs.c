@@ -491,6 +491,21 @@ void eg_runs_removed(struct eg_sqlite *s, const int64_t *seq, int n)
     }
 }
 
+/* Without the new list: that of before still leads to all there is, since nothing is removed before
+ * it is read, but for a run that has just been finished, which is no longer in the tail. */
+static void finished_live(struct eg_runs *r)
+{
+    for (int i = 0; i < r->n; i++) {
+        bool works = false;
+        for (int k = 0; k <= EG_RUNS_LEVELS; k++) {
+            works = works || r->work[k].run == r->v[i].run;
+        }
+        if (r->v[i].state == EG_RUN_BUILDING && !works) {
+            r->v[i].state = EG_RUN_LIVE;
+        }
+    }
+}
+
 void eg_runs_committed(struct eg_sqlite *s)
 {
     struct eg_runs *r = &s->runs;
@@ -498,8 +513,10 @@ void eg_runs_committed(struct eg_sqlite *s)
         r->indexed = s->tail->upto;
     }
     memcpy(r->kept, r->work, sizeof(r->kept));
-    /* The list of before still leads to all there is: nothing is removed before it is read. */
-    r->lost = r->lost || (r->changed && read_list(s) != EG_OK);
+    if (r->changed && read_list(s) != EG_OK) {
+        r->lost = true;
+        finished_live(r);
+    }
     r->changed = false;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "../lib/storefix.h"
+#include "failing.h"
 #include "store/pack.h"
 #include "store/sqlite_int.h"
 
@@ -331,4 +332,58 @@ Test(runs, filters_are_filled_while_runs_are_written)
     store_close(l->s);
     scratch_drop(l->dir);
     free(l);
+}
+
+/* ---- without memory ---- */
+
+#define FEW 60
+
+/* Commits FEW events, one each, the nth allocation within a commit failing; after each of them all
+ * ids are known. False when there are fewer allocations. */
+static bool short_of_memory_once(int n)
+{
+    struct life *l = calloc(1, sizeof(*l));
+    cr_assert_neq(l, NULL);
+    scratch_make(l->dir);
+    l->s = store_must_open(l->dir);
+    store_begin(l->s);
+    l->row[0] = store_session(l->s, "s");
+    l->low[0] = 1;
+    store_commit(l->s);
+    failing_order(n);
+    failing_hold(true);
+    while (l->row[0].cursor < FEW) {
+        const struct eg_session_row before = l->row[0];
+        uint8_t idkey[EG_IDKEY_BYTES];
+        store_begin(l->s);
+        id_of(0, before.cursor + 1, idkey);
+        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
+        l->s->ops->session_update(l->s, &l->row[0]);
+        l->has_id[0][l->row[0].cursor] = true;
+        failing_hold(false);
+        const enum eg_err e = l->s->ops->commit(l->s);
+        failing_hold(true);
+        if (e != EG_OK) {
+            cr_assert_eq(e, EG_ENOMEM);
+            l->row[0] = before;
+        }
+        for (uint64_t c = 1; c <= l->row[0].cursor + 1; c++) {
+            check_event(l, 0, c);
+        }
+    }
+    const bool failed = failing_done();
+    store_close(l->s);
+    scratch_drop(l->dir);
+    free(l);
+    return failed;
+}
+
+Test(runs, without_memory_for_a_moment_no_id_is_forgotten, .timeout = 100)
+{
+    int n = 0;
+    eg_sq_gather = 5;
+    while (short_of_memory_once(n)) {
+        n++;
+    }
+    cr_assert_gt(n, 20, "%d", n);
 }
