@@ -371,3 +371,33 @@ Test(machine, many_revocations_are_read_at_the_start)
     cr_assert_eq(eg_machine_new(r->storage, r->settings, 1, r->now, &r->m), EG_OK);
     cr_assert_eq(r->m->revoked_count, 40);
 }
+
+/* Ids that fall into one bucket of a table that hashes as uthash does by itself. */
+#define ALIKE 400
+#define ALIKE_BITS 14
+
+static void next_alike(unsigned *at, char id[16])
+{
+    unsigned hash;
+    do {
+        snprintf(id, 16, "id%u", (*at)++);
+        HASH_JEN(id, strlen(id), hash);
+    } while ((hash & ((1U << ALIKE_BITS) - 1)) != 0);
+}
+
+Test(machine, ids_cannot_be_chosen_to_fall_into_one_bucket)
+{
+    unsigned at = 0, most = 0;
+    char id[16], more[64];
+    for (int i = 0; i < ALIKE; i++) {
+        next_alike(&at, id);
+        snprintf(more, sizeof more, ",\"session_id\":\"%s\",\"create\":true", id);
+        mr_detach(r, mr_client(r, "u", more));
+    }
+    const UT_hash_table *const table = r->m->sessions->hh.tbl;
+    for (unsigned i = 0; i < table->num_buckets; i++) {
+        most = table->buckets[i].count > most ? table->buckets[i].count : most;
+    }
+    cr_assert_lt(most, ALIKE / 4, "%u of %d in one", most, ALIKE);
+    cr_assert_eq(table->noexpand, 0);
+}
