@@ -69,7 +69,7 @@ static void collect(void *arg, const struct eg_session_row *row, uint64_t keep_f
 
 static void act(struct eg_maintain *m, const struct found *f)
 {
-    struct eg_call call = {.session_id = eg_slice_cstr(f->id)};
+    struct eg_call call = {.session_id = eg_slice_cstr(f->id), .sid = f->sid};
     if (f->deleting) {
         call.kind = EG_CALL_REAP;
         call.cursor = (uint64_t)f->sid;

@@ -15,6 +15,10 @@ static struct eg_session *session_of(struct eg_machine *m, const struct eg_call 
                                      enum eg_code *code)
 {
     struct eg_session *s = eg_session_find(m, call->session_id, code);
+    if (s && call->sid && s->sid != call->sid) {
+        *code = EG_CODE_session_not_found;
+        return NULL;
+    }
     if (s && call->identity && !eg_session_enter(s, call->identity)) {
         *code = EG_CODE_auth_unauthorized;
         return NULL;

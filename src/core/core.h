@@ -149,6 +149,7 @@ struct eg_call {
     struct eg_slice source; /* MESSAGE: "" client:<sub>, else e.g. operator:<sub> */
     int64_t turn;
     uint64_t cursor;
+    int64_t sid; /* with session_id: this session and no later one of the same id; 0: any */
     int64_t until_ms;
     eg_conn_id conn;
     /* Written to the audit log with the change when who is not empty. */

@@ -282,3 +282,25 @@ Test(chores, an_event_that_is_none_ends_the_copy)
     cr_assert(!r->m->readonly);
     cr_assert(!stored(sid + 1));
 }
+
+/* Retention finds a session, and acts a little later: its id may be another's by then. */
+Test(chores, what_was_found_of_a_session_is_not_done_to_the_next_of_its_id)
+{
+    struct eg_call late[] = {{.kind = EG_CALL_TRIM, .cursor = LONG - 10}, {.kind = EG_CALL_DELETE}};
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    settle();
+    mr_detach(r, c);
+    c = mr_client(r, "v", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    cr_assert_neq(r->m->sessions->sid, sid);
+    for (size_t i = 0; i < sizeof late / sizeof *late; i++) {
+        late[i].session_id = EG_LIT("s");
+        late[i].sid = sid;
+        cr_expect_eq(mr_call(r, &late[i]), EG_CODE_session_not_found);
+        settle();
+    }
+    cr_assert_eq(r->m->sessions->state, EG_SESSION_OPEN);
+    cr_assert_eq(r->m->sessions->oldest, 1);
+    late[1].sid = r->m->sessions->sid;
+    cr_assert_eq(mr_call(r, &late[1]), EG_CODE_NONE);
+}
