@@ -295,4 +295,7 @@ void eg_hello_stream(struct eg_peer *p, struct eg_adopted *a)
     f.session_id = (struct eg_slice){f.scratch.p, id_n};
     f.epoch = (struct eg_slice){f.scratch.p + id_n, epoch_n};
     attach(p, &f, &claims);
+    if (!p->gone) {
+        eg_live_judge(p); /* its token was verified some time ago, in another thread */
+    }
 }

@@ -930,6 +930,23 @@ Test(conn, an_event_stream)
     rig_free(rig);
 }
 
+/* The token was good when the request was judged, and revoked before the socket came here. */
+Test(conn, an_event_stream_whose_token_was_revoked_on_the_way)
+{
+    struct rig *const rig = start();
+    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = -1};
+    strcpy(a.sse_session, "s1");
+    a.claims.sub = strdup("ann");
+    a.claims.jti = strdup("j");
+    a.claims.scopes = EG_SCOPE_READ;
+    eg_auth_revoked(rig->auth, "jti:j", 0);
+    eg_reactors_judge(rig->rs); /* those that are there */
+    struct client *const c = rig_connect(rig, &a);
+    client_eof(c);
+    client_free(c);
+    rig_free(rig);
+}
+
 Test(conn, an_event_stream_with_a_gap)
 {
     struct rig *const rig = start();
