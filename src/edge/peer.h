@@ -127,6 +127,23 @@ struct eg_slot {
     uint32_t generation, next_free;
 };
 
+/* --- mail: to a reactor from any thread (reactor.c) --- */
+enum eg_mail_kind {
+    EG_MAIL_ADOPT,
+    EG_MAIL_JOB,   /* struct eg_job (pool.h), done */
+    EG_MAIL_LARGE, /* struct eg_large (parser.h), read */
+    EG_MAIL_SETTINGS,
+    EG_MAIL_JUDGE,
+    EG_MAIL_FAREWELL,
+    EG_MAIL_KICK,
+    EG_MAIL_EACH,
+    EG_MAIL_STOP
+};
+struct eg_mail {
+    struct eg_qnode node; /* first */
+    enum eg_mail_kind kind;
+};
+
 /* What hello_ok says of methods and events, by what it depends on. */
 struct eg_features {
     uint32_t key; /* 0: none */
@@ -141,6 +158,8 @@ struct eg_reactor {
     bool started;
     int epfd;
     struct eg_queue releases, mail;
+    struct eg_mail judge; /* there is one, so that a revocation needs no memory to get through */
+    int judge_posted;     /* atomic: it waits to be opened */
     struct eg_settings *settings;
     struct eg_now now;
     struct eg_slot *slots;
@@ -210,22 +229,7 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 #define EG_LINGER_MS 2000
 #define EG_CLOSE_MS 10000 /* to write a close frame to a peer that does not read */
 
-/* --- mail: to a reactor from any thread (reactor.c) --- */
-enum eg_mail_kind {
-    EG_MAIL_ADOPT,
-    EG_MAIL_JOB,   /* struct eg_job (pool.h), done */
-    EG_MAIL_LARGE, /* struct eg_large (parser.h), read */
-    EG_MAIL_SETTINGS,
-    EG_MAIL_JUDGE,
-    EG_MAIL_FAREWELL,
-    EG_MAIL_KICK,
-    EG_MAIL_EACH,
-    EG_MAIL_STOP
-};
-struct eg_mail {
-    struct eg_qnode node; /* first */
-    enum eg_mail_kind kind;
-};
+/* --- mail (reactor.c) --- */
 /* Handles one and frees it. */
 void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail);
 /* Frees all that wait, after the thread has ended. */

@@ -253,9 +253,10 @@ void eg_reactors_settings(struct eg_reactors *rs, struct eg_settings *settings)
 void eg_reactors_judge(struct eg_reactors *rs)
 {
     for (unsigned i = 0; i < rs->count; i++) {
-        struct eg_mail *const m = letter(EG_MAIL_JUDGE, sizeof *m);
-        if (m) {
-            post_mail(&rs->reactor[i], m);
+        struct eg_reactor *const r = &rs->reactor[i];
+        if (!__atomic_exchange_n(&r->judge_posted, 1, __ATOMIC_ACQ_REL)) {
+            r->judge.kind = EG_MAIL_JUDGE;
+            post_mail(r, &r->judge);
         }
     }
 }
@@ -547,7 +548,8 @@ static void drop_mail(struct eg_reactor *r, struct eg_mail *mail)
         r->farewell = ((struct farewell_mail *)mail)->farewell;
         eg_farewell_check(r);
         break;
-    case EG_MAIL_JUDGE:
+    case EG_MAIL_JUDGE: /* the reactor's own */
+        return;
     case EG_MAIL_KICK:
     case EG_MAIL_STOP:
         break;
@@ -589,9 +591,10 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
         r->settings = ((struct settings_mail *)mail)->settings;
         for_all(r, reschedule, 0);
         break;
-    case EG_MAIL_JUDGE:
+    case EG_MAIL_JUDGE: /* the reactor's own */
+        __atomic_store_n(&r->judge_posted, 0, __ATOMIC_SEQ_CST); /* what comes now is judged anew */
         for_all(r, judge, 0);
-        break;
+        return;
     case EG_MAIL_FAREWELL:
         r->farewell = ((struct farewell_mail *)mail)->farewell;
         for_all(r, say_farewell, ((struct farewell_mail *)mail)->spread_ms);

@@ -194,3 +194,28 @@ Test(edge_memory, a_connection_without_memory_ends_and_nothing_else, .timeout = 
     cr_expect_gt(count[ENDED], 5);
     cr_expect_lt(count[RETRY], 3, "only where nothing else is left");
 }
+
+Test(edge_memory, a_revocation_needs_no_memory_to_reach_the_reactors, .timeout = 100)
+{
+    char hello[2048];
+    rig = rig_new();
+    rig_run_by_hand(rig);
+    struct client *const c = rig_connect(rig, NULL);
+    char *const token = rig_token(rig, NULL, "read", NULL, 3600);
+    snprintf(hello, sizeof hello, "{\"type\":\"hello\",\"agent_id\":\"echo\",\"token\":\"%s\"}",
+             token);
+    free(token);
+    client_text(c, hello);
+    struct eg_cmd *const cmd = command(EG_CMD_ATTACH);
+    cr_assert_not_null(cmd);
+    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1, .oldest = 1});
+    cr_assert_not_null(next(c, "hello_ok"));
+    eg_auth_revoked(rig->auth, "sub:ann", 0);
+    failing_order(0);
+    eg_reactors_judge(rig->rs);
+    (void)failing_done();
+    cr_assert_null(next(c, "nothing more"));
+    cr_assert(c->eof);
+    client_free(c);
+    rig_free(rig);
+}
