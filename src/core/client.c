@@ -41,7 +41,7 @@ struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
     if (u) {
         return u;
     }
-    if (HASH_COUNT(m->subs) > SUBS_KEPT) {
+    if (HASH_COUNT(m->subs) >= m->subs_sweep) {
         HASH_ITER(hh, m->subs, u, next)
         {
             if (u->refs == 0) {
@@ -50,6 +50,8 @@ struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
                 free(u);
             }
         }
+        /* Those that are connected stay: not again before there are as many others. */
+        m->subs_sweep = 2 * HASH_COUNT(m->subs) + SUBS_KEPT;
     }
     u = calloc(1, sizeof *u);
     if (u) {

@@ -148,6 +148,7 @@ struct eg_machine {
     struct eg_agent *agents;
     struct eg_conn *conns, *fresh;
     struct eg_sub *subs;
+    unsigned subs_sweep; /* so many are looked through for those that nobody uses */
     struct eg_timer *timers; /* heap */
     unsigned timer_count, timer_cap;
     struct eg_ended *ended; /* stored turns that ended in this batch */
