@@ -310,8 +310,7 @@ static enum eg_code call_agent_put(struct eg_machine *m, struct eg_call *call)
     if (!eg_machine_write(m) || !(a = eg_agent_add(m, call->agent))) {
         return EG_CODE_storage_unavailable;
     }
-    m->storage->ops->agent_put(m->storage, call->agent, m->now.wall_ms);
-    a->registered = a->registering = true;
+    eg_agent_row(m, a, true);
     return EG_CODE_NONE;
 }
 
@@ -327,9 +326,7 @@ static enum eg_code call_agent_delete(struct eg_machine *m, const struct eg_call
     if (!eg_machine_write(m)) {
         return EG_CODE_storage_unavailable;
     }
-    m->storage->ops->agent_delete(m->storage, call->agent);
-    a->registered = false;
-    a->unregistering = !a->registering; /* else it has no row that could come back */
+    eg_agent_row(m, a, false);
     return EG_CODE_NONE;
 }
 

@@ -39,6 +39,19 @@ struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id)
     return a;
 }
 
+void eg_agent_row(struct eg_machine *m, struct eg_agent *a, bool there)
+{
+    if (there) {
+        m->storage->ops->agent_put(m->storage, eg_slice_cstr(a->id), m->now.wall_ms);
+        a->registering = true;
+    } else {
+        m->storage->ops->agent_delete(m->storage, eg_slice_cstr(a->id));
+        a->unregistering = !a->registering; /* else it has no row that could come back */
+    }
+    a->registered = there;
+    m->agents_moved = true;
+}
+
 bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
 {
     if (a->ready_count == a->ready_cap) {

@@ -133,8 +133,7 @@ static void name_agents(struct eg_machine *m)
     for (char **id = m->settings->agents; id && *id; id++) {
         struct eg_agent *a = eg_agent_add(m, eg_slice_cstr(*id));
         if (a && !a->registered && eg_machine_write(m)) {
-            m->storage->ops->agent_put(m->storage, eg_slice_cstr(*id), m->now.wall_ms);
-            a->registered = a->registering = true;
+            eg_agent_row(m, a, true);
         }
     }
 }
@@ -393,9 +392,12 @@ static void settle(struct eg_machine *m)
     m->fresh = NULL;
     m->ended_count = 0;
     m->events_in_batch = m->bytes_in_batch = 0;
-    HASH_ITER(hh, m->agents, a, next)
-    {
-        a->registering = a->unregistering = false;
+    if (m->agents_moved) { /* there may be many of them */
+        HASH_ITER(hh, m->agents, a, next)
+        {
+            a->registering = a->unregistering = false;
+        }
+        m->agents_moved = false;
     }
     untouch(m);
     eg_metric_set(EG_M_turns_running, m->running);

@@ -101,7 +101,7 @@ struct eg_worker {
 struct eg_agent {
     char *id;
     bool dispatching;
-    bool registering, unregistering; /* its row is made, removed in this batch */
+    bool registering, unregistering; /* its row is made, removed in this batch: see eg_agent_row */
     bool registered; /* has a row in the database, or is named by the configuration */
     struct eg_worker *workers;
     int64_t *ready;
@@ -146,6 +146,7 @@ struct eg_machine {
     struct eg_session *sessions, *by_sid, *lru, *touched;
     unsigned lru_count;
     struct eg_agent *agents;
+    bool agents_moved; /* some are registering or unregistering */
     struct eg_conn *conns, *fresh;
     struct eg_sub *subs;
     unsigned subs_sweep; /* so many are looked through for those that nobody uses */
@@ -325,6 +326,8 @@ void eg_turn_recover(struct eg_machine *m, struct eg_session *s);
 /* --- handing out (dispatch.c) --- */
 struct eg_agent *eg_agent_find(struct eg_machine *m, struct eg_slice id);
 struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id);
+/* Makes or removes the row of a; undone with the batch. */
+void eg_agent_row(struct eg_machine *m, struct eg_agent *a, bool there);
 /* Puts sid at the end of the ring; false without memory (failed is latched). */
 bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid);
 void eg_dispatch_session(struct eg_machine *m, struct eg_session *s); /* its head waits */

@@ -28,8 +28,7 @@ void eg_worker_attach(struct eg_machine *m, struct eg_cmd *cmd)
         if (!agent) {
             return;
         }
-        m->storage->ops->agent_put(m->storage, f->agent_id, m->now.wall_ms);
-        agent->registered = agent->registering = true;
+        eg_agent_row(m, agent, true);
     }
     struct eg_conn *c = eg_conn_attach(m, cmd);
     struct eg_worker *w = c ? calloc(1, sizeof *w) : NULL;
