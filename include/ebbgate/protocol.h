@@ -9,11 +9,11 @@
 #define EG_PROTOCOL_MAX 1
 #define EG_SUBPROTOCOL "ebbgate.v1"
 
-#define EG_ID_MAX 128            /* bytes of sub, session_id, agent_id, message_id, event_id */
-#define EG_JSON_DEPTH_MAX 32     /* nesting of a frame */
-#define EG_HELLO_BYTES_MAX 16384 /* first frame */
+#define EG_ID_MAX 128              /* bytes of sub, session_id, agent_id, message_id, event_id */
+#define EG_JSON_DEPTH_MAX 32       /* nesting of a frame */
+#define EG_HELLO_BYTES_MAX 16384   /* first frame */
 #define EG_PRESENCE_BYTES_MAX 4096 /* data of presence */
-#define EG_HISTORY_MAX 500       /* events in one page */
+#define EG_HISTORY_MAX 500         /* events in one page */
 #define EG_TOKEN_BYTES_MAX 8192
 #define EG_CONCURRENCY_MAX 1000
 #define EG_LEEWAY_S 60 /* clock leeway of exp, nbf, iat */

@@ -6,8 +6,8 @@
  * exit 75. Nothing acknowledged is lost by that: it is on disk before it is told. Others use the
  * same end where going on without memory would leave somebody waiting for ever.
  *
- * Clients choose some of the keys (session ids). So the hash has a secret of the process: nobody can
- * prepare keys that fall into one bucket, which would make each look-up walk all of them.
+ * Clients choose some of the keys (session ids). So the hash has a secret of the process: nobody
+ * can prepare keys that fall into one bucket, which would make each look-up walk all of them.
  */
 #ifndef EG_BASE_TABLE_H
 #define EG_BASE_TABLE_H

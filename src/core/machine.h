@@ -149,7 +149,7 @@ struct eg_machine {
     bool agents_moved; /* some are registering or unregistering */
     struct eg_conn *conns, *fresh;
     struct eg_sub *subs;
-    unsigned subs_sweep; /* so many are looked through for those that nobody uses */
+    unsigned subs_sweep;     /* so many are looked through for those that nobody uses */
     struct eg_timer *timers; /* heap */
     unsigned timer_count, timer_cap;
     struct eg_ended *ended; /* stored turns that ended in this batch */
@@ -303,7 +303,8 @@ const char *eg_turn_input_name(enum eg_turn_input input);
 
 struct eg_turn *eg_turn_at(const struct eg_session *s, unsigned i);
 struct eg_turn *eg_turn_head(const struct eg_session *s); /* NULL when the queue is empty */
-/* The queue is in the order of its turns, so a name is found without walking it. NULL: not there. */
+/* The queue is in the order of its turns, so a name is found without walking it. NULL: not there.
+ */
 struct eg_turn *eg_turn_named(const struct eg_session *s, uint64_t turn);
 struct eg_turn *eg_turn_push(struct eg_machine *m, struct eg_session *s, uint64_t turn);
 /* Ends the turn with outcome aborted: appends the response and takes it off the queue. */

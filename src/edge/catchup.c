@@ -30,8 +30,8 @@ struct eg_held {
 
 struct eg_catchup {
     uint64_t replay_to;
-    bool wrapped; /* replay_end is still to come */
-    bool waiting; /* a job is under way */
+    bool wrapped;       /* replay_end is still to come */
+    bool waiting;       /* a job is under way */
     struct eg_job *job; /* that one */
     struct eg_held *first, *last;
     size_t held_bytes, held_count;

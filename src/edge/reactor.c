@@ -591,7 +591,7 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
         r->settings = ((struct settings_mail *)mail)->settings;
         for_all(r, reschedule, 0);
         break;
-    case EG_MAIL_JUDGE: /* the reactor's own */
+    case EG_MAIL_JUDGE:                                          /* the reactor's own */
         __atomic_store_n(&r->judge_posted, 0, __ATOMIC_SEQ_CST); /* what comes now is judged anew */
         for_all(r, judge, 0);
         return;

@@ -30,9 +30,9 @@ struct rig {
     struct eg_cmd *first, *last;      /* what the reactors posted, not taken yet */
     struct rig_log log[RIG_SESSIONS]; /* sid is the index + 1; id "s1".. */
     bool log_broken;
-    int reads;  /* pages that readers asked for */
+    int reads;                 /* pages that readers asked for */
     void (*before_read)(void); /* each page, when not NULL; set before rig_run */
-    bool rests; /* by rig_rest */
+    bool rests;                /* by rig_rest */
 };
 
 /* Starts n reactors with the settings of rig->settings (made here; change them before rig_run). */

@@ -578,10 +578,10 @@ static void leaves_a_search(bool snapshot)
     }
     struct client *const other = rig_join(rig, "read", "\"streaming\"", NULL);
     struct client *const c =
-        snapshot ? resume(rig, "\"since\":9000,",
-                          (struct eg_welcome){
-                              .cursor = 5000, .oldest = 1, .resync = EG_RESYNC_AHEAD})
-                 : rig_join(rig, "read", "", NULL);
+        snapshot
+            ? resume(rig, "\"since\":9000,",
+                     (struct eg_welcome){.cursor = 5000, .oldest = 1, .resync = EG_RESYNC_AHEAD})
+            : rig_join(rig, "read", "", NULL);
     if (!snapshot) {
         client_text(c, one); /* of which there is none that it may see */
     }
