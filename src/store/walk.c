@@ -145,7 +145,8 @@ static int catch_up(struct eg_walk *w)
         rc = number(w->db, "SELECT coalesce(max(seq),0) FROM events", &end);
     }
     eg_tail_only_writer(&w->own->lock);
-    if (end < w->own_last || w->own->fill.n > OWN_MAX) {
+    /* Anew, too, when more than it holds has gone into runs: it would have a hole. */
+    if (end < w->own_last || upto > w->own_last || w->own->fill.n > OWN_MAX) {
         eg_tail_clear(w->own);
         w->own_last = 0;
     }

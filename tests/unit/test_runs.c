@@ -334,6 +334,55 @@ Test(runs, filters_are_filled_while_runs_are_written)
     free(l);
 }
 
+/* ---- from another process ---- */
+
+static bool count_event(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    uint64_t *const last = arg;
+    (void)st;
+    cr_assert_eq(cursor, *last + 1, "event %d after %d", (int)cursor, (int)*last);
+    *last = cursor;
+    return true;
+}
+
+static void append_n(struct eg_storage *s, struct eg_session_row *row, int n)
+{
+    for (int i = 0; i < n; i++) {
+        store_begin(s);
+        store_event(s, row, "x", NULL, STOREFIX_TIME);
+        s->ops->session_update(s, row);
+        store_commit(s);
+    }
+}
+
+/* Who looks seldom, as a check that was stopped for a while, finds what went into runs meanwhile. */
+Test(runs, a_walk_of_another_process_that_looks_seldom_misses_nothing)
+{
+    char dir[64], path[PATH_MAX], why[256];
+    struct eg_walk w;
+    sqlite3 *db = NULL;
+    eg_sq_gather = 8;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    store_commit(s);
+    cr_assert_eq(eg_db_path(path, dir, EG_DB_NAME), EG_OK);
+    cr_assert_eq(eg_db_open_ro(path, false, &db, why, sizeof why), EG_OK, "%s", why);
+    eg_walk_open(&w, db);
+    for (int round = 0; round < 4; round++) {
+        uint64_t last = 0;
+        append_n(s, &row, round == 0 ? 5 : 60);
+        const struct eg_span all = {row.sid, 1, UINT64_MAX, 100000, false};
+        cr_assert_eq(eg_walk_run(&w, &all, count_event, &last), SQLITE_OK);
+        cr_assert_eq(last, row.cursor);
+    }
+    eg_walk_close(&w);
+    (void)sqlite3_close(db);
+    store_close(s);
+    scratch_drop(dir);
+}
+
 /* ---- without memory ---- */
 
 #define FEW 60
