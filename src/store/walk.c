@@ -159,12 +159,13 @@ static int catch_up(struct eg_walk *w)
     if (rc == SQLITE_OK) {
         (void)sqlite3_bind_int64(st, 1, w->own_last);
         while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
-            w->own_last = sqlite3_column_int64(st, 0);
+            const int64_t seq = sqlite3_column_int64(st, 0);
             if (eg_tail_add(w->own, sqlite3_column_int64(st, 1),
-                            (uint64_t)sqlite3_column_int64(st, 2), w->own_last, 0) != EG_OK) {
+                            (uint64_t)sqlite3_column_int64(st, 2), seq, 0) != EG_OK) {
                 rc = SQLITE_NOMEM;
                 break;
             }
+            w->own_last = seq;
         }
         rc = rc == SQLITE_DONE ? SQLITE_OK : rc;
     }

@@ -355,7 +355,8 @@ static void append_n(struct eg_storage *s, struct eg_session_row *row, int n)
     }
 }
 
-/* Who looks seldom, as a check that was stopped for a while, finds what went into runs meanwhile. */
+/* Who looks seldom, as a check that was stopped for a while, finds what went into runs meanwhile.
+ */
 Test(runs, a_walk_of_another_process_that_looks_seldom_misses_nothing)
 {
     char dir[64], path[PATH_MAX], why[256];
@@ -384,6 +385,45 @@ Test(runs, a_walk_of_another_process_that_looks_seldom_misses_nothing)
 }
 
 /* ---- without memory ---- */
+
+static bool take_any(void *arg, uint64_t cursor, sqlite3_stmt *st)
+{
+    (void)arg;
+    (void)cursor;
+    (void)st;
+    return true;
+}
+
+Test(runs, a_walk_of_another_process_that_found_no_memory_misses_nothing_later)
+{
+    char dir[64], path[PATH_MAX], why[256];
+    struct eg_walk w;
+    sqlite3 *db = NULL;
+    bool failed = true;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    store_commit(s);
+    append_n(s, &row, 20);
+    cr_assert_eq(eg_db_path(path, dir, EG_DB_NAME), EG_OK);
+    for (int n = 0; failed; n++) {
+        const struct eg_span all = {row.sid, 1, UINT64_MAX, 100, false};
+        uint64_t last = 0;
+        cr_assert_eq(eg_db_open_ro(path, false, &db, why, sizeof why), EG_OK, "%s", why);
+        eg_walk_open(&w, db);
+        failing_order(n);
+        const int rc = eg_walk_run(&w, &all, take_any, NULL);
+        failed = failing_done();
+        cr_assert_eq(rc, failed ? SQLITE_NOMEM : SQLITE_OK);
+        cr_assert_eq(eg_walk_run(&w, &all, count_event, &last), SQLITE_OK);
+        cr_assert_eq(last, row.cursor);
+        eg_walk_close(&w);
+        (void)sqlite3_close(db);
+    }
+    store_close(s);
+    scratch_drop(dir);
+}
 
 #define FEW 60
 
