@@ -314,13 +314,39 @@ static enum eg_code call_agent_put(struct eg_machine *m, struct eg_call *call)
     return EG_CODE_NONE;
 }
 
+/* Whether a session of a has open turns. Those whose head waits for a worker stand in the ring,
+ * with entries that nothing is left of; all others are in memory. */
+static bool has_turns(struct eg_machine *m, struct eg_agent *a)
+{
+    struct eg_session *s, *next;
+    while (a->ready_count && !m->failed) {
+        s = eg_session_find_sid(m, eg_agent_next_ready(a));
+        if (s && s->turn_count) {
+            return true;
+        }
+        if (!m->failed) { /* read, and nothing waits */
+            eg_agent_drop_ready(a);
+            if (s) {
+                s->in_ready = false;
+            }
+        }
+    }
+    HASH_ITER(hh_sid, m->by_sid, s, next)
+    {
+        if (s->agent == a && s->turn_count) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum eg_code call_agent_delete(struct eg_machine *m, const struct eg_call *call)
 {
     struct eg_agent *a = eg_agent_find(m, call->agent);
     if (!a || !a->registered) {
         return EG_CODE_agent_not_found;
     }
-    if (a->workers || a->ready_count) {
+    if (a->workers || has_turns(m, a)) {
         return EG_CODE_conflict;
     }
     if (!eg_machine_write(m)) {

@@ -73,6 +73,17 @@ bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid)
     return true;
 }
 
+int64_t eg_agent_next_ready(const struct eg_agent *a)
+{
+    return a->ready[a->ready_first];
+}
+
+void eg_agent_drop_ready(struct eg_agent *a)
+{
+    a->ready_first = (a->ready_first + 1) & (a->ready_cap - 1);
+    a->ready_count--;
+}
+
 /* The worker that is to have the head of s: the one that had the last turn if it has room, else the
  * one with the smallest part of its concurrency in use; equal ones take turns. One that let the
  * lease of this very turn run out gets it again only when no other has room. NULL when all are
@@ -113,15 +124,12 @@ void eg_dispatch(struct eg_machine *m, struct eg_agent *a)
     }
     a->dispatching = true;
     while (a->ready_count && !m->draining && !m->readonly && !m->failed && choose(a, NULL)) {
-        const int64_t sid = a->ready[a->ready_first];
-        a->ready_first = (a->ready_first + 1) & (a->ready_cap - 1);
-        a->ready_count--;
-        struct eg_session *s = eg_session_find_sid(m, sid);
+        struct eg_session *s = eg_session_find_sid(m, eg_agent_next_ready(a));
+        if (!s && m->failed) { /* not read, not gone: it keeps its place */
+            break;
+        }
+        eg_agent_drop_ready(a);
         if (!s) {
-            if (m->failed) { /* not read, not gone: it keeps its place */
-                a->ready_first = (a->ready_first - 1) & (a->ready_cap - 1);
-                a->ready_count++;
-            }
             continue;
         }
         s->in_ready = false;

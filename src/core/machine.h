@@ -331,6 +331,9 @@ struct eg_agent *eg_agent_add(struct eg_machine *m, struct eg_slice id);
 void eg_agent_row(struct eg_machine *m, struct eg_agent *a, bool there);
 /* Puts sid at the end of the ring; false without memory (failed is latched). */
 bool eg_agent_ready(struct eg_machine *m, struct eg_agent *a, int64_t sid);
+/* The sid at its front, which must be there; takes that off. */
+int64_t eg_agent_next_ready(const struct eg_agent *a);
+void eg_agent_drop_ready(struct eg_agent *a);
 void eg_dispatch_session(struct eg_machine *m, struct eg_session *s); /* its head waits */
 void eg_dispatch(struct eg_machine *m, struct eg_agent *a);
 

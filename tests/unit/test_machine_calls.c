@@ -381,3 +381,44 @@ Test(calls, an_agent_made_and_removed_in_a_batch_that_fails_was_never_there)
     mr_restart(r);
     cr_assert(known("brief"), "registered anew, and stored");
 }
+
+static enum eg_code remove_agent(void)
+{
+    struct eg_call k = {.kind = EG_CALL_AGENT_DELETE, .agent = EG_LIT("a")};
+    return mr_call(r, &k);
+}
+
+/* A session of its own; that of up() ends, with its turns. */
+static eg_conn_id only_client(void)
+{
+    struct eg_call close = {.kind = EG_CALL_CLOSE, .session_id = EG_LIT("s")};
+    cr_assert_eq(mr_call(r, &close), EG_CODE_NONE);
+    return mr_client(r, "u", ",\"session_id\":\"t\",\"create\":true");
+}
+
+Test(calls, an_agent_is_not_kept_by_turns_that_have_ended)
+{
+    const eg_conn_id d = only_client();
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":2}");
+    cr_assert_eq(remove_agent(), EG_CODE_conflict);
+    mr_frame(r, d, "{\"type\":\"abort\"}");
+    cr_assert_eq(remove_agent(), EG_CODE_conflict, "one still waits");
+    mr_frame(r, d, "{\"type\":\"abort\"}");
+    cr_assert_eq(remove_agent(), EG_CODE_NONE);
+}
+
+Test(calls, an_agent_is_kept_by_a_turn_that_is_tried_again_later)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    const eg_conn_id d = only_client();
+    mr_frame(r, d, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, w, "{\"type\":\"fail\",\"session_id\":\"t\",\"turn\":1,\"error\":\"no\"}");
+    mr_detach(r, w);
+    cr_assert_eq(remove_agent(), EG_CODE_conflict);
+    mr_restart(r);
+    cr_assert_eq(remove_agent(), EG_CODE_conflict, "as at a restart");
+    const eg_conn_id v = mr_worker(r, "a", "");
+    mr_tick(r, r->settings->retry_backoff_ms);
+    cr_assert(mr_text(r, v, "\"type\":\"turn\""), "and its place in the ring is kept");
+}
