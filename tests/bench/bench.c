@@ -36,7 +36,7 @@ static const struct scenario {
     {"fanout", bench_fanout, EACH},
     {"replay", bench_replay, EACH},
     {"hello", bench_hello, EACH},
-    {"storm", bench_storm, FIRST},
+    {"storm", bench_storm, EACH},
     {"idle", bench_idle, FIRST},
     {"start", bench_start, FIRST},
     {"growth", bench_growth, FIRST},
