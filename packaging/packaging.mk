@@ -4,6 +4,7 @@
 #   make deb, rpm, srpm                           into build/deb, build/rpm
 #   make test-packaging                           lint, versions, completion, manual pages, unit
 #   make test-system                              lifecycle in a booted container; needs root
+#   make test-release RELEASE=trixie              `make test` and the package on another Debian
 
 DESTDIR ?=
 INSTALL ?= install
@@ -23,7 +24,8 @@ DOCS = $(wildcard README.md CHANGELOG.md LICENSE docs/*.md)
 PROXIES = $(wildcard packaging/common/proxy/*)
 PUT = $(INSTALL) -D -m 644
 
-.PHONY: install uninstall man completion deb rpm srpm test-packaging test-system reproducible
+.PHONY: install uninstall man completion deb rpm srpm test-packaging test-system test-release \
+	reproducible
 
 install: all man completion ## install below DESTDIR and PREFIX
 	$(INSTALL) -D -m 755 $(DAEMON) $(DESTDIR)$(BINDIR)/ebbgate
@@ -79,3 +81,6 @@ test-packaging: all man completion ## lint, versions, completion, manual pages, 
 
 test-system: ## the packages' lifecycle in a booted container; needs root
 	@BUILD=$(BUILD) bash packaging/tests/system.sh
+
+test-release: ## `make test` and the package on another Debian (RELEASE=trixie); needs root
+	@BUILD=$(BUILD) bash packaging/tests/release.sh $(RELEASE)
