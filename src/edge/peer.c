@@ -119,19 +119,19 @@ static struct eg_peer *make_peer(struct eg_reactor *r, struct eg_adopted *a)
     return p;
 }
 
-void eg_peer_open(struct eg_reactor *r, struct eg_adopted *a)
+struct eg_peer *eg_peer_open(struct eg_reactor *r, struct eg_adopted *a)
 {
     struct eg_peer *const p = make_peer(r, a);
     if (!p) {
         drop_adopted(r, a);
-        return;
+        return NULL;
     }
     struct epoll_event ev = {.events = EPOLLIN, .data.ptr = p};
     if (epoll_ctl(r->epfd, EPOLL_CTL_ADD, p->fd, &ev) != 0) {
         give_slot(r, p->slot);
         free_peer(p);
         drop_adopted(r, a);
-        return;
+        return NULL;
     }
     p->reading = p->watch_in = true;
     p->counted = a->refuse == EG_CODE_NONE && a->addr[0];
@@ -155,6 +155,7 @@ void eg_peer_open(struct eg_reactor *r, struct eg_adopted *a)
     if (!p->gone) {
         eg_live_schedule(p);
     }
+    return p;
 }
 
 void eg_peer_detach(struct eg_peer *p)

@@ -186,6 +186,7 @@ struct eg_reactor {
         int64_t frames_in, bytes_in, frames_out, bytes_out;
     } tally;
     struct eg_farewell *farewell;
+    int64_t spread_ms; /* of the farewell that was said; -1: none was */
     bool stopping;
 };
 
@@ -255,8 +256,8 @@ struct eg_cmd *eg_loop_command(struct eg_reactor *r, eg_conn_id conn);
 eg_conn_id eg_peer_id(const struct eg_peer *p);
 /* NULL when it is gone. */
 struct eg_peer *eg_peer_find(struct eg_reactor *r, eg_conn_id id);
-/* Takes what a holds. */
-void eg_peer_open(struct eg_reactor *r, struct eg_adopted *a);
+/* Takes what a holds. NULL: nothing became of it. */
+struct eg_peer *eg_peer_open(struct eg_reactor *r, struct eg_adopted *a);
 /* Ends a connection at once: detaches, closes. The struct is freed at the end of the turn. */
 void eg_peer_end(struct eg_peer *p);
 /* Frees what ended. */

@@ -72,6 +72,7 @@ static enum eg_err init_reactor(struct eg_reactors *rs, unsigned ix, struct eg_s
     r->set = rs;
     r->ix = ix;
     r->slot_free = UINT32_MAX;
+    r->spread_ms = -1;
     r->settings = eg_settings_ref(settings);
     r->now = eg_clock_now();
     r->releases.fd = r->mail.fd = -1;
@@ -474,7 +475,7 @@ static void say_farewell(struct eg_peer *p, int64_t spread_ms)
                       "{\"type\":\"reconnect\",\"reason\":\"drain\",\"retry_after_ms\":%lld}",
                       after);
         eg_peer_send_text(p);
-    } else if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_SSE) {
+    } else if (p->mode == EG_CONN_SSE) { /* the answer's head went out before it came here */
         char line[48];
         snprintf(line, sizeof line, "retry: %lld\n\n", after);
         eg_sse_say(p, line);
@@ -512,6 +513,15 @@ static void end(struct eg_peer *p, int64_t n)
 {
     (void)n;
     eg_peer_end(p);
+}
+
+/* Who asks for a stream has no hello that could be refused. */
+static void open_adopted(struct eg_reactor *r, struct eg_adopted *a)
+{
+    struct eg_peer *const p = eg_peer_open(r, a);
+    if (p && p->mode == EG_CONN_SSE && r->spread_ms >= 0) {
+        say_farewell(p, r->spread_ms);
+    }
 }
 
 static void open_job(struct eg_reactor *r, struct eg_job *job)
@@ -576,7 +586,7 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
     }
     switch (mail->kind) {
     case EG_MAIL_ADOPT:
-        eg_peer_open(r, &((struct adopt_mail *)mail)->a);
+        open_adopted(r, &((struct adopt_mail *)mail)->a);
         break;
     case EG_MAIL_JOB:
         open_job(r, (struct eg_job *)mail);
@@ -597,7 +607,8 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
         return;
     case EG_MAIL_FAREWELL:
         r->farewell = ((struct farewell_mail *)mail)->farewell;
-        for_all(r, say_farewell, ((struct farewell_mail *)mail)->spread_ms);
+        r->spread_ms = ((struct farewell_mail *)mail)->spread_ms;
+        for_all(r, say_farewell, r->spread_ms);
         break;
     case EG_MAIL_KICK: {
         const struct kick_mail *const m = (struct kick_mail *)mail;

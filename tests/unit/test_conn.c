@@ -947,6 +947,38 @@ Test(conn, an_event_stream_whose_token_was_revoked_on_the_way)
     rig_free(rig);
 }
 
+/* It is told to come back like those that were there. */
+static void expect_drained(struct client *c)
+{
+    char text[64];
+    int after = -1, n = 0;
+    snprintf(text, sizeof text, "%s", to_end(c));
+    cr_expect_eq(sscanf(text, "retry: %d\n\n%n", &after, &n), 1, "%s", text);
+    cr_expect(after >= 0 && after <= 500, "%d", after);
+    cr_expect_eq(text[n], '\0');
+    client_free(c);
+}
+
+Test(conn, an_event_stream_that_comes_with_the_farewell)
+{
+    struct rig *const rig = start();
+    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = -1};
+    strcpy(a.sse_session, "s1");
+    for (int i = 0; i < 2; i++) { /* the core has not answered; after the farewell */
+        a.claims.sub = strdup("ann");
+        a.claims.jti = strdup("j");
+        a.claims.scopes = EG_SCOPE_READ;
+        struct client *const c = rig_connect(rig, &a);
+        eg_cmd_free(rig_attach(rig));
+        eg_reactors_drain(rig->rs);
+        if (i == 0) {
+            eg_reactors_farewell(rig->rs, 500, 5000);
+        }
+        expect_drained(c);
+    }
+    rig_free(rig);
+}
+
 Test(conn, an_event_stream_with_a_gap)
 {
     struct rig *const rig = start();
