@@ -98,12 +98,12 @@ static void frame(struct eg_peer *p, const struct eg_out *o)
     eg_bytes_ref(o->bytes);
     if (p->catchup) {
         eg_catchup_hold(p, in_place ? o->cursor : 0, false, o->bytes);
-        return;
+    } else {
+        if (in_place) {
+            p->sent = p->head = o->cursor;
+        }
+        eg_peer_send(p, o->bytes);
     }
-    if (in_place) {
-        p->sent = p->head = o->cursor;
-    }
-    eg_peer_send(p, o->bytes);
     if (o->code != EG_CODE_NONE) {
         eg_metric_add(EG_M_frames_refused_total, 1);
         eg_metric_error(o->code);

@@ -549,14 +549,44 @@ Test(replay, without_scope_read_only_the_end_is_told)
     rig_free(rig);
 }
 
-/* --- searches --- */
-
 static sem_t turnstile;
 
 static void through_the_turnstile(void)
 {
     sem_wait(&turnstile);
 }
+
+/* A core that refuses what is said during a replay. */
+Test(replay, refused_frames_count_while_it_lasts)
+{
+    struct rig *const rig = rig_new();
+    rig->before_read = through_the_turnstile;
+    sem_init(&turnstile, 0, 0);
+    rig_run(rig, 1);
+    rig_append(rig, 1, "message", "{}");
+    struct client *const c = resume(
+        rig, "\"since\":0,", (struct eg_welcome){.cursor = 1, .oldest = 1, .replay = true});
+    for (int i = 0; i < 10; i++) {
+        client_text(c, "{\"type\":\"ack\",\"cursor\":9}");
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        cr_assert_eq(cmd->kind, EG_CMD_FRAME);
+        rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME,
+                                     .conn = cmd->conn,
+                                     .code = EG_CODE_invalid_request,
+                                     .bytes = eg_bytes_copy("{}", 2)});
+        eg_cmd_free(cmd);
+    }
+    struct eg_cmd *const cmd = rig_cmd(rig);
+    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
+    eg_cmd_free(cmd);
+    cr_expect_eq(client_close_code(c, NULL), 4028);
+    sem_post(&turnstile);
+    client_free(c);
+    rig_free(rig);
+    sem_destroy(&turnstile);
+}
+
+/* --- searches --- */
 
 static void ask_history(struct client *c, const char *frame)
 {
