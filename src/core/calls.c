@@ -150,7 +150,7 @@ bool eg_session_close(struct eg_machine *m, struct eg_session *s, const char *re
     eg_session_changed(m, s);
     DL_FOREACH(s->conns, c)
     {
-        eg_out_close(m, c->id, NULL, EG_CLOSE_NORMAL, "session_closed");
+        eg_out_end(m, s, c->id);
     }
     return true;
 }

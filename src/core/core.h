@@ -82,7 +82,8 @@ enum eg_out_kind {
     EG_OUT_EVENT,   /* every follower of sid but `except`: bytes is the event at cursor */
     EG_OUT_NOTICE,  /* every follower of sid with all of caps, but `except`: bytes, not stored */
     EG_OUT_SYNC,    /* conn: the answer to EG_CMD_SYNC; nothing is sent */
-    EG_OUT_CLOSE    /* conn: send bytes (may be NULL), then close with code close_code */
+    EG_OUT_CLOSE    /* conn: send bytes (may be NULL), then close with code close_code. sid not 0:
+                       that session is closed; whoever reads what it holds is let to the end */
 };
 
 struct eg_out {

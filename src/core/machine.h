@@ -197,6 +197,8 @@ void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg
                    struct eg_buf *take_buf);
 void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,
                   unsigned short code, const char *reason);
+/* Closes conn when it has been sent all that s holds: s is closed. */
+void eg_out_end(struct eg_machine *m, const struct eg_session *s, eg_conn_id conn);
 void eg_out_refuse(struct eg_machine *m, eg_conn_id conn, enum eg_code code, const char *message,
                    const char *field, int retry_after_s);
 void eg_out_welcome(struct eg_machine *m, eg_conn_id conn, const struct eg_welcome *w);

@@ -129,6 +129,18 @@ void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,
     o->reason = reason;
 }
 
+void eg_out_end(struct eg_machine *m, const struct eg_session *s, eg_conn_id conn)
+{
+    struct eg_out *o = add(m, EG_CONN_REACTOR(conn));
+    if (o) {
+        o->kind = EG_OUT_CLOSE;
+        o->conn = conn;
+        o->sid = s->sid;
+        o->close_code = EG_CLOSE_NORMAL;
+        o->reason = "session_closed";
+    }
+}
+
 void eg_out_refuse(struct eg_machine *m, eg_conn_id conn, enum eg_code code, const char *message,
                    const char *field, int retry_after_s)
 {

@@ -256,7 +256,7 @@ static void go_live(struct eg_peer *p)
 {
     eg_catchup_free(p);
     if (p->closed_session) {
-        eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
+        eg_peer_close(p, EG_CLOSE_NORMAL, "session_closed");
     }
 }
 
@@ -315,6 +315,10 @@ void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
         return;
     }
     p->catchup->waiting = false;
+    if (p->closed_session && (job->gap || job->err == EG_ENOTFOUND)) {
+        eg_peer_close(p, EG_CLOSE_NORMAL, "session_closed"); /* it is being removed */
+        return;
+    }
     if (job->err != EG_OK) {
         eg_log_limited(EG_LOG_ERROR, "replay.failed", "conn=%016llx" EG_F "why=%s",
                        (unsigned long long)eg_peer_id(p), eg_err_text(job->err));

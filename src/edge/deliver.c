@@ -147,6 +147,10 @@ static void to_one(struct eg_peer *p, const struct eg_out *o)
         }
         break;
     case EG_OUT_CLOSE:
+        if (o->sid && p->catchup) {
+            p->closed_session = true; /* closed when it has come to the end */
+            break;
+        }
         if (o->bytes && p->mode == EG_CONN_WS) {
             eg_peer_send(p, eg_bytes_ref(o->bytes));
         }

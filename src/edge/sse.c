@@ -66,7 +66,7 @@ void eg_sse_send(struct eg_peer *p, struct eg_bytes *event)
     eg_bytes_unref(event);
     send_raw(p);
     if (last) {
-        eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
+        eg_peer_close(p, EG_CLOSE_NORMAL, "session_closed");
     }
 }
 

@@ -251,7 +251,7 @@ void eg_welcome(struct eg_peer *p, const struct eg_welcome *w)
     }
     if (!p->gone && p->state == EG_PEER_JOINED) {
         if (p->closed_session && !p->catchup) {
-            eg_peer_close(p, EG_CLOSE_NORMAL, "session closed");
+            eg_peer_close(p, EG_CLOSE_NORMAL, "session_closed");
             return;
         }
         eg_live_schedule(p);

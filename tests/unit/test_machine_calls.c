@@ -57,6 +57,7 @@ Test(calls, close_ends_turns_and_connections)
     cr_assert(mr_event(r, "session_end"));
     cr_assert(mr_text(r, w, "\"type\":\"abort\""));
     cr_assert_eq(mr_out(r, EG_OUT_CLOSE, c, 0)->close_code, 1000);
+    cr_assert_neq(mr_out(r, EG_OUT_CLOSE, c, 0)->sid, 0, "who catches up is let to the end");
     int aborted = 0;
     for (int i = 0; i < r->outs; i++) {
         aborted +=

@@ -586,6 +586,82 @@ Test(replay, refused_frames_count_while_it_lasts)
     sem_destroy(&turnstile);
 }
 
+static void note_conn(void *arg, const struct eg_conn_info *info)
+{
+    ((struct eg_conn_info *)arg)->id = info->id;
+}
+
+/* Its session is closed while somebody reads what came before. how 0: a client, 1: an event stream,
+ * 2: a client, and the session is removed at once. */
+static void closed_meanwhile(int how)
+{
+    struct rig *const rig = rig_new();
+    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = 0};
+    struct eg_welcome w = {.cursor = 600, .oldest = 1, .replay = true, .sid = 1, .resumed = true};
+    struct eg_conn_info info = {0};
+    char reason[126];
+    rig->before_read = through_the_turnstile;
+    sem_init(&turnstile, 0, 0);
+    rig_run(rig, 1);
+    for (int i = 0; i < 600; i++) {
+        rig_append(rig, 1, "message", "{}");
+    }
+    strcpy(a.sse_session, "s1");
+    a.claims = (struct eg_claims){
+        .sub = strdup("ann"), .jti = strdup("j"), .scopes = EG_SCOPE_READ};
+    struct client *const c = how == 1 ? rig_connect(rig, &a) : resume(rig, "\"since\":0,", w);
+    if (how == 1) {
+        rig_welcome(rig, rig_cmd(rig), w);
+    } else {
+        eg_claims_free(&a.claims);
+    }
+    eg_reactors_each(rig->rs, note_conn, &info);
+    struct eg_bytes *const end = rig_append(rig, 1, "session_end", "{}");
+    rig_out(rig, (struct eg_out){
+                     .kind = EG_OUT_EVENT, .sid = 1, .cursor = 601, .bytes = eg_bytes_ref(end)});
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_CLOSE,
+                                 .conn = info.id,
+                                 .sid = 1,
+                                 .close_code = EG_CLOSE_NORMAL,
+                                 .reason = "session_closed"});
+    eg_reactors_each(rig->rs, note_conn, &info); /* it has arrived */
+    rig->log[0].oldest = how == 2 ? 602 : 1;
+    for (int i = 0; i < 100; i++) {
+        sem_post(&turnstile);
+    }
+    if (how == 1) {
+        client_eof(c);
+        eg_buf_char(&c->in, '\0');
+        cr_expect_not_null(strstr(c->in.p, "\nid: 601\nevent: session_end\n"));
+    } else {
+        for (int i = 1; how == 0 && i <= 602; i++) {
+            const char *const text = client_next(c, NULL);
+            cr_expect(strstr(text, i == 601 ? "\"replay_end\"" : "\"cursor\":"), "%s", text);
+            cr_expect(i < 602 || strcmp(text, end->data) == 0, "%s", text);
+        }
+        cr_expect_eq(client_close_code(c, reason), EG_CLOSE_NORMAL);
+        cr_expect_str_eq(reason, "session_closed");
+    }
+    client_free(c);
+    rig_free(rig);
+    sem_destroy(&turnstile);
+}
+
+Test(replay, ends_before_a_closed_session_does)
+{
+    closed_meanwhile(0);
+}
+
+Test(replay, of_an_event_stream_ends_before_a_closed_session_does)
+{
+    closed_meanwhile(1);
+}
+
+Test(replay, of_a_session_that_is_removed_ends_with_it)
+{
+    closed_meanwhile(2);
+}
+
 /* --- searches --- */
 
 static void ask_history(struct client *c, const char *frame)
