@@ -135,7 +135,6 @@ enum eg_mail_kind {
     EG_MAIL_SETTINGS,
     EG_MAIL_JUDGE,
     EG_MAIL_FAREWELL,
-    EG_MAIL_KICK,
     EG_MAIL_EACH,
     EG_MAIL_STOP
 };

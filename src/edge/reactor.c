@@ -30,13 +30,6 @@ struct settings_mail {
     struct eg_settings *settings;
 };
 
-struct kick_mail {
-    struct eg_mail mail;
-    eg_conn_id id;
-    unsigned code;
-    const char *reason;
-};
-
 EG_MUTEX(farewell);
 
 /* One wait for all reactors; lives until the last of them is done with it. */
@@ -265,19 +258,6 @@ void eg_reactors_judge(struct eg_reactors *rs)
 void eg_reactors_drain(struct eg_reactors *rs)
 {
     __atomic_store_n(&rs->draining, 1, __ATOMIC_RELEASE);
-}
-
-void eg_reactors_kick(struct eg_reactors *rs, eg_conn_id id, unsigned short close_code,
-                      const char *reason)
-{
-    struct kick_mail *const m =
-        EG_CONN_REACTOR(id) < rs->count ? letter(EG_MAIL_KICK, sizeof *m) : NULL;
-    if (m) {
-        m->id = id;
-        m->code = close_code;
-        m->reason = reason;
-        post_mail(&rs->reactor[EG_CONN_REACTOR(id)], &m->mail);
-    }
 }
 
 static void farewell_unref(struct eg_farewell *f)
@@ -560,7 +540,6 @@ static void drop_mail(struct eg_reactor *r, struct eg_mail *mail)
         break;
     case EG_MAIL_JUDGE: /* the reactor's own */
         return;
-    case EG_MAIL_KICK:
     case EG_MAIL_STOP:
         break;
     }
@@ -610,14 +589,6 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
         r->spread_ms = ((struct farewell_mail *)mail)->spread_ms;
         for_all(r, say_farewell, r->spread_ms);
         break;
-    case EG_MAIL_KICK: {
-        const struct kick_mail *const m = (struct kick_mail *)mail;
-        struct eg_peer *const p = eg_peer_find(r, m->id);
-        if (p) {
-            eg_peer_close(p, m->code, m->reason);
-        }
-        break;
-    }
     case EG_MAIL_EACH:
         open_each(r, (struct each_mail *)mail);
         break;

@@ -78,8 +78,5 @@ struct eg_conn_info {
 /* Calls fn for each connection, on the caller's thread, from copies. Waits for the reactors. */
 void eg_reactors_each(struct eg_reactors *rs,
                       void (*fn)(void *arg, const struct eg_conn_info *info), void *arg);
-/* Closes the connection id, if it is still there. Any thread. reason is static text. */
-void eg_reactors_kick(struct eg_reactors *rs, eg_conn_id id, unsigned short close_code,
-                      const char *reason);
 
 #endif

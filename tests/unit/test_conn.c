@@ -844,7 +844,10 @@ Test(conn, operators)
     char reason[126];
     eg_reactors_each(rig->rs, count_conn, &seen);
     cr_expect_eq(seen.received_frames, 2);
-    eg_reactors_kick(rig->rs, seen.id, 1000, "disconnected by operator");
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_CLOSE,
+                                 .conn = seen.id,
+                                 .close_code = 1000,
+                                 .reason = "disconnected by operator"});
     struct client *const kicked = EG_CONN_REACTOR(seen.id) == 0 ? a : b;
     struct client *const other = kicked == a ? b : a;
     cr_expect_eq(client_close_code(kicked, reason), 1000);
