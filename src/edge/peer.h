@@ -136,7 +136,8 @@ enum eg_mail_kind {
     EG_MAIL_JUDGE,
     EG_MAIL_FAREWELL,
     EG_MAIL_EACH,
-    EG_MAIL_STOP
+    EG_MAIL_STOP,
+    EG_MAIL_KINDS
 };
 struct eg_mail {
     struct eg_qnode node; /* first */
@@ -157,8 +158,10 @@ struct eg_reactor {
     bool started;
     int epfd;
     struct eg_queue releases, mail;
-    struct eg_mail judge; /* there is one, so that a revocation needs no memory to get through */
-    int judge_posted;     /* atomic: it waits to be opened */
+    /* Letters that must get through need no memory: there is one of each. */
+    struct eg_mail own[EG_MAIL_KINDS];
+    int judge_posted;                 /* atomic: JUDGE waits to be opened */
+    struct eg_settings *new_settings; /* atomic: SETTINGS waits to be opened; NULL: it does not */
     struct eg_settings *settings;
     struct eg_now now;
     struct eg_slot *slots;
@@ -184,8 +187,8 @@ struct eg_reactor {
     struct eg_tally {     /* added to the metrics once a turn */
         int64_t frames_in, bytes_in, frames_out, bytes_out;
     } tally;
-    struct eg_farewell *farewell;
     int64_t spread_ms; /* of the farewell that was said; -1: none was */
+    bool parting;      /* somebody waits until the last connection is closed */
     bool stopping;
 };
 
@@ -209,6 +212,7 @@ struct eg_reactors {
     struct eg_parser *parser; /* NULL: large texts are read at once */
     char *dir;
     char epoch[40];
+    struct eg_farewell *farewell;
     struct eg_reactor_seams seams;
     unsigned next;    /* atomic: where the next socket goes */
     int draining;     /* atomic */

@@ -8,7 +8,6 @@
 #include "edge/reactor.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,25 +24,15 @@ struct adopt_mail {
     struct eg_adopted a;
 };
 
-struct settings_mail {
-    struct eg_mail mail;
-    struct eg_settings *settings;
-};
-
 EG_MUTEX(farewell);
 
-/* One wait for all reactors; lives until the last of them is done with it. */
+/* One wait for all reactors. */
 struct eg_farewell {
     struct farewell_mutex lock;
     pthread_cond_t done;
     unsigned open EG_GUARDED_BY(farewell_mutex); /* reactors that still have connections */
-    int refs;                                    /* atomic */
-};
-
-struct farewell_mail {
-    struct eg_mail mail;
-    int64_t spread_ms;
-    struct eg_farewell *farewell;
+    bool said EG_GUARDED_BY(farewell_mutex);
+    int64_t spread_ms; /* set before the reactors hear of it */
 };
 
 /* A copy of what is told of one connection; the texts follow. */
@@ -102,6 +91,7 @@ static void free_reactor(struct eg_reactor *r)
     }
     eg_ws_pool_free(&r->readers);
     eg_settings_unref(r->settings);
+    eg_settings_unref(r->new_settings);
     eg_buf_free(&r->text);
     for (size_t i = 0; i < EG_FEATURES_KEPT; i++) {
         eg_buf_free(&r->features[i].text);
@@ -125,7 +115,12 @@ enum eg_err eg_reactors_new(const struct eg_reactors_config *config, struct eg_r
     rs->limits = config->limits;
     rs->dir = config->dir ? strdup(config->dir) : NULL;
     rs->reactor = calloc(rs->count, sizeof *rs->reactor);
-    if (!rs->reactor || (config->dir && !rs->dir)) {
+    rs->farewell = calloc(1, sizeof *rs->farewell);
+    if (rs->farewell) {
+        farewell_init(&rs->farewell->lock);
+        eg_cond_init(&rs->farewell->done);
+    }
+    if (!rs->reactor || !rs->farewell || (config->dir && !rs->dir)) {
         goto out;
     }
     for (unsigned i = 0; i < rs->count; i++) {
@@ -194,6 +189,13 @@ static void post_mail(struct eg_reactor *r, struct eg_mail *mail)
     eg_queue_push(&r->mail, &mail->node);
 }
 
+/* The one of this kind; only when it does not wait already. */
+static void post_own(struct eg_reactor *r, enum eg_mail_kind kind)
+{
+    r->own[kind].kind = kind;
+    post_mail(r, &r->own[kind]);
+}
+
 static void free_adopted(struct eg_reactors *rs, struct eg_adopted *a)
 {
     if (a->fd >= 0) {
@@ -236,11 +238,13 @@ void eg_reactors_release(void *arg, unsigned reactor, struct eg_release *r)
 void eg_reactors_settings(struct eg_reactors *rs, struct eg_settings *settings)
 {
     for (unsigned i = 0; i < rs->count; i++) {
-        struct settings_mail *const m = letter(EG_MAIL_SETTINGS, sizeof *m);
-        if (m) {
-            m->settings = eg_settings_ref(settings);
-            post_mail(&rs->reactor[i], &m->mail);
+        struct eg_reactor *const r = &rs->reactor[i];
+        struct eg_settings *const unread =
+            __atomic_exchange_n(&r->new_settings, eg_settings_ref(settings), __ATOMIC_ACQ_REL);
+        if (!unread) {
+            post_own(r, EG_MAIL_SETTINGS);
         }
+        eg_settings_unref(unread);
     }
 }
 
@@ -249,8 +253,7 @@ void eg_reactors_judge(struct eg_reactors *rs)
     for (unsigned i = 0; i < rs->count; i++) {
         struct eg_reactor *const r = &rs->reactor[i];
         if (!__atomic_exchange_n(&r->judge_posted, 1, __ATOMIC_ACQ_REL)) {
-            r->judge.kind = EG_MAIL_JUDGE;
-            post_mail(r, &r->judge);
+            post_own(r, EG_MAIL_JUDGE);
         }
     }
 }
@@ -260,58 +263,42 @@ void eg_reactors_drain(struct eg_reactors *rs)
     __atomic_store_n(&rs->draining, 1, __ATOMIC_RELEASE);
 }
 
-static void farewell_unref(struct eg_farewell *f)
-{
-    if (__atomic_sub_fetch(&f->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-        pthread_cond_destroy(&f->done);
-        farewell_destroy(&f->lock);
-        free(f);
-    }
-}
-
 void eg_farewell_check(struct eg_reactor *r)
 {
-    struct eg_farewell *const f = r->farewell;
-    if (!f || (r->peers > r->lingering && !r->stopping)) {
+    struct eg_farewell *const f = r->set->farewell;
+    if (!r->parting || (r->peers > r->lingering && !r->stopping)) {
         return;
     }
-    r->farewell = NULL;
+    r->parting = false;
     farewell_lock(&f->lock);
     f->open--;
     pthread_cond_signal(&f->done);
     farewell_unlock(&f->lock);
-    farewell_unref(f);
+}
+
+/* To all whose thread runs; once. */
+static void tell_farewell(struct eg_reactors *rs, int64_t spread_ms)
+{
+    struct eg_farewell *const f = rs->farewell;
+    farewell_lock(&f->lock);
+    if (!f->said) {
+        f->said = true;
+        f->spread_ms = spread_ms;
+        for (unsigned i = 0; i < rs->count; i++) {
+            if (rs->reactor[i].started) {
+                f->open++;
+                post_own(&rs->reactor[i], EG_MAIL_FAREWELL);
+            }
+        }
+    }
+    farewell_unlock(&f->lock);
 }
 
 void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t timeout_ms)
 {
-    struct eg_farewell *const f = calloc(1, sizeof *f);
+    struct eg_farewell *const f = rs->farewell;
     struct timespec until;
-    unsigned untold = 0;
-    if (!f) {
-        return;
-    }
-    farewell_init(&f->lock);
-    eg_cond_init(&f->done);
-    f->refs = 1 + (int)rs->count;
-    farewell_lock(&f->lock);
-    f->open = rs->count;
-    farewell_unlock(&f->lock);
-    for (unsigned i = 0; i < rs->count; i++) {
-        struct farewell_mail *const m =
-            rs->reactor[i].started ? letter(EG_MAIL_FAREWELL, sizeof *m) : NULL;
-        if (m) {
-            m->spread_ms = spread_ms;
-            m->farewell = f;
-            post_mail(&rs->reactor[i], &m->mail);
-        } else {
-            untold++;
-        }
-    }
-    farewell_lock(&f->lock);
-    f->open -= untold;
-    farewell_unlock(&f->lock);
-    __atomic_sub_fetch(&f->refs, (int)untold, __ATOMIC_ACQ_REL);
+    tell_farewell(rs, spread_ms);
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += timeout_ms / 1000;
     until.tv_nsec += timeout_ms % 1000 * 1000000;
@@ -323,7 +310,6 @@ void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t tim
     while (f->open && farewell_wait_until(&f->done, &f->lock, &until) != ETIMEDOUT) {
     }
     farewell_unlock(&f->lock);
-    farewell_unref(f);
 }
 
 void eg_reactors_end(struct eg_reactors *rs)
@@ -334,11 +320,7 @@ void eg_reactors_end(struct eg_reactors *rs)
     for (unsigned i = 0; rs->reactor && i < rs->count; i++) {
         struct eg_reactor *const r = &rs->reactor[i];
         if (r->started) {
-            struct eg_mail *m;
-            while (!(m = letter(EG_MAIL_STOP, sizeof *m))) {
-                sched_yield();
-            }
-            post_mail(r, m);
+            post_own(r, EG_MAIL_STOP);
             pthread_join(r->thread, NULL);
             r->started = false;
         }
@@ -360,6 +342,11 @@ void eg_reactors_stop(struct eg_reactors *rs)
     for (unsigned i = 0; rs->reactor && i < rs->count; i++) {
         free_reactor(&rs->reactor[i]);
     }
+    if (rs->farewell) {
+        pthread_cond_destroy(&rs->farewell->done);
+        farewell_destroy(&rs->farewell->lock);
+    }
+    free(rs->farewell);
     free(rs->reactor);
     free(rs->dir);
     free(rs);
@@ -489,6 +476,14 @@ static void reschedule(struct eg_peer *p, int64_t n)
     }
 }
 
+/* The newest that were handed over. */
+static void take_settings(struct eg_reactor *r)
+{
+    eg_settings_unref(r->settings);
+    r->settings = __atomic_exchange_n(&r->new_settings, NULL, __ATOMIC_ACQ_REL);
+    for_all(r, reschedule, 0);
+}
+
 static void end(struct eg_peer *p, int64_t n)
 {
     (void)n;
@@ -528,20 +523,18 @@ static void drop_mail(struct eg_reactor *r, struct eg_mail *mail)
     case EG_MAIL_LARGE:
         eg_large_free((struct eg_large *)mail);
         return;
-    case EG_MAIL_SETTINGS:
-        eg_settings_unref(((struct settings_mail *)mail)->settings);
-        break;
     case EG_MAIL_EACH:
         sem_post(((struct each_mail *)mail)->done);
         break;
     case EG_MAIL_FAREWELL:
-        r->farewell = ((struct farewell_mail *)mail)->farewell;
+        r->parting = true;
         eg_farewell_check(r);
-        break;
-    case EG_MAIL_JUDGE: /* the reactor's own */
         return;
+    case EG_MAIL_SETTINGS: /* freed with the reactor, if nobody opens it */
+    case EG_MAIL_JUDGE:
     case EG_MAIL_STOP:
-        break;
+    case EG_MAIL_KINDS:
+        return;
     }
     free(mail);
 }
@@ -575,27 +568,27 @@ void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail)
         eg_method_large(eg_peer_find(r, large->conn), large);
         return;
     }
-    case EG_MAIL_SETTINGS:
-        eg_settings_unref(r->settings);
-        r->settings = ((struct settings_mail *)mail)->settings;
-        for_all(r, reschedule, 0);
+    case EG_MAIL_EACH:
+        open_each(r, (struct each_mail *)mail);
         break;
-    case EG_MAIL_JUDGE:                                          /* the reactor's own */
+    case EG_MAIL_SETTINGS:
+        take_settings(r);
+        return;
+    case EG_MAIL_JUDGE:
         __atomic_store_n(&r->judge_posted, 0, __ATOMIC_SEQ_CST); /* what comes now is judged anew */
         for_all(r, judge, 0);
         return;
     case EG_MAIL_FAREWELL:
-        r->farewell = ((struct farewell_mail *)mail)->farewell;
-        r->spread_ms = ((struct farewell_mail *)mail)->spread_ms;
+        r->parting = true;
+        r->spread_ms = r->set->farewell->spread_ms;
         for_all(r, say_farewell, r->spread_ms);
-        break;
-    case EG_MAIL_EACH:
-        open_each(r, (struct each_mail *)mail);
-        break;
+        return;
     case EG_MAIL_STOP:
         for_all(r, end, 0);
         r->stopping = true;
-        break;
+        return;
+    case EG_MAIL_KINDS:
+        return;
     }
     free(mail);
 }

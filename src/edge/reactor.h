@@ -59,7 +59,7 @@ void eg_reactors_judge(struct eg_reactors *rs);
 /* From now on hello is refused with draining. */
 void eg_reactors_drain(struct eg_reactors *rs);
 /* Tells every connection reconnect + close 1012, spreading retry_after_ms over 0..spread_ms;
- * returns when all are closed or after timeout_ms. */
+ * returns when all are closed or after timeout_ms. They are told once. */
 void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t timeout_ms);
 /* Ends the threads and closes what is left; releases that come later are dropped. To be called
  * before eg_core_stop, whose last batch still calls eg_reactors_release. */

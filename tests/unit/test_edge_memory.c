@@ -219,3 +219,40 @@ Test(edge_memory, a_revocation_needs_no_memory_to_reach_the_reactors, .timeout =
     client_free(c);
     rig_free(rig);
 }
+
+Test(edge_memory, settings_need_no_memory_to_reach_the_reactors)
+{
+    rig = rig_new();
+    rig_run_by_hand(rig);
+    struct eg_settings *const a = eg_settings_copy(rig->settings);
+    struct eg_settings *const b = eg_settings_copy(rig->settings);
+    failing_order(0);
+    eg_reactors_settings(rig->rs, a);
+    (void)failing_done();
+    rig_turn(rig);
+    cr_expect_eq(rig->rs->reactor[0].settings, a);
+    eg_reactors_settings(rig->rs, b);
+    eg_reactors_settings(rig->rs, a);
+    eg_reactors_settings(rig->rs, b);
+    rig_turn(rig);
+    cr_expect_eq(rig->rs->reactor[0].settings, b, "the last ones count");
+    eg_reactors_settings(rig->rs, a); /* opened by nobody */
+    eg_settings_unref(a);
+    eg_settings_unref(b);
+    rig_free(rig);
+}
+
+Test(edge_memory, a_farewell_needs_no_memory_to_reach_the_reactors)
+{
+    rig = rig_new();
+    rig_run(rig, 1);
+    struct client *const a = rig_join(rig, "read", "", NULL), *const b = rig_join(rig, "read", "", NULL);
+    failing_order(0);
+    eg_reactors_farewell(rig->rs, 0, 5000);
+    (void)failing_done();
+    client_eof(a);
+    client_eof(b);
+    client_free(a);
+    client_free(b);
+    rig_free(rig);
+}
