@@ -189,7 +189,8 @@ static void around_call(struct eg_core *core, struct eg_call *call, struct eg_no
     }
 }
 
-/* While paused, what would write waits; resuming and acts of the audit log pass. */
+/* While paused, what would write waits, entries of the audit log too; what only reads passes, and
+ * so do connections that end. */
 EG_REQUIRES(core_thread)
 static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
 {
