@@ -195,9 +195,10 @@ struct eg_reactor {
 struct eg_pool;
 struct eg_log_ops;
 
-/* What tests put in place of the core and the log; NULL members: the real ones. */
+/* What tests put in place of the core, the log and naps; NULL members: the real ones. */
 struct eg_reactor_seams {
     void (*post)(void *arg, struct eg_cmd *first, struct eg_cmd *last);
+    void (*rest)(void *arg, int64_t us); /* by eg_rest; any thread */
     const struct eg_log_ops *log;
     void *arg;
 };

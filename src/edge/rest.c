@@ -28,7 +28,9 @@ void eg_rest(const struct eg_reactors *rs, int64_t start_us)
 {
     const int64_t us = eg_rest_us(rs, start_us);
     const struct timespec ts = {.tv_nsec = us * 1000};
-    if (us > 0) {
+    if (rs->seams.rest) {
+        rs->seams.rest(rs->seams.arg, us);
+    } else if (us > 0) {
         nanosleep(&ts, NULL);
     }
 }

@@ -134,6 +134,12 @@ struct rig *rig_new(void)
     return rig;
 }
 
+static void count_rest(void *arg, int64_t us)
+{
+    (void)us;
+    __atomic_add_fetch(&((struct rig *)arg)->rest_count, 1, __ATOMIC_ACQ_REL);
+}
+
 static void make_reactors(struct rig *rig, unsigned reactors)
 {
     cr_assert_eq(eg_auth_new(rig->ring, rig->settings, &rig->auth), EG_OK);
@@ -143,7 +149,10 @@ static void make_reactors(struct rig *rig, unsigned reactors)
                                               .auth = rig->auth,
                                               .limits = rig->limits,
                                               .dir = rig->dir};
-    const struct eg_reactor_seams seams = {.post = take_commands, .log = &log_ops, .arg = rig};
+    const struct eg_reactor_seams seams = {.post = take_commands,
+                                           .rest = rig->counts_rests ? count_rest : NULL,
+                                           .log = &log_ops,
+                                           .arg = rig};
     cr_assert_eq(eg_reactors_new(&config, &rig->rs), EG_OK);
     eg_reactors_seams(rig->rs, &seams, "epoch-1");
 }

@@ -33,6 +33,8 @@ struct rig {
     int reads;                 /* pages that readers asked for */
     void (*before_read)(void); /* each page, when not NULL; set before rig_run */
     bool rests;                /* by rig_rest */
+    bool counts_rests;         /* of readers and parser, and takes none; set before rig_run */
+    int rest_count;            /* atomic */
 };
 
 /* Starts n reactors with the settings of rig->settings (made here; change them before rig_run). */

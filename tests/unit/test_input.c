@@ -3,11 +3,14 @@
  * in line and others do not.
  */
 #include <criterion/criterion.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "edge/parser.h"
+#include "edge/pool.h"
 #include "edge/rest.h"
 #include "edge_rig.h"
 
@@ -293,6 +296,114 @@ Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
     eg_rest_seen(rs, now_ms);
     cr_expect_geq(eg_rest_us(rs, start), 1000);
     cr_expect_eq(eg_rest_us(rs, start - 1000000), EG_REST_MOST_US);
+    rig_free(rig);
+}
+
+/* --- rests of those that work for who asks for much --- */
+
+static bool gated;
+static sem_t arrived, gate;
+
+static void pass_gate(void)
+{
+    sem_post(&arrived);
+    while (sem_wait(&gate) != 0) {
+    }
+}
+
+/* The parser's thread begins with this: it is held until it has more to do than one text. */
+int setpriority(__priority_which_t which, id_t who, int prio)
+{
+    (void)which;
+    (void)who;
+    (void)prio;
+    if (gated) {
+        pass_gate();
+    }
+    return 0;
+}
+
+static struct rig *rig_with_gate(struct client **c)
+{
+    struct rig *const rig = rig_new();
+    sem_init(&arrived, 0, 0);
+    sem_init(&gate, 0, 0);
+    gated = true;
+    rig->counts_rests = true;
+    rig->before_read = pass_gate;
+    rig_run_by_hand(rig);
+    *c = join_by_hand(rig);
+    return rig;
+}
+
+static int rests(const struct rig *rig)
+{
+    return __atomic_load_n(&rig->rest_count, __ATOMIC_ACQUIRE);
+}
+
+#define TASKS 4
+
+Test(input, the_parser_rests_while_others_wait)
+{
+    struct client *c;
+    struct rig *const rig = rig_with_gate(&c);
+    char *const text = large("1", "\"}}");
+    cr_assert_eq(eg_parser_start(&rig->rs->parser), EG_OK);
+    for (int i = 0; i < TASKS; i++) {
+        cr_assert_eq(eg_parser_give(rig->rs->parser, rig->rs->reactor[0].slots[0].peer,
+                                    eg_slice_cstr(text)),
+                     EG_OK);
+    }
+    sem_post(&gate);
+    for (int n = 0; n < TASKS;) {
+        struct eg_cmd *const cmd = rig_try_cmd(rig);
+        if (!cmd) {
+            rig_turn(rig);
+            continue;
+        }
+        n += cmd->kind == EG_CMD_FRAME;
+        eg_cmd_free(cmd);
+    }
+    eg_parser_stop(rig->rs->parser);
+    rig->rs->parser = NULL;
+    cr_expect_eq(rests(rig), TASKS - 1, "after each but the last: %d", rests(rig));
+    free(text);
+    client_free(c);
+    rig_free(rig);
+}
+
+static void ask_page(struct rig *rig)
+{
+    struct eg_job *const job = eg_job_new(EG_JOB_HISTORY, rig->rs->reactor[0].slots[0].peer);
+    job->sid = 1;
+    job->from = job->to = 1;
+    job->limit = 1;
+    job->max_bytes = 65536;
+    eg_pool_give(rig->rs->pool, job);
+}
+
+Test(input, a_reader_rests_while_others_wait)
+{
+    struct client *c;
+    struct rig *const rig = rig_with_gate(&c);
+    rig_append(rig, 1, "message", "{}");
+    ask_page(rig);
+    while (sem_wait(&arrived) != 0) {
+    }
+    for (int i = 1; i < TASKS; i++) {
+        ask_page(rig);
+    }
+    for (int i = 0; i < TASKS; i++) {
+        sem_post(&gate);
+    }
+    for (int n = 0; n < TASKS;) {
+        rig_turn(rig);
+        n += client_try(c, NULL) != NULL;
+    }
+    eg_pool_stop(rig->rs->pool);
+    rig->rs->pool = NULL;
+    cr_expect_eq(rests(rig), TASKS - 2, "but for the first and the last: %d", rests(rig));
+    client_free(c);
     rig_free(rig);
 }
 
