@@ -824,6 +824,86 @@ Test(conn, what_was_said_before_the_end_counts)
     rig_free(rig);
 }
 
+/* A client of a reactor whose turns are taken by hand, in session 1. */
+static struct client *join_by_hand(struct rig *rig, eg_conn_id *id)
+{
+    struct client *const c = rig_connect(rig, NULL);
+    rig_turn(rig);
+    say_hello(rig, c, "hello", AGENT, "read write");
+    rig_turn(rig);
+    struct eg_cmd *const cmd = rig_attach(rig);
+    *id = cmd->conn;
+    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
+    rig_turn(rig);
+    HAS(client_next(c, NULL), "hello_ok");
+    return c;
+}
+
+static void expect_cmd(struct rig *rig, enum eg_cmd_kind kind)
+{
+    struct eg_cmd *const cmd = rig_try_cmd(rig);
+    cr_assert_not_null(cmd);
+    cr_expect_eq(cmd->kind, kind);
+    eg_cmd_free(cmd);
+}
+
+/* However long the core takes with what it said before, it is not taken for silent. */
+Test(conn, who_leaves_waits_for_the_core)
+{
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    eg_conn_id id;
+    rig_run_by_hand(rig);
+    struct client *const c = join_by_hand(rig, &id);
+    client_text(c, "{\"type\":\"message\",\"content\":1}");
+    client_text(c, "{\"type\":\"leave\"}");
+    rig_turn(rig);
+    expect_cmd(rig, EG_CMD_FRAME);
+    expect_cmd(rig, EG_CMD_SYNC);
+    for (int i = 0; i < 10; i++) {
+        rig_tick(rig, 14000);
+        rig_turn(rig);
+    }
+    cr_expect_null(client_try(c, NULL));
+    rig_out(rig, (struct eg_out){
+                     .kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+    rig_turn(rig);
+    cr_expect_str_eq(client_next(c, NULL), "{}");
+    HAS(client_next(c, NULL), "\"type\":\"left\"");
+    cr_expect_eq(client_close_code(c, NULL), 1000);
+    client_free(c);
+    rig_free(rig);
+}
+
+/* What came before a close frame is handed over before the connection's end. */
+Test(conn, what_was_said_before_a_close_frame_counts)
+{
+    struct rig *const rig = rig_new();
+    eg_conn_id id;
+    rig_run_by_hand(rig);
+    struct client *const c = join_by_hand(rig, &id);
+    for (int i = 0; i < 20; i++) {
+        client_text(c, "{\"type\":\"message\",\"content\":1}");
+    }
+    client_frame(c, 0x88, "\x03\xe8", 2);
+    client_text(c, "{\"type\":\"message\",\"content\":2}"); /* after it there is nothing */
+    rig_turn(rig);
+    rig_turn(rig);
+    for (int i = 0; i < 20; i++) {
+        expect_cmd(rig, EG_CMD_FRAME);
+    }
+    expect_cmd(rig, EG_CMD_DETACH);
+    cr_expect_null(rig_try_cmd(rig));
+    /* The answers come too late. */
+    rig_out(rig, (struct eg_out){
+                     .kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
+    rig_turn(rig);
+    cr_expect_eq(client_close_code(c, NULL), 1000);
+    client_free(c);
+    rig_free(rig);
+}
+
 static void count_conn(void *arg, const struct eg_conn_info *info)
 {
     struct eg_conn_info *const seen = arg;
