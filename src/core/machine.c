@@ -435,9 +435,8 @@ static void recount(struct eg_machine *m)
     HASH_ITER(hh_sid, m->by_sid, s, next)
     {
         const struct eg_turn *head = eg_turn_head(s);
-        if (head && head->worker) {
-            head->worker->running++;
-            m->running++;
+        if (head && head->worker && !eg_worker_hold(m, head->worker, s)) {
+            eg_table_fatal("a batch cannot be taken back"); /* its place was there before */
         }
     }
 }

@@ -52,6 +52,7 @@ struct eg_session {
     int64_t timer_mono;    /* the soonest entry of the heap that names it; 0: none */
     struct eg_turn *turns; /* ring */
     unsigned turn_first, turn_count, turn_cap;
+    int held_at;                 /* while its head is at a worker: place among held of that */
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
     char *last_worker_id;   /* its id, for operators; NULL: none yet */
@@ -92,7 +93,8 @@ struct eg_worker {
     struct eg_agent *agent;
     char id[40];
     char name[EG_ID_MAX + 1];
-    int concurrency, running;
+    int concurrency, running, held_cap;
+    struct eg_session **held; /* those whose head it has: running of them */
     int64_t since_ms;
     struct eg_worker *prev, *next;
 };
@@ -283,6 +285,9 @@ void eg_presence_typing(struct eg_machine *m, struct eg_conn *c);
 void eg_worker_attach(struct eg_machine *m, struct eg_cmd *cmd);
 void eg_worker_detach(struct eg_machine *m, struct eg_worker *w);
 void eg_worker_frame(struct eg_machine *m, struct eg_conn *c, struct eg_cmd *cmd);
+/* Counts the head of s as being at w; false without memory (failed is latched). */
+bool eg_worker_hold(struct eg_machine *m, struct eg_worker *w, struct eg_session *s);
+void eg_worker_let_go(struct eg_machine *m, struct eg_worker *w, const struct eg_session *s);
 
 /* --- turns (turns.c) --- */
 enum eg_turn_input {

@@ -216,10 +216,9 @@ static struct eg_session *load(struct eg_machine *m, const struct eg_session_row
     }
     /* Every stored session whose turns wait stands in its agent's ring since the start. */
     s->in_ready = s->turn_count > 0;
-    const struct eg_turn *head = eg_turn_head(s);
-    if (head && head->worker) { /* read again after a roll-back that could not */
-        head->worker->running++;
-        m->running++;
+    struct eg_turn *const head = eg_turn_head(s);
+    if (head && head->worker && !eg_worker_hold(m, head->worker, s)) {
+        head->worker = NULL; /* it was read again after a roll-back that could not */
     }
     eg_session_touch(m, s);
     eg_turn_recover(m, s);

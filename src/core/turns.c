@@ -209,11 +209,10 @@ static void move(struct eg_turn *t, enum eg_turn_input input)
     t->dirty = true;
 }
 
-static void release_worker(struct eg_machine *m, struct eg_turn *t)
+static void release_worker(struct eg_machine *m, struct eg_session *s, struct eg_turn *t)
 {
     if (t->worker) {
-        t->worker->running--;
-        m->running--;
+        eg_worker_let_go(m, t->worker, s);
         t->worker = NULL;
     }
     t->deadline_mono = 0;
@@ -260,7 +259,7 @@ void eg_turn_end_aborted(struct eg_machine *m, struct eg_session *s, struct eg_t
         remember_worker(m, s, t->worker);
     }
     struct eg_agent *agent = t->worker ? s->agent : NULL;
-    release_worker(m, t);
+    release_worker(m, s, t);
     take_off(m, s, t, false);
     eg_metric_add(EG_M_turns_aborted_total, 1);
     if (was_head) {
@@ -275,7 +274,7 @@ void eg_turn_finish(struct eg_machine *m, struct eg_session *s, struct eg_turn *
 {
     move(t, EG_IN_FINAL);
     remember_worker(m, s, t->worker);
-    release_worker(m, t);
+    release_worker(m, s, t);
     take_off(m, s, t, false);
     next_turn(m, s);
     eg_dispatch(m, s->agent);
@@ -360,7 +359,7 @@ void eg_turn_attempt_over(struct eg_machine *m, struct eg_session *s, struct eg_
     eg_session_touch(m, s);
     if (t->state == EG_TURN_ABORTING) {
         struct eg_agent *agent = s->agent;
-        release_worker(m, t);
+        release_worker(m, s, t);
         if (eg_machine_write(m)) {
             eg_turn_end_aborted(m, s, t, EG_IN_GRACE);
         } else {
@@ -369,7 +368,7 @@ void eg_turn_attempt_over(struct eg_machine *m, struct eg_session *s, struct eg_
         eg_dispatch(m, agent);
         return;
     }
-    release_worker(m, t);
+    release_worker(m, s, t);
     notice(m, s, t, "message_nack", t->attempt, error, -1);
     if ((!retry || exhausted(m, t)) && eg_machine_write(m)) {
         bury(m, s, t, error);
@@ -441,11 +440,13 @@ static void hand_out(struct eg_machine *m, struct eg_session *s, struct eg_worke
             return;
         }
     }
+    if (!eg_worker_hold(m, w, s)) {
+        eg_bytes_unref(body);
+        return;
+    }
     move(t, EG_IN_HAND_OUT);
     t->attempt++;
     t->worker = w;
-    w->running++;
-    m->running++;
     set_deadline(m, s, t, m->settings->turn_lease_ms);
     eg_session_touch(m, s);
     eg_buf_str(&b, "{\"type\":\"turn\"");

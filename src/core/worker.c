@@ -55,23 +55,44 @@ void eg_worker_attach(struct eg_machine *m, struct eg_cmd *cmd)
     eg_dispatch(m, agent);
 }
 
-/* All sessions in memory whose head is at w give it back. Sessions with a turn at a worker are
- * never evicted. */
+bool eg_worker_hold(struct eg_machine *m, struct eg_worker *w, struct eg_session *s)
+{
+    if (w->running == w->held_cap) {
+        const int cap = w->held_cap ? w->held_cap * 2 : 1;
+        struct eg_session **const grown = realloc(w->held, (size_t)cap * sizeof *grown);
+        if (!grown) {
+            m->failed = true;
+            return false;
+        }
+        w->held = grown;
+        w->held_cap = cap;
+    }
+    s->held_at = w->running;
+    w->held[w->running++] = s;
+    m->running++;
+    return true;
+}
+
+void eg_worker_let_go(struct eg_machine *m, struct eg_worker *w, const struct eg_session *s)
+{
+    struct eg_session *const last = w->held[--w->running];
+    w->held[s->held_at] = last;
+    last->held_at = s->held_at;
+    m->running--;
+}
+
+/* All sessions whose head is at w give it back: they are in memory, never evicted. */
 void eg_worker_detach(struct eg_machine *m, struct eg_worker *w)
 {
-    struct eg_session *s, *next;
     DL_DELETE(w->agent->workers, w);
-    if (w->running > 0) {
-        HASH_ITER(hh_sid, m->by_sid, s, next)
-        {
-            struct eg_turn *t = eg_turn_head(s);
-            if (t && t->worker == w) {
-                eg_turn_attempt_over(m, s, t, true, false, 0, EG_LIT("the worker disconnected"));
-            }
-        }
+    while (w->running) {
+        struct eg_session *const s = w->held[0];
+        eg_turn_attempt_over(m, s, eg_turn_head(s), true, false, 0,
+                             EG_LIT("the worker disconnected"));
     }
     w->conn->worker = NULL;
     eg_metric_add(EG_M_workers, -1);
+    free(w->held);
     free(w);
 }
 

@@ -81,6 +81,7 @@ void core_check_machine(const struct eg_machine *m)
     {
         const struct eg_turn *head = eg_turn_head(s);
         running += head && head->worker;
+        must(!head || !head->worker || head->worker->held[s->held_at] == s);
         idle += s->on_lru;
         check_session(m, s);
     }

@@ -464,6 +464,49 @@ Test(turns_of_machine, many_sessions_at_work_survive_a_crash)
     eg_buf_free(&k.json);
 }
 
+/* Whatever order they ended in, what a worker still has when it goes comes back, and nothing else. */
+Test(turns_of_machine, a_worker_that_goes_gives_back_what_it_has)
+{
+    static const int ended[][2] = {{0, 1}, {3, 0}, {2, 3}, {1, 2}};
+    for (int round = 0; round < 4; round++) {
+        const eg_conn_id w = mr_worker(r, "a", ",\"concurrency\":4");
+        char text[200], id[16];
+        bool open[4] = {true, true, true, true};
+        for (int i = 0; i < 4; i++) {
+            snprintf(text, sizeof text, ",\"session_id\":\"h%d-%d\",\"create\":true", round, i);
+            mr_frame(r, mr_client(r, "u", text), SAY);
+        }
+        cr_assert_eq(r->m->running, 4);
+        for (int i = 0; i < 2; i++) {
+            const int k = ended[round][i];
+            open[k] = false;
+            snprintf(text, sizeof text,
+                     "{\"type\":\"final\",\"session_id\":\"h%d-%d\",\"turn\":1,\"content\":1}", round,
+                     k);
+            mr_frame(r, w, text);
+        }
+        cr_assert_eq(r->m->running, 2);
+        mr_detach(r, w);
+        cr_assert_eq(r->m->running, 0);
+        const eg_conn_id v = mr_worker(r, "a", ",\"concurrency\":4");
+        cr_assert_eq(r->m->running, 2);
+        for (int i = 0; i < 4; i++) {
+            snprintf(id, sizeof id, "h%d-%d", round, i);
+            cr_expect_eq(mr_text(r, v, id) != NULL, open[i], "%s", id);
+        }
+        for (int i = 0; i < 4; i++) {
+            if (open[i]) {
+                snprintf(text, sizeof text,
+                         "{\"type\":\"final\",\"session_id\":\"h%d-%d\",\"turn\":1,\"content\":1}",
+                         round, i);
+                mr_frame(r, v, text);
+            }
+        }
+        cr_assert_eq(r->m->running, 0);
+        mr_detach(r, v);
+    }
+}
+
 /* --- batches that cannot be taken back as they were --- */
 
 /* The batch of c fails, and its session cannot be read again: c is sent away. */
