@@ -28,6 +28,12 @@ static int64_t token_left(const struct eg_peer *p)
     return p->exp_s ? p->exp_s * 1000 - p->r->now.wall_ms : INT64_MAX;
 }
 
+/* Whether p is still to be told that its token will end; hello is answered first. */
+static bool to_be_told(const struct eg_peer *p)
+{
+    return !p->expiry_told && p->mode == EG_CONN_WS && p->state == EG_PEER_JOINED;
+}
+
 void eg_live_schedule(struct eg_peer *p)
 {
     const int64_t now = p->r->now.mono_ms, beat = p->r->settings->heartbeat_ms;
@@ -47,7 +53,7 @@ void eg_live_schedule(struct eg_peer *p)
     const int64_t left = token_left(p);
     if (left != INT64_MAX) {
         due = min64(due, now + left);
-        if (!p->expiry_told && p->mode == EG_CONN_WS) {
+        if (to_be_told(p)) {
             due = min64(due, now + left - EG_EXPIRY_NOTICE_MS);
         }
     }
@@ -60,7 +66,7 @@ static void check_token(struct eg_peer *p)
     const int64_t left = token_left(p);
     if (left <= 0) {
         eg_peer_close(p, EG_CLOSE_CREDENTIALS, "token expired");
-    } else if (left <= EG_EXPIRY_NOTICE_MS && !p->expiry_told && p->mode == EG_CONN_WS) {
+    } else if (left <= EG_EXPIRY_NOTICE_MS && to_be_told(p)) {
         p->expiry_told = true;
         eg_buf_reset(&p->r->text);
         eg_buf_str(&p->r->text, "{\"type\":\"token_expiring\"");

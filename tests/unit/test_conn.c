@@ -491,6 +491,34 @@ Test(conn, a_token_ends)
     rig_free(rig);
 }
 
+/* The core takes its time (a backup holds it), and the token has little left. */
+Test(conn, nothing_comes_before_the_answer_to_hello)
+{
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    char text[2048];
+    rig_run_by_hand(rig);
+    struct client *const c = rig_connect(rig, NULL);
+    char *const token = rig_token(rig, NULL, "read", "echo", 25);
+    snprintf(text, sizeof text, "{\"type\":\"hello\"," AGENT ",\"token\":\"%s\"}", token);
+    free(token);
+    rig_turn(rig);
+    client_text(c, text);
+    rig_turn(rig);
+    struct eg_cmd *const cmd = rig_attach(rig);
+    rig_tick(rig, 11000); /* past the deadline of hello */
+    rig_turn(rig);
+    cr_expect_null(client_try(c, NULL));
+    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
+    rig_turn(rig);
+    HAS(client_next(c, NULL), "\"type\":\"hello_ok\"");
+    rig_tick(rig, 1);
+    rig_turn(rig);
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"token_expiring\",\"expires_in_ms\":13999}");
+    client_free(c);
+    rig_free(rig);
+}
+
 Test(conn, a_revoked_token_closes)
 {
     struct rig *const rig = start();
