@@ -52,7 +52,7 @@ struct eg_session {
     int64_t timer_mono;    /* the soonest entry of the heap that names it; 0: none */
     struct eg_turn *turns; /* ring */
     unsigned turn_first, turn_count, turn_cap;
-    int held_at;                 /* while its head is at a worker: place among held of that */
+    int held_at;                /* while its head is at a worker: place among held of that */
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
     char *last_worker_id;   /* its id, for operators; NULL: none yet */

@@ -893,8 +893,8 @@ Test(conn, who_leaves_waits_for_the_core)
         rig_turn(rig);
     }
     cr_expect_null(client_try(c, NULL));
-    rig_out(rig, (struct eg_out){
-                     .kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
+    rig_out(rig,
+            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
     rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
     rig_turn(rig);
     cr_expect_str_eq(client_next(c, NULL), "{}");
@@ -924,8 +924,8 @@ Test(conn, what_was_said_before_a_close_frame_counts)
     expect_cmd(rig, EG_CMD_DETACH);
     cr_expect_null(rig_try_cmd(rig));
     /* The answers come too late. */
-    rig_out(rig, (struct eg_out){
-                     .kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
+    rig_out(rig,
+            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
     rig_turn(rig);
     cr_expect_eq(client_close_code(c, NULL), 1000);
     client_free(c);

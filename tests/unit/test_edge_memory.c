@@ -246,7 +246,8 @@ Test(edge_memory, a_farewell_needs_no_memory_to_reach_the_reactors)
 {
     rig = rig_new();
     rig_run(rig, 1);
-    struct client *const a = rig_join(rig, "read", "", NULL), *const b = rig_join(rig, "read", "", NULL);
+    struct client *const a = rig_join(rig, "read", "", NULL), *const b =
+                                                                  rig_join(rig, "read", "", NULL);
     failing_order(0);
     eg_reactors_farewell(rig->rs, 0, 5000);
     (void)failing_done();

@@ -350,9 +350,9 @@ Test(input, the_parser_rests_while_others_wait)
     char *const text = large("1", "\"}}");
     cr_assert_eq(eg_parser_start(&rig->rs->parser), EG_OK);
     for (int i = 0; i < TASKS; i++) {
-        cr_assert_eq(eg_parser_give(rig->rs->parser, rig->rs->reactor[0].slots[0].peer,
-                                    eg_slice_cstr(text)),
-                     EG_OK);
+        cr_assert_eq(
+            eg_parser_give(rig->rs->parser, rig->rs->reactor[0].slots[0].peer, eg_slice_cstr(text)),
+            EG_OK);
     }
     sem_post(&gate);
     for (int n = 0; n < TASKS;) {

@@ -464,7 +464,8 @@ Test(turns_of_machine, many_sessions_at_work_survive_a_crash)
     eg_buf_free(&k.json);
 }
 
-/* Whatever order they ended in, what a worker still has when it goes comes back, and nothing else. */
+/* Whatever order they ended in, what a worker still has when it goes comes back, and nothing else.
+ */
 Test(turns_of_machine, a_worker_that_goes_gives_back_what_it_has)
 {
     static const int ended[][2] = {{0, 1}, {3, 0}, {2, 3}, {1, 2}};
@@ -481,8 +482,8 @@ Test(turns_of_machine, a_worker_that_goes_gives_back_what_it_has)
             const int k = ended[round][i];
             open[k] = false;
             snprintf(text, sizeof text,
-                     "{\"type\":\"final\",\"session_id\":\"h%d-%d\",\"turn\":1,\"content\":1}", round,
-                     k);
+                     "{\"type\":\"final\",\"session_id\":\"h%d-%d\",\"turn\":1,\"content\":1}",
+                     round, k);
             mr_frame(r, w, text);
         }
         cr_assert_eq(r->m->running, 2);

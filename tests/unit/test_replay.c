@@ -564,8 +564,8 @@ Test(replay, refused_frames_count_while_it_lasts)
     sem_init(&turnstile, 0, 0);
     rig_run(rig, 1);
     rig_append(rig, 1, "message", "{}");
-    struct client *const c = resume(
-        rig, "\"since\":0,", (struct eg_welcome){.cursor = 1, .oldest = 1, .replay = true});
+    struct client *const c =
+        resume(rig, "\"since\":0,", (struct eg_welcome){.cursor = 1, .oldest = 1, .replay = true});
     for (int i = 0; i < 10; i++) {
         client_text(c, "{\"type\":\"ack\",\"cursor\":9}");
         struct eg_cmd *const cmd = rig_cmd(rig);
@@ -607,8 +607,8 @@ static void closed_meanwhile(int how)
         rig_append(rig, 1, "message", "{}");
     }
     strcpy(a.sse_session, "s1");
-    a.claims = (struct eg_claims){
-        .sub = strdup("ann"), .jti = strdup("j"), .scopes = EG_SCOPE_READ};
+    a.claims =
+        (struct eg_claims){.sub = strdup("ann"), .jti = strdup("j"), .scopes = EG_SCOPE_READ};
     struct client *const c = how == 1 ? rig_connect(rig, &a) : resume(rig, "\"since\":0,", w);
     if (how == 1) {
         rig_welcome(rig, rig_cmd(rig), w);
