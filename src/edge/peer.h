@@ -2,7 +2,8 @@
  * peer.h - private to the reactors: connections, and the reactor that owns them.
  *
  * All of this belongs to one reactor's thread, except where a comment says otherwise. The files:
- *   reactor.c   the public calls, threads, mail         loop.c    one turn of a reactor
+ *   reactor.c   the public calls, threads               mail.c    letters to a reactor
+ *   loop.c      one turn of a reactor
  *   peer.c      life of a connection                    input.c   bytes in, frames out of them
  *   hello.c     first frame, checks   welcome.c  answer methods.c frames after the handshake
  *   deliver.c   what the core releases                  catchup.c replay, then live, without seam
@@ -127,7 +128,7 @@ struct eg_slot {
     uint32_t generation, next_free;
 };
 
-/* --- mail: to a reactor from any thread (reactor.c) --- */
+/* --- mail: to a reactor from any thread (mail.c) --- */
 enum eg_mail_kind {
     EG_MAIL_ADOPT,
     EG_MAIL_JOB,   /* struct eg_job (pool.h), done */
@@ -234,11 +235,16 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 #define EG_LINGER_MS 2000
 #define EG_CLOSE_MS 10000 /* to write a close frame to a peer that does not read */
 
-/* --- mail (reactor.c) --- */
+/* --- mail.c --- */
+/* Posts the reactor's own letter of this kind; only when it does not wait already. */
+void eg_mail_post_own(struct eg_reactor *r, enum eg_mail_kind kind);
 /* Handles one and frees it. */
 void eg_mail_open(struct eg_reactor *r, struct eg_mail *mail);
 /* Frees all that wait, after the thread has ended. */
 void eg_mail_drop_all(struct eg_reactor *r);
+/* NULL without memory. */
+struct eg_farewell *eg_farewell_new(void);
+void eg_farewell_free(struct eg_farewell *f); /* NULL is fine */
 /* Tells who waits for the farewell when all close frames of r are written. */
 void eg_farewell_check(struct eg_reactor *r);
 
