@@ -82,11 +82,11 @@ enum eg_err eg_reactors_new(const struct eg_reactors_config *config, struct eg_r
     rs->dir = config->dir ? strdup(config->dir) : NULL;
     rs->reactor = calloc(rs->count, sizeof *rs->reactor);
     rs->farewell = eg_farewell_new();
+    for (unsigned i = 0; rs->reactor && i < rs->count; i++) {
+        rs->reactor[i].epfd = rs->reactor[i].releases.fd = rs->reactor[i].mail.fd = -1;
+    }
     if (!rs->reactor || !rs->farewell || (config->dir && !rs->dir)) {
         goto out;
-    }
-    for (unsigned i = 0; i < rs->count; i++) {
-        rs->reactor[i].epfd = rs->reactor[i].releases.fd = rs->reactor[i].mail.fd = -1;
     }
     for (unsigned i = 0; i < rs->count; i++) {
         err = init_reactor(rs, i, config->settings);

@@ -4,6 +4,7 @@
  * its connection goes on or ends, and the reactor serves the next one as if nothing had been.
  */
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -255,5 +256,26 @@ Test(edge_memory, a_farewell_needs_no_memory_to_reach_the_reactors)
     client_eof(b);
     client_free(a);
     client_free(b);
+    rig_free(rig);
+}
+
+/* In a process whose descriptors it counts. */
+Test(edge_memory, reactors_that_cannot_be_made_close_nothing_of_others)
+{
+    rig = rig_new();
+    const struct eg_reactors_config config = {
+        .count = 2, .settings = rig->settings, .dir = rig->dir};
+    struct eg_reactors *rs = NULL;
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    cr_assert_eq(dup2(null, 0), 0);
+    for (int n = 0; !rs; n++) {
+        failing_order(n);
+        const enum eg_err err = eg_reactors_new(&config, &rs);
+        const bool failed = failing_done();
+        cr_assert_eq(failed, err != EG_OK);
+        cr_assert_eq(fcntl(0, F_GETFD), 0, "allocation %d", n);
+    }
+    eg_reactors_stop(rs);
+    close(null);
     rig_free(rig);
 }
