@@ -193,6 +193,10 @@ void rig_wake(struct rig *rig)
 void rig_free(struct rig *rig)
 {
     struct eg_cmd *cmd;
+    if (rig->rs && !rig->rs->reactor[0].started) { /* by hand: the end, too */
+        eg_mail_post_own(&rig->rs->reactor[0], EG_MAIL_STOP);
+        eg_loop_turn(&rig->rs->reactor[0], false);
+    }
     if (rig->rs) {
         eg_reactors_end(rig->rs);
         eg_reactors_stop(rig->rs);
