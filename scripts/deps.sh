@@ -9,7 +9,8 @@
 set -eu
 
 # group  probe  Debian package  Fedora package. Probes: c:COMMAND, h:HEADER,
-# f:FILE, p:PYTHON_MODULE, n:NODE_PACKAGE (not needed where Node has a WebSocket of its own).
+# f:FILE, p:PYTHON_MODULE, n:NODE_PACKAGE (not needed where Node has a WebSocket of its own),
+# z: clang links fuzz targets.
 table='
 build c:gcc            gcc                      gcc
 build c:make           make                     make
@@ -31,6 +32,8 @@ test  c:npm            npm                      nodejs-npm
 test  p:websockets     python3-websockets       python3-websockets
 test  n:ws             node-ws                  nodejs
 test  f:/usr/sbin/nft  nftables                 nftables
+test  c:clang          clang                    clang
+test  z:libFuzzer      libclang-rt-dev          compiler-rt
 bench c:redis-server   redis-server             redis
 bench c:nats-server    nats-server              nats-server
 bench f:/usr/sbin/mosquitto mosquitto           mosquitto
@@ -54,6 +57,10 @@ present() {
     f:*) [ -e "${1#f:}" ] ;;
     p:*) "$(command -v /usr/bin/python3 || echo python3)" -c "import ${1#p:}" >/dev/null 2>&1 ;;
     n:*) node --experimental-websocket -e 0 >/dev/null 2>&1 || [ -d "/usr/share/nodejs/${1#n:}" ] ;;
+    z:*)
+        echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n > 0; }' |
+            clang -fsanitize=fuzzer,address,undefined -x c -o /dev/null - 2>/dev/null
+        ;;
     h:*) printf '#include <%s>\n' "${1#h:}" | "$compiler" -E -o /dev/null - 2>/dev/null ;;
     esac
 }
