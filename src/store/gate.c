@@ -15,9 +15,17 @@ EG_MUTEX(gate);
 static struct {
     struct gate_mutex lock;
     pthread_cond_t opened, empty;
+    pthread_once_t once; /* makes empty */
     int inside EG_GUARDED_BY(gate_mutex);
     int shut EG_GUARDED_BY(gate_mutex); /* writers that hold it shut */
-} gate = {{PTHREAD_MUTEX_INITIALIZER}, PTHREAD_COND_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0};
+} gate = {.lock = {PTHREAD_MUTEX_INITIALIZER},
+          .opened = PTHREAD_COND_INITIALIZER,
+          .once = PTHREAD_ONCE_INIT};
+
+static void make_empty(void)
+{
+    eg_cond_init(&gate.empty);
+}
 
 void eg_gate_enter(void)
 {
@@ -41,7 +49,8 @@ void eg_gate_leave(void)
 void eg_gate_shut(int wait_ms)
 {
     struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
+    (void)pthread_once(&gate.once, make_empty); /* nobody signals it while the gate is open */
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_nsec += (long)wait_ms * 1000000L;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;

@@ -9,6 +9,7 @@ endef
 $(foreach t,test_storage test_heads test_store_sqlite test_runs test_reader test_verify test_backup test_migrate \
 		test_machine,$(eval $(call store_test,$(t))))
 UNIT_EXTRA_test_runs += $(FAILING_MEMORY)
+UNIT_EXTRA_test_gate := -Wl,--wrap=clock_gettime
 -include $(STORE_TEST_LIB:.o=.d)
 # It includes the generated list of schema files.
 $(BUILD)/tests/unit/test_migrate.o: $(BUILD)/gen/sql.c
