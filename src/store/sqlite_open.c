@@ -224,10 +224,24 @@ void eg_sqlite_unlink(const char *path)
     }
 }
 
+/* Not every file system can do it at once (NFS cannot). Where it has links, one is made: it too
+ * fails when the name is taken. */
+static bool move_unless_taken(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) {
+        return true;
+    }
+    if ((errno != EINVAL && errno != ENOSYS) || link(from, to) != 0) {
+        return false;
+    }
+    (void)unlink(from);
+    return true;
+}
+
 enum eg_err eg_sqlite_place(const char *dir, const char *tmp, const char *path, char *why,
                             size_t why_size)
 {
-    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE) != 0) {
+    if (!move_unless_taken(tmp, path)) {
         enum eg_err e = errno == EEXIST ? EG_EEXISTS : EG_EIO;
         (void)snprintf(why, why_size, "%s: cannot move the new file into place: %s", path,
                        strerror(errno));

@@ -3,6 +3,7 @@
  * it back under a new epoch; neither harms what is there.
  */
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -16,6 +17,20 @@
 
 #include "../lib/storefix.h"
 #include "store/reader.h"
+
+/* A file system that cannot move a file to a name only when it is free, as NFS. */
+static bool no_renameat2;
+
+int __real_renameat2(int from, const char *old, int to, const char *name, unsigned flags);
+int __wrap_renameat2(int from, const char *old, int to, const char *name, unsigned flags);
+int __wrap_renameat2(int from, const char *old, int to, const char *name, unsigned flags)
+{
+    if (no_renameat2) {
+        errno = EINVAL;
+        return -1;
+    }
+    return __real_renameat2(from, old, to, name, flags);
+}
 
 static bool exists(const char *path)
 {
@@ -305,6 +320,62 @@ Test(backup, without_room_nothing_is_left_behind)
     cr_assert(!exists(copy));
     cr_assert(!exists(scratch_path(dir, "copy.tmp")));
     cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    free(data);
+    free(copy);
+    scratch_drop(dir);
+}
+
+Test(backup, it_goes_to_a_file_system_that_cannot_rename_without_replacing)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "back"));
+    no_renameat2 = true;
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 20, "x");
+    store_close(s);
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert(!exists(scratch_path(back, "ebbgate.db.new")));
+    must_verify(back, 1);
+    free(data);
+    free(copy);
+    free(back);
+    scratch_drop(dir);
+}
+
+static void take_the_name(void *arg, int64_t done, int64_t total)
+{
+    if (done == total) {
+        scratch_write(arg, "mine", 4);
+    }
+}
+
+Test(backup, a_file_that_appears_meanwhile_is_not_replaced)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 20, "x");
+    store_close(s);
+    for (int i = 0; i < 2; i++) {
+        size_t n = 0;
+        no_renameat2 = i == 1;
+        cr_assert_eq(eg_sqlite_backup(data, copy, take_the_name, copy, why, sizeof(why)),
+                     EG_EEXISTS, "%s", why);
+        char *file = scratch_read(copy, &n);
+        cr_assert_eq(n, 4);
+        cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+        free(file);
+        cr_assert_eq(unlink(copy), 0);
+    }
     free(data);
     free(copy);
     scratch_drop(dir);
