@@ -178,8 +178,8 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
     if (e == EG_OK && whole) {
         e = check_length(s);
     }
-    if (e == EG_OK && whole) {
-        e = settle(s);
+    if (e == EG_OK) {
+        e = settle(s); /* also where a reader of another process kept the log from being emptied */
     }
     if (e != EG_OK && e != EG_EFULL) {
         (void)snprintf(why, why_size, "%s", s->why);

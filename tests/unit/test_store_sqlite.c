@@ -399,6 +399,35 @@ Test(sqlite_crash, forks_that_a_crash_cut_short_are_on_their_way_out)
     scratch_drop(dir);
 }
 
+/* A backup or check of before the crash may still be reading then. */
+Test(sqlite_crash, forks_that_a_crash_cut_short_are_found_beside_a_reader_too)
+{
+    char dir[64];
+    char path[PATH_MAX];
+    char why[512] = "";
+    struct eg_session_row row;
+    sqlite3 *reader = NULL;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    (void)store_filled(s, "other", 1, "x");
+    cr_assert_eq(eg_db_path(path, dir, EG_DB_NAME), EG_OK);
+    cr_assert_eq(eg_db_open_ro(path, false, &reader, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(sqlite3_exec(reader, "BEGIN; SELECT count(*) FROM sessions", NULL, NULL, NULL),
+                 SQLITE_OK);
+    store_begin(s);
+    row = store_session(s, "fork");
+    row.state = EG_SESSION_FORKING;
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    store_close(s);
+    s = store_must_open(dir);
+    cr_assert_eq(s->ops->session_by_id(s, EG_LIT("fork"), &row), EG_OK);
+    cr_assert_eq(row.state, EG_SESSION_DELETING);
+    (void)sqlite3_close(reader);
+    store_close(s);
+    scratch_drop(dir);
+}
+
 /* ---- failing commits ---- */
 
 /* Fails each write of a commit in turn, until one is not reached any more. */
