@@ -126,12 +126,19 @@ enum eg_err eg_sq_index_load(struct eg_sqlite *s)
     eg_walk_open(&s->walk, s->db);
     /* All of the events are read once: their pages need not stay in memory. */
     (void)sqlite3_exec(s->db, "PRAGMA cache_size=-1024", NULL, NULL, NULL);
+    s->why[0] = '\0';
     enum eg_err e = eg_runs_open(s);
-    if (e == EG_OK) {
-        e = eg_db_int(s->db, "SELECT coalesce(max(seq),0) FROM events", &last);
-    }
     if (e != EG_OK) {
-        return eg_sqlite_failed(s, "cannot read the log's end", sqlite3_extended_errcode(s->db));
+        if (s->why[0] == '\0') { /* no failure of SQLite */
+            (void)snprintf(s->why, sizeof(s->why), "%.400s: cannot read the log's index: %s",
+                           s->path, eg_err_text(e));
+        }
+        return e;
+    }
+    e = eg_db_int(s->db, "SELECT coalesce(max(seq),0) FROM events", &last);
+    if (e != EG_OK) {
+        (void)eg_sqlite_failed(s, "cannot read the log's end", sqlite3_extended_errcode(s->db));
+        return e;
     }
     s->tail->upto = s->runs.indexed;
     /* The newest events may have been removed; their numbers are behind us all the same. */

@@ -12,12 +12,18 @@
 #include "base/bytes.h"
 
 static int left = -1; /* allocations that still succeed; -1: all */
-static bool failed, held;
+static bool failed, held, for_good;
 
 void failing_order(int n)
 {
-    failed = held = false;
+    failed = held = for_good = false;
     left = n;
+}
+
+void failing_order_all(int n)
+{
+    failing_order(n);
+    for_good = true;
 }
 
 bool failing_done(void)
@@ -36,7 +42,7 @@ static bool fails(void)
     if (left < 0 || held || left-- > 0)
         return false;
     failed = true;
-    left = -1; /* once */
+    left = for_good ? 0 : -1; /* once */
     return true;
 }
 

@@ -14,6 +14,9 @@ struct eg_bytes;
  * time. */
 void failing_order(int n);
 
+/* As failing_order, but all that come after it fail too, until failing_done. */
+void failing_order_all(int n);
+
 /* Ends the order; true when an allocation was failed by it. */
 bool failing_done(void);
 

@@ -476,3 +476,78 @@ Test(runs, without_memory_for_a_moment_no_id_is_forgotten, .timeout = 100)
     }
     cr_assert_gt(n, 20, "%d", n);
 }
+
+/* A session with n events with ids, one a transaction; gather is what it was. */
+static struct life *live_short(uint32_t gather, int n)
+{
+    struct life *l = calloc(1, sizeof(*l));
+    cr_assert_neq(l, NULL);
+    eg_sq_gather = gather;
+    scratch_make(l->dir);
+    l->s = store_must_open(l->dir);
+    store_begin(l->s);
+    l->row[0] = store_session(l->s, "s");
+    l->low[0] = 1;
+    store_commit(l->s);
+    for (int i = 0; i < n; i++) {
+        uint8_t idkey[EG_IDKEY_BYTES];
+        store_begin(l->s);
+        id_of(0, l->row[0].cursor + 1, idkey);
+        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
+        l->s->ops->session_update(l->s, &l->row[0]);
+        store_commit(l->s);
+        l->has_id[0][l->row[0].cursor] = true;
+    }
+    return l;
+}
+
+static void must_know_all(struct life *l)
+{
+    for (uint64_t c = 1; c <= l->row[0].cursor + 1; c++) {
+        check_event(l, 0, c);
+    }
+}
+
+/* With the nth allocation failing, or all from there on: it is open and knows all, or says why not.
+ * False when there are fewer allocations. */
+static bool open_short_of_memory(struct life *l, int n, bool all)
+{
+    char why[512] = "";
+    (all ? failing_order_all : failing_order)(n);
+    const enum eg_err e = eg_sqlite_open(l->dir, &l->s, why, sizeof(why));
+    const bool failed = failing_done();
+    if (e != EG_OK) {
+        cr_assert(failed);
+        cr_assert_eq(e, EG_ENOMEM, "%d: %s", n, eg_err_text(e));
+        l->s = store_must_open(l->dir);
+    }
+    must_know_all(l);
+    store_close(l->s);
+    return failed;
+}
+
+Test(runs, opening_without_memory_for_a_moment_is_refused_or_knows_all, .timeout = 100)
+{
+    struct life *l = live_short(5, FEW);
+    int n = 0;
+    store_close(l->s);
+    while (open_short_of_memory(l, n, false)) {
+        n++;
+    }
+    cr_assert_gt(n, 5, "%d", n);
+    scratch_drop(l->dir);
+    free(l);
+}
+
+Test(runs, a_list_of_runs_that_makes_no_sense_is_refused)
+{
+    char why[512] = "";
+    struct life *l = live_short(5, FEW);
+    store_close(l->s);
+    (void)store_sql(l->dir, "INSERT INTO runs(state,level,first_seq,last_seq,entries,stale,max_sid)"
+                            " VALUES(0,1,1000,2000,10,0,1)"); /* made of nothing */
+    cr_assert_eq(eg_sqlite_open(l->dir, &l->s, why, sizeof(why)), EG_ECORRUPT);
+    cr_assert_neq(strstr(why, "ebbgate.db"), NULL, "\"%s\"", why);
+    scratch_drop(l->dir);
+    free(l);
+}
