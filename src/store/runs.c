@@ -445,11 +445,18 @@ static void advance(struct eg_sqlite *s, struct eg_run_work *w, int64_t n)
     r->filling = NULL;
 }
 
+enum eg_err eg_runs_again(struct eg_sqlite *s)
+{
+    const enum eg_err e = s->runs.lost ? read_list(s) : EG_OK;
+    s->runs.lost = e != EG_OK;
+    return e;
+}
+
 bool eg_runs_work(struct eg_sqlite *s, int64_t n)
 {
     struct eg_runs *r = &s->runs;
     if (r->lost) {
-        r->lost = read_list(s) != EG_OK;
+        (void)!eg_runs_again(s);
         return false;
     }
     bool idle = remove_gone(s, n); /* first: what follows takes the room */

@@ -87,6 +87,8 @@ void eg_runs_close(struct eg_sqlite *s);
 /* In a transaction that appended or removed n events: writes out, merges and removes about as much.
  * Failures are latched. True when nothing is left to do. */
 bool eg_runs_work(struct eg_sqlite *s, int64_t n);
+/* Reads the list when it could not be read after a commit. */
+enum eg_err eg_runs_again(struct eg_sqlite *s) EG_MUST;
 /* After COMMIT, or ROLLBACK. */
 void eg_runs_committed(struct eg_sqlite *s);
 void eg_runs_undo(struct eg_sqlite *s);

@@ -60,6 +60,7 @@ static enum eg_err write_frozen(struct eg_sqlite *s, int64_t n)
         }
         if (e == EG_OK) {
             eg_sq_index_committed(s);
+            e = eg_runs_again(s); /* without the list nothing goes on */
         } else {
             eg_sq_index_undo(s);
         }

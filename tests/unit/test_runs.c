@@ -539,6 +539,37 @@ Test(runs, opening_without_memory_for_a_moment_is_refused_or_knows_all, .timeout
     free(l);
 }
 
+/* Here opening has much to write out. */
+Test(runs, opening_without_memory_comes_to_an_end, .timeout = 100)
+{
+    bool failed = true;
+    for (int n = 0; failed; n++) {
+        struct life *l = live_short(100000, FEW);
+        store_close(l->s);
+        eg_sq_gather = 5;
+        failed = open_short_of_memory(l, n, true);
+        scratch_drop(l->dir);
+        free(l);
+    }
+}
+
+Test(runs, closing_without_memory_comes_to_an_end, .timeout = 100)
+{
+    bool failed = true;
+    for (int n = 0; failed; n++) {
+        struct life *l = live_short(20, 20);
+        cr_assert(eg_tail_merging(((const struct eg_sqlite *)l->s)->tail), "there is work to do");
+        failing_order_all(n);
+        store_close(l->s);
+        failed = failing_done();
+        l->s = store_must_open(l->dir);
+        must_know_all(l);
+        store_close(l->s);
+        scratch_drop(l->dir);
+        free(l);
+    }
+}
+
 Test(runs, a_list_of_runs_that_makes_no_sense_is_refused)
 {
     char why[512] = "";
