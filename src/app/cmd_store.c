@@ -69,6 +69,21 @@ static int exit_of(enum eg_err err)
     }
 }
 
+static void print_result(const struct eg_check_result *r, bool quiet)
+{
+    if (quiet && !r->faults && !r->missed)
+        return;
+    printf("%s: %lld sessions, %lld events, %lld faults",
+           r->faults   ? "damaged"
+           : r->missed ? "incomplete"
+                       : "intact",
+           (long long)r->sessions, (long long)r->events, (long long)r->faults);
+    if (r->missed)
+        printf("; %lld of the sessions were trimmed while they were read and are not checked",
+               (long long)r->missed);
+    printf("\n");
+}
+
 static int verify(const struct eg_command *cmd, int argc, char **argv, bool deep)
 {
     struct eg_data_opts where = {0};
@@ -95,10 +110,8 @@ static int verify(const struct eg_command *cmd, int argc, char **argv, bool deep
         eg_complain(cmd, "%s", *why ? why : eg_err_text(err));
         code = exit_of(err);
     } else {
-        if (!quiet || r.faults)
-            printf("%s: %lld sessions, %lld events, %lld faults\n", r.faults ? "damaged" : "intact",
-                   (long long)r.sessions, (long long)r.events, (long long)r.faults);
-        code = r.faults ? EG_EXIT_FAILED : EG_EXIT_OK;
+        print_result(&r, quiet);
+        code = r.faults ? EG_EXIT_FAILED : r.missed ? EG_EXIT_RETRY : EG_EXIT_OK;
     }
     eg_config_free(&c);
     return eg_cli_done(cmd, code);

@@ -47,6 +47,7 @@ enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why,
 struct eg_check_result {
     int64_t sessions, events;
     int64_t faults;
+    int64_t missed; /* sessions not checked: trimmed faster than they could be read */
 };
 /*
  * Verifies, without writing: hash chains, cursors without holes, heads; with deep also SQLite's own

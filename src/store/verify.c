@@ -5,7 +5,8 @@
  *
  * Threads: any, with a connection of its own. Reads in short transactions (1,000 events), so that
  * it can run beside a busy gateway: the head is fixed when a session is begun, and a floor that
- * moves meanwhile makes it begin that session again. Sessions being deleted or forked are only
+ * moves meanwhile makes it begin that session again; one that is trimmed faster than it is read,
+ * time and again, is given up and counted as missed. Sessions being deleted or forked are only
  * counted: their logs are incomplete by design.
  *
  * Faults are data and go to the callback; after a broken link the check goes on from the hash that
@@ -382,6 +383,7 @@ static enum eg_err check_session(struct check *c, int64_t sid)
             c->result->events = events; /* they are counted when they are walked again */
         }
     }
+    c->result->missed += again && e == EG_OK;
     if (e == EG_ECORRUPT) {
         fault(c, "session number %lld: cannot be read: %s", (long long)sid, c->why);
         e = EG_OK;
@@ -566,7 +568,7 @@ enum eg_err eg_db_verify(sqlite3 *db, const char *path, const struct eg_verify *
     struct check c = {
         .db = db, .path = path, .how = how, .result = out, .why = why, .why_size = why_size};
     enum eg_err e = EG_OK;
-    *out = (struct eg_check_result){0, 0, 0};
+    *out = (struct eg_check_result){0};
     int rc = sqlite3_prepare_v2(db, row_sql, -1, &c.row, NULL);
     e = rc == SQLITE_OK ? EG_OK : failed(&c, rc);
     eg_walk_open(&c.events, db);
@@ -601,7 +603,7 @@ enum eg_err eg_sqlite_verify(const char *dir, const char *session, bool deep,
     char path[PATH_MAX];
     sqlite3 *db = NULL;
     const struct eg_verify how = {session, deep, fault_fn, progress_fn, arg};
-    *out = (struct eg_check_result){0, 0, 0};
+    *out = (struct eg_check_result){0};
     enum eg_err e = eg_db_path(path, dir, EG_DB_NAME);
     if (e != EG_OK) {
         (void)snprintf(why, why_size, "%s: the name is too long", dir);

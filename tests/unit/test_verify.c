@@ -352,6 +352,51 @@ Test(verify, a_trim_under_way_is_no_fault)
     scratch_drop(dir);
 }
 
+struct race {
+    struct eg_storage *s;
+    struct eg_session_row row;
+};
+
+/* After each page: a thousand events come, and the floor moves past all that was read. */
+static void outrun(void *arg, int64_t done, int64_t total)
+{
+    struct race *r = arg;
+    (void)done;
+    (void)total;
+    store_begin(r->s);
+    for (int i = 0; i < 1001; i++) {
+        store_event(r->s, &r->row, "x", NULL, STOREFIX_TIME);
+    }
+    r->row.oldest += 1001;
+    cr_assert_eq(r->s->ops->event_hash(r->s, r->row.sid, r->row.oldest - 1, r->row.floor_hash),
+                 EG_OK);
+    r->s->ops->session_update(r->s, &r->row);
+    store_commit(r->s);
+}
+
+Test(verify, a_session_trimmed_faster_than_it_is_read_is_not_called_checked, .timeout = 60)
+{
+    char dir[64];
+    char why[512] = "";
+    struct race r = {NULL, {0}};
+    struct eg_check_result out;
+    scratch_make(dir);
+    r.s = store_must_open(dir);
+    (void)store_filled(r.s, "calm", 5, "x");
+    r.row = store_filled(r.s, "fast", 2500, "x");
+    cr_assert_eq(eg_sqlite_verify(dir, NULL, false, NULL, outrun, &r, &out, why, sizeof(why)),
+                 EG_OK);
+    cr_assert_eq(out.sessions, 2);
+    cr_assert_eq(out.events, 5);
+    cr_assert_eq(out.faults, 0);
+    cr_assert_eq(out.missed, 1);
+    cr_assert_eq(eg_sqlite_verify(dir, NULL, false, NULL, NULL, NULL, &out, why, sizeof(why)),
+                 EG_OK);
+    cr_assert_eq(out.faults + out.missed, 0);
+    store_close(r.s);
+    scratch_drop(dir);
+}
+
 Test(verify, a_session_on_its_way_out_is_only_counted)
 {
     char dir[64];
