@@ -22,6 +22,8 @@
 #define ROW_IDS 1500
 #define CREDIT_MOST 200000
 
+size_t eg_runs_filter_bytes = 128 << 20;
+
 /* ---- the list ---- */
 
 static struct eg_run *find_run(struct eg_runs *r, int64_t run)
@@ -134,7 +136,7 @@ static bool filter_has(const struct eg_run *run, uint64_t hash, uint64_t bits)
 static bool make_filter(const struct eg_runs *r, struct eg_run *run)
 {
     const size_t block = BLOCK_WORDS * sizeof(uint64_t);
-    size_t room = EG_RUNS_FILTER_BYTES / block;
+    size_t room = eg_runs_filter_bytes / block;
     for (int i = 0; i < r->n; i++) {
         room -= r->v[i].blocks;
     }

@@ -10,7 +10,7 @@
  *
  * An id is new in most cases, and each run has to say so: a filter in memory answers for it. It is
  * filled while the run is written. After a restart it is read from the run, a few rows with each
- * transaction; until it is there, and beyond EG_RUNS_FILTER_BYTES of them, the run itself is asked.
+ * transaction; until it is there, and beyond eg_runs_filter_bytes of them, the run itself is asked.
  *
  * When events are removed their entries stay and lead nowhere. They are left out when their run is
  * merged next, which is done by itself once half of them are such.
@@ -30,7 +30,9 @@
 #define EG_RUNS_FAN 4     /* runs that become one */
 #define EG_RUNS_INPUTS 16 /* room for so many */
 #define EG_RUNS_LEVELS 5  /* the runs of the last are not merged any more */
-#define EG_RUNS_FILTER_BYTES (128 << 20)
+
+/* Memory for filters, 128 MB. Tests lower it. */
+extern size_t eg_runs_filter_bytes;
 
 enum eg_run_state { EG_RUN_BUILDING, EG_RUN_LIVE, EG_RUN_GONE };
 

@@ -582,3 +582,89 @@ Test(runs, a_list_of_runs_that_makes_no_sense_is_refused)
     scratch_drop(l->dir);
     free(l);
 }
+
+/* ---- at the cap of the filters ---- */
+
+#define BLOCK 64 /* bytes of a block of a filter */
+
+static const struct eg_runs *runs_of(const struct life *l)
+{
+    return &((const struct eg_sqlite *)l->s)->runs;
+}
+
+/* A filter that does not fit is made of half as much; one that does not fit then either is not
+ * made, and the run itself is asked. All ids are known in any case. */
+static void one_run_with(size_t blocks, uint32_t expected, int least, int most)
+{
+    struct life *l;
+    eg_runs_filter_bytes = blocks * BLOCK;
+    l = live_short(100000, 3200);
+    store_close(l->s);
+    eg_sq_gather = 3200 / 4; /* many: written out at opening, as one run */
+    for (int i = 0; i < 2; i++) {
+        l->s = store_must_open(l->dir);
+        while (i == 1 && expected > 0 && !runs_of(l)->v[0].whole) { /* read from the run */
+            store_begin(l->s);
+            store_event(l->s, &l->row[0], "x", NULL, STOREFIX_TIME);
+            l->s->ops->session_update(l->s, &l->row[0]);
+            store_commit(l->s);
+        }
+        cr_assert_eq(runs_of(l)->n, 1);
+        cr_assert_eq(runs_of(l)->v[0].entries, 3200);
+        cr_assert_eq(runs_of(l)->v[0].blocks, expected, "%u", runs_of(l)->v[0].blocks);
+        cr_assert_eq(runs_of(l)->v[0].whole, expected > 0);
+        must_know_all(l);
+        const int n = read_for_new_ids(l);
+        cr_assert(n >= least && n <= most, "read %d times", n);
+        store_close(l->s);
+    }
+    scratch_drop(l->dir);
+    free(l);
+}
+
+Test(runs, a_filter_with_room_is_seldom_mistaken)
+{
+    one_run_with(101, 101, 0, NEW_IDS / 100);
+}
+
+Test(runs, a_filter_with_half_the_room_is_more_often_mistaken)
+{
+    one_run_with(100, 51, NEW_IDS / 200, NEW_IDS / 20);
+    one_run_with(51, 51, NEW_IDS / 200, NEW_IDS / 20);
+}
+
+Test(runs, without_room_for_a_filter_the_run_is_asked)
+{
+    one_run_with(50, 0, NEW_IDS, NEW_IDS);
+}
+
+/* The memory is shared by what there is, also while runs come and go. */
+Test(runs, filters_stay_within_their_room)
+{
+    struct life *l;
+    int without = 0;
+    eg_runs_filter_bytes = 8 * BLOCK;
+    l = live_short(20, 0);
+    for (int i = 0; i < 1500; i++) {
+        uint8_t idkey[EG_IDKEY_BYTES];
+        size_t blocks = 0;
+        store_begin(l->s);
+        id_of(0, l->row[0].cursor + 1, idkey);
+        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
+        l->s->ops->session_update(l->s, &l->row[0]);
+        store_commit(l->s);
+        l->has_id[0][l->row[0].cursor] = true;
+        for (int k = 0; k < runs_of(l)->n; k++) {
+            const struct eg_run *run = &runs_of(l)->v[k];
+            cr_assert_eq(run->blocks > 0, run->filter != NULL);
+            blocks += run->blocks;
+            without += run->state == EG_RUN_LIVE && run->filter == NULL;
+        }
+        cr_assert_leq(blocks * BLOCK, eg_runs_filter_bytes);
+    }
+    cr_assert_gt(without, 0);
+    must_know_all(l);
+    store_close(l->s);
+    scratch_drop(l->dir);
+    free(l);
+}
