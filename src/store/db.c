@@ -170,6 +170,11 @@ out:
     return e;
 }
 
+int eg_db_leave(sqlite3 *db)
+{
+    return sqlite3_get_autocommit(db) ? SQLITE_OK : sqlite3_exec(db, "COMMIT", NULL, NULL, NULL);
+}
+
 enum eg_err eg_db_sync_dir(const char *dir)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -64,6 +64,9 @@ struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
  */
 #define EG_HASH_EVERY 16
 #define EG_HASH_SHORT 4
+/* Ends the read transaction that is still open because there was no memory to end it. Before a
+ * read, which would see what was true then, or could not begin. An SQLite result code. */
+int eg_db_leave(sqlite3 *db);
 /* All zeros: there is none. */
 bool eg_db_no_hash(const uint8_t hash[EG_CHAIN_BYTES]);
 

@@ -93,7 +93,11 @@ sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement whic
 {
     *e = EG_OK;
     eg_gate_enter();
-    sqlite3_stmt *st = eg_reader_statement(r, which, e);
+    const int rc = eg_db_leave(r->db);
+    if (rc != SQLITE_OK) {
+        *e = eg_reader_failed(r, rc);
+    }
+    sqlite3_stmt *st = rc == SQLITE_OK ? eg_reader_statement(r, which, e) : NULL;
     if (st == NULL) {
         eg_gate_leave();
     }
@@ -103,9 +107,7 @@ sqlite3_stmt *eg_reader_begin(struct eg_reader *r, enum eg_reader_statement whic
 void eg_reader_end(struct eg_reader *r, sqlite3_stmt *st)
 {
     (void)sqlite3_reset(st);
-    if (!sqlite3_get_autocommit(r->db)) {
-        (void)sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);
-    }
+    (void)eg_db_leave(r->db);
     eg_gate_leave();
 }
 
@@ -225,7 +227,10 @@ enum eg_err eg_reader_events(struct eg_reader *r, const struct eg_page *page, eg
     const struct eg_span span = {page->sid, page->from, page->to, page->max > 0 ? page->max : 0,
                                  page->descending};
     eg_gate_enter();
-    int rc = eg_walk_look(&r->walk, r->path, &span); /* before the transaction: see tail.h */
+    int rc = eg_db_leave(r->db);
+    if (rc == SQLITE_OK) {
+        rc = eg_walk_look(&r->walk, r->path, &span); /* before the transaction: see tail.h */
+    }
     enum eg_err e = rc == SQLITE_OK ? once(r, EG_RS_BEGIN) : eg_reader_failed(r, rc);
     if (e == EG_OK) {
         rc = eg_walk_run(&r->walk, &span, page_event, &p);

@@ -54,7 +54,10 @@ enum eg_err eg_reader_heads_open(struct eg_reader *r)
 enum eg_err eg_reader_enter(struct eg_reader *r)
 {
     eg_gate_enter();
-    int rc = sqlite3_exec(r->db, "BEGIN", NULL, NULL, NULL);
+    int rc = eg_db_leave(r->db);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_exec(r->db, "BEGIN", NULL, NULL, NULL);
+    }
     if (rc == SQLITE_OK) {
         rc = eg_heads_catch_up(r->heads, r->db);
     }
@@ -62,9 +65,7 @@ enum eg_err eg_reader_enter(struct eg_reader *r)
         return EG_OK;
     }
     const enum eg_err e = eg_reader_failed(r, rc);
-    if (!sqlite3_get_autocommit(r->db)) {
-        (void)sqlite3_exec(r->db, "COMMIT", NULL, NULL, NULL);
-    }
+    (void)eg_db_leave(r->db);
     eg_gate_leave();
     return e;
 }

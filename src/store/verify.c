@@ -82,24 +82,19 @@ static enum eg_err failed(struct check *c, int rc)
     return eg_db_map(rc);
 }
 
-static enum eg_err run_sql(struct check *c, const char *sql)
-{
-    int rc = sqlite3_exec(c->db, sql, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? EG_OK : failed(c, rc);
-}
-
 static enum eg_err begin(struct check *c)
 {
     eg_gate_enter();
-    enum eg_err e = run_sql(c, "BEGIN");
-    if (e == EG_OK) {
-        const int rc = eg_heads_catch_up(c->heads, c->db);
-        e = rc == SQLITE_OK ? EG_OK : failed(c, rc);
+    int rc = eg_db_leave(c->db);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_exec(c->db, "BEGIN", NULL, NULL, NULL);
     }
+    if (rc == SQLITE_OK) {
+        rc = eg_heads_catch_up(c->heads, c->db);
+    }
+    const enum eg_err e = rc == SQLITE_OK ? EG_OK : failed(c, rc);
     if (e != EG_OK) {
-        if (!sqlite3_get_autocommit(c->db)) {
-            (void)sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
-        }
+        (void)eg_db_leave(c->db);
         eg_gate_leave();
     }
     return e;
@@ -108,9 +103,7 @@ static enum eg_err begin(struct check *c)
 static void end(struct check *c)
 {
     (void)sqlite3_reset(c->row);
-    if (!sqlite3_get_autocommit(c->db)) {
-        (void)sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
-    }
+    (void)eg_db_leave(c->db);
     eg_gate_leave();
 }
 

@@ -7,7 +7,7 @@ UNIT_EXTRA_$(1) := $$(STORE_TEST_LIB)
 $$(BUILD)/tests/unit/$(1): $$(STORE_TEST_LIB)
 endef
 $(foreach t,test_storage test_heads test_store_sqlite test_runs test_reader test_verify test_backup test_migrate \
-		test_machine,$(eval $(call store_test,$(t))))
+		test_store_memory test_machine,$(eval $(call store_test,$(t))))
 UNIT_EXTRA_test_runs += $(FAILING_MEMORY)
 UNIT_EXTRA_test_gate := -Wl,--wrap=clock_gettime
 UNIT_EXTRA_test_backup += -Wl,--wrap=renameat2
