@@ -296,14 +296,13 @@ static void begin_frozen(struct eg_sqlite *s)
 {
     const struct eg_tail *t = s->tail;
     eg_tail_only_writer(&t->lock);
-    struct eg_run run = {.first_seq = s->runs.indexed + 1,
-                         .last_seq = t->upto,
-                         .entries = t->frozen.n,
-                         .max_sid = 0};
+    struct eg_run run = {
+        .first_seq = s->runs.indexed + 1, .last_seq = t->upto, .entries = 0, .max_sid = 0};
     for (uint32_t i = 0; i < t->frozen.n; i++) {
+        run.entries += t->frozen.v[i].seq != 0; /* the others have been removed */
         run.max_sid = t->frozen.v[i].sid > run.max_sid ? t->frozen.v[i].sid : run.max_sid;
     }
-    s->runs.work[0] = (struct eg_run_work){.size = run.entries, .fill = true};
+    s->runs.work[0] = (struct eg_run_work){.size = t->frozen.n, .fill = true};
     add_run(s, &run, &s->runs.work[0].run);
 }
 
@@ -314,9 +313,10 @@ static void begin_merge(struct eg_sqlite *s, struct eg_run_work *w, int from, in
     struct eg_run run = {.level = to, .first_seq = v[0].first_seq, .last_seq = v[n - 1].last_seq};
     *w = (struct eg_run_work){.ins = n, .fill = true};
     for (int i = 0; i < n; i++) {
-        run.entries += v[i].entries - v[i].stale;
+        const int64_t stale = v[i].stale + v[i].going;
+        run.entries += v[i].entries - stale;
         run.max_sid = v[i].max_sid > run.max_sid ? v[i].max_sid : run.max_sid;
-        w->check = w->check || v[i].stale > 0;
+        w->check = w->check || stale > 0;
         w->in[i] = v[i].run;
         w->size += v[i].entries;
     }
@@ -333,6 +333,12 @@ static bool is_input(const struct eg_runs *r, int64_t run)
         }
     }
     return false;
+}
+
+/* The runs of the last level go on as they are, but for those with little left in them. */
+static bool gathers(const struct eg_run *run, int level)
+{
+    return level < EG_RUNS_LEVELS - 1 || run->entries - run->stale <= (int64_t)eg_sq_gather;
 }
 
 /* Looks for EG_RUNS_FAN runs of a level side by side, or one that is half stale. */
@@ -353,11 +359,13 @@ static void begin_level(struct eg_sqlite *s, int level)
         }
         if (run->stale * 2 > run->entries) {
             begin_merge(s, w, i, 1, level > 0 ? level : 1); /* 0: what was frozen */
-        } else if (level < EG_RUNS_LEVELS - 1) {
+        } else if (!gathers(run, level)) {
+            n = 0;
+        } else {
             from = n == 0 ? i : from;
             /* Runs that are no longer in use may lie between them. */
             if (++n == EG_RUNS_FAN && i - from + 1 == n) {
-                begin_merge(s, w, from, n, level + 1);
+                begin_merge(s, w, from, n, level < EG_RUNS_LEVELS - 1 ? level + 1 : level);
             }
         }
     }
@@ -496,6 +504,7 @@ void eg_runs_removed(struct eg_sqlite *s, const int64_t *seq, int n)
             (void)sqlite3_bind_int64(st, 2, stale);
             eg_sq_run(s, st, "write the runs");
             r->changed = true;
+            r->v[i].going += stale;
         }
     }
 }
@@ -515,6 +524,13 @@ static void finished_live(struct eg_runs *r)
     }
 }
 
+static void none_going(struct eg_runs *r)
+{
+    for (int i = 0; i < r->n; i++) {
+        r->v[i].going = 0;
+    }
+}
+
 void eg_runs_committed(struct eg_sqlite *s)
 {
     struct eg_runs *r = &s->runs;
@@ -522,6 +538,7 @@ void eg_runs_committed(struct eg_sqlite *s)
         r->indexed = s->tail->upto;
     }
     memcpy(r->kept, r->work, sizeof(r->kept));
+    none_going(r);
     if (r->changed && read_list(s) != EG_OK) {
         r->lost = true;
         finished_live(r);
@@ -533,6 +550,7 @@ void eg_runs_undo(struct eg_sqlite *s)
 {
     struct eg_runs *r = &s->runs;
     memcpy(r->work, r->kept, sizeof(r->work));
+    none_going(r);
     r->changed = false;
 }
 

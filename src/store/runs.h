@@ -13,7 +13,8 @@
  * transaction; until it is there, and beyond eg_runs_filter_bytes of them, the run itself is asked.
  *
  * When events are removed their entries stay and lead nowhere. They are left out when their run is
- * merged next, which is done by itself once half of them are such.
+ * merged next, which is done by itself once half of them are such. What is then left of the oldest
+ * runs is merged with its neighbours, so that retention does not leave ever more empty runs behind.
  *
  * Threads: the writer's.
  */
@@ -29,7 +30,7 @@
 
 #define EG_RUNS_FAN 4     /* runs that become one */
 #define EG_RUNS_INPUTS 16 /* room for so many */
-#define EG_RUNS_LEVELS 5  /* the runs of the last are not merged any more */
+#define EG_RUNS_LEVELS 5  /* the runs of the last are merged only when little is left in them */
 
 /* Memory for filters, 128 MB. Tests lower it. */
 extern size_t eg_runs_filter_bytes;
@@ -41,6 +42,7 @@ struct eg_run {
     enum eg_run_state state;
     int level;
     int64_t first_seq, last_seq, entries, stale, max_sid;
+    int64_t going; /* entries that the running transaction made stale */
     /* The filter: blocks of 64 bytes. */
     uint64_t *filter;
     uint32_t blocks;

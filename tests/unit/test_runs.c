@@ -112,7 +112,7 @@ Test(pack, a_row_of_ids_is_not_larger_than_a_page_lets_it)
 /* ---- a long life ---- */
 
 #define SESSIONS 12
-#define EVENTS_MAX 4000
+#define EVENTS_MAX 6000
 
 struct life {
     char dir[64];
@@ -211,6 +211,15 @@ static void no_fault(void *arg, const char *text)
     cr_assert_fail("%s", text);
 }
 
+/* How many entries of the runs in use lead to an event, as they count themselves and as it is. */
+static void must_count_right(const char *dir)
+{
+    cr_assert_eq(store_sql(dir, "SELECT (SELECT coalesce(sum(entries-stale),0) FROM runs WHERE"
+                                " state=1)-(SELECT count(*) FROM events WHERE seq<=(SELECT value"
+                                " FROM meta WHERE key='indexed'))"),
+                 0);
+}
+
 static void live_long(uint32_t gather, int steps)
 {
     struct life *l = calloc(1, sizeof(*l));
@@ -253,6 +262,7 @@ static void live_long(uint32_t gather, int steps)
         }
     }
     store_close(l->s);
+    must_count_right(l->dir);
     cr_assert_gt(store_sql(l->dir, "SELECT count(*) FROM runs WHERE level>0"), 0);
     cr_assert_lt(store_sql(l->dir, "SELECT count(*) FROM runs WHERE state=1"), 60);
     cr_assert_eq(store_sql(l->dir, "SELECT value-(SELECT max(last_seq) FROM runs WHERE state=1)"
@@ -667,4 +677,51 @@ Test(runs, filters_stay_within_their_room)
     store_close(l->s);
     scratch_drop(l->dir);
     free(l);
+}
+
+/* ---- under retention ---- */
+
+/* A session that keeps its last events, trimmed once in `each`: what remains of its runs is merged,
+ * however old, and what is in them is counted. */
+static void keep_last(uint64_t keep, int each)
+{
+    struct life *l = live_short(5, 0);
+    struct eg_session_row *row = &l->row[0];
+    for (int i = 0; i < 5000; i++) {
+        int removed = 0;
+        int64_t bytes = 0;
+        store_begin(l->s);
+        store_event(l->s, row, "x", NULL, STOREFIX_TIME);
+        if (i % each == 0 && row->cursor > keep) {
+            row->oldest = row->cursor + 1 - keep;
+            cr_assert_eq(l->s->ops->event_hash(l->s, row->sid, row->oldest - 1, row->floor_hash),
+                         EG_OK);
+            l->s->ops->events_trim(l->s, row->sid, row->oldest, 40, &removed, &bytes);
+            row->bytes -= bytes;
+        }
+        l->s->ops->session_update(l->s, row);
+        store_commit(l->s);
+        if (i % 697 == 0) {
+            store_close(l->s);
+            l->s = store_must_open(l->dir);
+        }
+        cr_assert_lt(runs_of(l)->n, 26, "%d runs after %d events", runs_of(l)->n, i);
+    }
+    l->low[0] = row->oldest;
+    must_know_all(l);
+    store_close(l->s);
+    must_count_right(l->dir);
+    scratch_drop(l->dir);
+    free(l);
+}
+
+Test(runs, those_that_retention_emptied_do_not_pile_up, .timeout = 60)
+{
+    keep_last(3, 10);
+}
+
+/* Here what is removed is in the runs whose merge begins in the same transaction. */
+Test(runs, what_is_removed_as_a_merge_begins_is_left_out, .timeout = 60)
+{
+    keep_last(17, 1);
 }
