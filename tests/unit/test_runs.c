@@ -679,6 +679,54 @@ Test(runs, filters_stay_within_their_room)
     free(l);
 }
 
+/* ---- far numbers ---- */
+
+/* The life of live_short, begun where sql has set the counters. */
+static void live_far(const char *sql, int n)
+{
+    struct eg_check_result out;
+    char why[512] = "";
+    struct life *l = live_short(5, 1);
+    store_close(l->s);
+    (void)store_sql(l->dir, sql);
+    l->s = store_must_open(l->dir);
+    store_begin(l->s);
+    l->row[0] = store_session(l->s, "far");
+    store_commit(l->s);
+    for (int i = 0; i < n; i++) {
+        uint8_t idkey[EG_IDKEY_BYTES];
+        store_begin(l->s);
+        id_of(0, l->row[0].cursor + 1, idkey);
+        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
+        l->s->ops->session_update(l->s, &l->row[0]);
+        store_commit(l->s);
+        l->has_id[0][l->row[0].cursor] = true;
+        if (i % 50 == 49) {
+            store_close(l->s);
+            l->s = store_must_open(l->dir);
+        }
+        must_know_all(l);
+    }
+    cr_assert_eq(eg_sqlite_verify(l->dir, NULL, true, no_fault, NULL, NULL, &out, why, sizeof(why)),
+                 EG_OK, "%s", why);
+    cr_assert_eq(out.events, n + 1);
+    store_close(l->s);
+    scratch_drop(l->dir);
+    free(l);
+}
+
+Test(runs, sessions_of_the_highest_numbers_are_found)
+{
+    live_far("UPDATE sqlite_sequence SET seq=9223372036854775806 WHERE name='sessions'", 300);
+}
+
+Test(runs, runs_of_high_numbers_are_found)
+{
+    live_far("INSERT OR REPLACE INTO sqlite_sequence(rowid,name,seq)"
+             " VALUES((SELECT rowid FROM sqlite_sequence WHERE name='runs'),'runs',8388600)",
+             300);
+}
+
 /* ---- under retention ---- */
 
 /* A session that keeps its last events, trimmed once in `each`: what remains of its runs is merged,
