@@ -130,12 +130,33 @@ static int number(sqlite3 *db, const char *sql, int64_t *out)
     return rc;
 }
 
+/* Whether the event that was read last is there no more: it was removed, and after a restart the
+ * writer may have given its number, and those before it, to others. */
+static int last_replaced(struct eg_walk *w, bool *replaced)
+{
+    *replaced = false;
+    if (w->own_sid == 0) {
+        return SQLITE_OK;
+    }
+    int rc = prepare(w, at_sql, &w->at);
+    if (rc == SQLITE_OK) {
+        (void)sqlite3_bind_int64(w->at, 1, w->own_last);
+        (void)sqlite3_bind_int64(w->at, 2, w->own_sid);
+        rc = sqlite3_step(w->at);
+        *replaced = rc == SQLITE_DONE ||
+                    (rc == SQLITE_ROW && (uint64_t)sqlite3_column_int64(w->at, 0) != w->own_cursor);
+        (void)sqlite3_reset(w->at);
+    }
+    return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 /* Reads into the own tail what the log has beyond the runs, in the running read transaction. */
 static int catch_up(struct eg_walk *w)
 {
     sqlite3_stmt *st = NULL;
     int64_t upto = 0;
     int64_t end = 0;
+    bool replaced = false;
     if (w->own == NULL && (w->own = eg_tail_new()) == NULL) {
         return SQLITE_NOMEM;
     }
@@ -144,11 +165,14 @@ static int catch_up(struct eg_walk *w)
     if (rc == SQLITE_OK) {
         rc = number(w->db, "SELECT coalesce(max(seq),0) FROM events", &end);
     }
+    if (rc == SQLITE_OK) {
+        rc = last_replaced(w, &replaced);
+    }
     eg_tail_only_writer(&w->own->lock);
     /* Anew, too, when more than it holds has gone into runs: it would have a hole. */
-    if (end < w->own_last || upto > w->own_last || w->own->fill.n > OWN_MAX) {
+    if (replaced || end < w->own_last || upto > w->own_last || w->own->fill.n > OWN_MAX) {
         eg_tail_clear(w->own);
-        w->own_last = 0;
+        w->own_last = w->own_sid = 0;
     }
     w->own_last = w->own_last > upto ? w->own_last : upto;
     if (rc != SQLITE_OK || end <= w->own_last) {
@@ -166,6 +190,8 @@ static int catch_up(struct eg_walk *w)
                 break;
             }
             w->own_last = seq;
+            w->own_sid = sqlite3_column_int64(st, 1);
+            w->own_cursor = (uint64_t)sqlite3_column_int64(st, 2);
         }
         rc = rc == SQLITE_DONE ? SQLITE_OK : rc;
     }

@@ -25,7 +25,9 @@ struct eg_walk {
     sqlite3_stmt *runs[2], *rows[2]; /* rising, falling */
     sqlite3_stmt *at, *run;
     struct eg_tail *shared, *own;
-    int64_t own_last;                      /* seq up to which own was read */
+    int64_t own_last; /* seq up to which own was read */
+    int64_t own_sid;  /* of that event; 0: none was read */
+    uint64_t own_cursor;
     struct eg_tail_place *places, *packed; /* found in the tail; in runs */
     int places_cap, packed_cap, found;
 };

@@ -394,6 +394,46 @@ Test(runs, a_walk_of_another_process_that_looks_seldom_misses_nothing)
     scratch_drop(dir);
 }
 
+/* The newest events go with their session, and after a restart others get their numbers. */
+Test(runs, a_walk_of_another_process_sees_that_numbers_were_used_again)
+{
+    char dir[64], path[PATH_MAX], why[256];
+    struct eg_walk w;
+    sqlite3 *db = NULL;
+    uint64_t last = 0;
+    int removed = 0;
+    int64_t bytes = 0;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    struct eg_session_row gone = store_session(s, "gone");
+    store_commit(s);
+    append_n(s, &row, 5);
+    append_n(s, &gone, 10);
+    cr_assert_eq(eg_db_path(path, dir, EG_DB_NAME), EG_OK);
+    cr_assert_eq(eg_db_open_ro(path, false, &db, why, sizeof why), EG_OK, "%s", why);
+    eg_walk_open(&w, db);
+    const struct eg_span all = {row.sid, 1, UINT64_MAX, 100000, false};
+    cr_assert_eq(eg_walk_run(&w, &all, count_event, &last), SQLITE_OK);
+    cr_assert_eq(last, row.cursor);
+    store_begin(s);
+    s->ops->events_trim(s, gone.sid, gone.cursor + 1, 100, &removed, &bytes);
+    s->ops->session_delete(s, gone.sid);
+    store_commit(s);
+    cr_assert_eq(removed, 10);
+    store_close(s);
+    s = store_must_open(dir);
+    append_n(s, &row, 20);
+    last = 0;
+    cr_assert_eq(eg_walk_run(&w, &all, count_event, &last), SQLITE_OK);
+    cr_assert_eq(last, row.cursor);
+    eg_walk_close(&w);
+    (void)sqlite3_close(db);
+    store_close(s);
+    scratch_drop(dir);
+}
+
 /* ---- without memory ---- */
 
 static bool take_any(void *arg, uint64_t cursor, sqlite3_stmt *st)
