@@ -128,7 +128,10 @@ void eg_tasks_tick(struct eg_agent *a, int64_t now_ms);
 enum eg_err eg_proc_start(struct eg_proc *p, char **argv, const char *const *env, bool stderr_too);
 /* Writes input to stdin as far as it goes. */
 void eg_proc_feed(struct eg_proc *p);
-/* Reads stderr: keeps its end and passes it on to ours. */
+/* How many bytes wait in a pipe now. What a command leaves behind may write for ever: at its end no
+ * more than this is read. */
+size_t eg_proc_waiting(int fd);
+/* Reads a part of stderr: keeps its end and passes it on to ours. */
 void eg_proc_listen(struct eg_proc *p, bool quiet);
 /* TERM to the group, KILL after EG_AGENT_KILL_MS (eg_proc_tick). */
 void eg_proc_end(struct eg_proc *p, int64_t now_ms);
@@ -149,8 +152,8 @@ void eg_exec_ended(struct eg_agent *a, struct eg_task *j);
 /* ---- agent_jsonl.c ---- */
 void eg_jsonl_start(struct eg_agent *a, struct eg_task *j);
 void eg_jsonl_abort(struct eg_agent *a, struct eg_task *j, const char *reason);
-/* Reads some of its output; false when there was none. */
-bool eg_jsonl_readable(struct eg_agent *a);
+/* Reads some of its output; returns how many bytes. */
+size_t eg_jsonl_readable(struct eg_agent *a);
 void eg_jsonl_ended(struct eg_agent *a);
 
 #endif

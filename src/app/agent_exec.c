@@ -146,9 +146,13 @@ static void say_final(struct eg_agent *a, struct eg_task *j, const char *status)
 void eg_exec_ended(struct eg_agent *a, struct eg_task *j)
 {
     char text[EG_AGENT_CHUNK];
+    const size_t most = chunk(a);
     ssize_t n;
     eg_close(&j->proc.in);
-    while (j->proc.out >= 0 && (n = read(j->proc.out, text, chunk(a))) > 0) {
+    for (size_t left = eg_proc_waiting(j->proc.out); left > 0; left -= (size_t)n) {
+        n = read(j->proc.out, text, left < most ? left : most);
+        if (n <= 0)
+            break;
         if (j->state == EG_TASK_WORKING)
             take(a, j, text, (size_t)n, false);
     }

@@ -160,17 +160,17 @@ static void take_line(struct eg_agent *a, struct eg_slice line)
     eg_buf_free(&b);
 }
 
-bool eg_jsonl_readable(struct eg_agent *a)
+size_t eg_jsonl_readable(struct eg_agent *a)
 {
     char *to = eg_buf_reserve(&a->line, 65536);
     if (!to)
-        return false;
+        return 0;
     ssize_t n = read(a->proc.out, to, 65536);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return false;
+        return 0;
     if (n <= 0) {
         eg_close(&a->proc.out);
-        return false;
+        return 0;
     }
     a->line.n += (size_t)n;
     size_t at = 0;
@@ -187,15 +187,16 @@ bool eg_jsonl_readable(struct eg_agent *a)
         eg_buf_reset(&a->line);
         eg_proc_end(&a->proc, eg_clock_mono_ms());
     }
-    return true;
+    return (size_t)n;
 }
 
 void eg_jsonl_ended(struct eg_agent *a)
 {
     char why[EG_AGENT_STDERR_KEPT + 128];
     struct eg_buf clean = {0};
-    while (a->proc.out >= 0 && eg_jsonl_readable(a))
-        ;
+    size_t left = eg_proc_waiting(a->proc.out), n;
+    while (left > 0 && a->proc.out >= 0 && (n = eg_jsonl_readable(a)) > 0)
+        left -= n < left ? n : left;
     eg_close(&a->proc.in);
     eg_close(&a->proc.out);
     eg_proc_listen(&a->proc, a->quiet);

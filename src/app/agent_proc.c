@@ -10,12 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "app/agent.h"
 #include "base/clock.h"
+
+#define LISTEN_ROUNDS 16 /* of 4 KiB: a pipe's worth; who writes without end must not hold us */
 
 void eg_close(int *fd)
 {
@@ -136,10 +139,16 @@ void eg_proc_feed(struct eg_proc *p)
         eg_close(&p->in);
 }
 
+size_t eg_proc_waiting(int fd)
+{
+    int n = 0;
+    return fd >= 0 && ioctl(fd, FIONREAD, &n) == 0 && n > 0 ? (size_t)n : 0;
+}
+
 void eg_proc_listen(struct eg_proc *p, bool quiet)
 {
     char text[4096];
-    while (p->err >= 0) {
+    for (int rounds = 0; p->err >= 0 && rounds < LISTEN_ROUNDS; rounds++) {
         ssize_t n = read(p->err, text, sizeof text);
         if (n < 0 && errno == EINTR)
             continue;

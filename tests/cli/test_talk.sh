@@ -346,4 +346,32 @@ test_turn_through_kill() {
     [ "$(wc -l <"$T/runs")" -eq 1 ] || die 'the command ran again'
 }
 
+# What a command leaves behind, outside of its group, writes without end to what it inherited.
+test_output_behind_the_end_of_the_command() {
+    command -v python3 >/dev/null || return 0
+    gate --max-attempts 1 --agents left,left2
+    cat >"$T/left.py" <<'EOF'
+import fcntl, os, signal, sys, time
+F_SETPIPE_SZ = 1031
+os.setsid()
+signal.alarm(20)
+fd = int(sys.argv[1])
+fcntl.fcntl(fd, F_SETPIPE_SZ, 1 << 20)
+open(sys.argv[2], "w").close()
+while True:
+    os.write(fd, b'{"x":1}\n' * 8192)
+EOF
+    both="for fd in 1 2; do python3 $T/left.py \$fd $T/on\$fd & done
+        until [ -e $T/on1 ] && [ -e $T/on2 ]; do sleep 0.05; done"
+    "$BIN" agent --data "$T/data" --id left --quiet --exec "$both; exit 0" &
+    started $!
+    timeout 10 "$BIN" chat --data "$T/data" --agent left hello >/dev/null || die 'the turn does not end'
+    rm "$T/on1" "$T/on2"
+    "$BIN" agent --data "$T/data" --id left2 --quiet --mode jsonl --exec "read -r line; $both; exit 0" \
+        2>/dev/null &
+    started $!
+    code 1 timeout 10 "$BIN" chat --data "$T/data" --agent left2 hello >/dev/null 2>"$T/err"
+    has "$T/err" 'exited with status 0'
+}
+
 run_tests "$@"
