@@ -125,6 +125,53 @@ static void pass_fail(struct eg_agent *a, struct eg_task *j, const struct eg_jso
     eg_buf_free(&text);
 }
 
+/* Blanks out one member, and the comma that goes with it. */
+static void blank(const struct eg_json_member *m, struct eg_slice line)
+{
+    const char *from = m->key.p - 1, *end = m->value.p + m->value.n;
+    const char *after = end, *before = from;
+    while (strchr(" \t\r", *after))
+        after++;
+    while (before > line.p + 1 && strchr(" \t\r", before[-1]))
+        before--;
+    if (*after == ',')
+        end = after + 1;
+    else if (before[-1] == ',')
+        from = before - 1;
+    memset((char *)(uintptr_t)from, ' ', (size_t)(end - from));
+}
+
+/*
+ * Reads the line, which is ours to write to. Members that are filled in where they are missing must
+ * not be there twice: null ones, which count as missing, are blanked out; others of a wrong type
+ * are a mistake. False with a complaint.
+ */
+static bool scan_line(struct eg_agent *a, struct eg_slice line, struct eg_json_doc *doc)
+{
+    static const struct {
+        const char *name, *kind;
+    } ours[] = {{"session_id", "text"}, {"turn", "number"}, {"event_id", "text"}};
+    bool changed = true;
+    for (size_t i = 0; i <= sizeof ours / sizeof *ours; i++) {
+        if (changed &&
+            (eg_json_scan(line, EG_JSON_DEPTH_MAX, doc) != EG_OK || doc->kind != EG_JSON_OBJECT)) {
+            eg_complain(a->cmd, "the command wrote a line that is no JSON object");
+            return false;
+        }
+        const struct eg_json_member *m =
+            i < sizeof ours / sizeof *ours ? eg_json_get(doc, ours[i].name) : NULL;
+        changed = m && m->kind == EG_JSON_NULL;
+        if (changed) {
+            blank(m, line);
+        } else if (m && m->kind != (*ours[i].kind == 't' ? EG_JSON_STRING : EG_JSON_NUMBER)) {
+            eg_complain(a->cmd, "the command wrote a line whose %s is no %s", ours[i].name,
+                        ours[i].kind);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void take_line(struct eg_agent *a, struct eg_slice line)
 {
     struct eg_json_doc doc;
@@ -136,12 +183,8 @@ static void take_line(struct eg_agent *a, struct eg_slice line)
     }
     while (line.n > 0 && strchr(" \t\r", line.p[line.n - 1]))
         line.n--;
-    if (line.n == 0)
+    if (line.n == 0 || !scan_line(a, line, &doc))
         return;
-    if (eg_json_scan(line, EG_JSON_DEPTH_MAX, &doc) != EG_OK || doc.kind != EG_JSON_OBJECT) {
-        eg_complain(a->cmd, "the command wrote a line that is no JSON object");
-        return;
-    }
     bool publish = eg_field_is(&doc, "type", "publish");
     bool final = eg_field_is(&doc, "type", "final");
     struct eg_task *j = task_of(a, &doc, &named);

@@ -374,4 +374,21 @@ EOF
     has "$T/err" 'exited with status 0'
 }
 
+# Members that are null count as absent; one line may not make two of them.
+test_jsonl_null_members() {
+    gate --max-attempts 1
+    cat >"$T/null.sh" <<'EOF'
+while read -r line; do
+    echo '{"type":"emit","event":"status","data":{},"session_id":null,"event_id":null,"turn":null}'
+    echo '{"session_id":7,"type":"final","content":"of which session?"}'
+    echo '{"event_id":7,"type":"final","content":"what id?"}'
+    echo '{ "session_id" : null , "event_id":null,"type":"final","content":"done", "turn":null }'
+done
+EOF
+    agent --id null --mode jsonl --exec sh "$T/null.sh"
+    [ "$(chat --agent null hello)" = 'done' ]
+    has "$T/agent.log" 'whose session_id is no text'
+    has "$T/agent.log" 'whose event_id is no text'
+}
+
 run_tests "$@"
