@@ -172,6 +172,15 @@ static bool scan_line(struct eg_agent *a, struct eg_slice line, struct eg_json_d
     return true;
 }
 
+/* A frame that the gateway would close the connection for, each time it is sent again. */
+static void too_long(struct eg_agent *a, struct eg_task *j)
+{
+    static const char why[] = "the command wrote a frame longer than max_payload";
+    eg_complain(a->cmd, "%s", why);
+    if (j)
+        eg_task_fail(a, j, why, false);
+}
+
 static void take_line(struct eg_agent *a, struct eg_slice line)
 {
     struct eg_json_doc doc;
@@ -192,7 +201,12 @@ static void take_line(struct eg_agent *a, struct eg_slice line)
         eg_complain(a->cmd, "the command wrote about a turn that is not open");
     } else if (publish || final || eg_field_is(&doc, "type", "emit")) {
         char *id = complete(&b, &doc, line, j, named);
-        eg_say(a, publish ? NULL : j, &b, id, final);
+        if (b.err == EG_OK && (int64_t)b.n > a->max_payload) {
+            too_long(a, publish ? NULL : j);
+            free(id);
+        } else {
+            eg_say(a, publish ? NULL : j, &b, id, final);
+        }
     } else if (eg_field_is(&doc, "type", "fail")) {
         pass_fail(a, j, &doc);
     } else if (eg_field_is(&doc, "type", "extend")) {

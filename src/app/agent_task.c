@@ -246,6 +246,10 @@ void eg_task_fail(struct eg_agent *a, struct eg_task *j, const char *why, bool r
     eg_json_kcstr(&j->fail, "error", why);
     eg_json_kbool(&j->fail, "retry", retry);
     eg_buf_char(&j->fail, '}');
+    if ((int64_t)j->fail.n > a->max_payload) {
+        eg_task_fail(a, j, "the command gave up, with an error longer than max_payload", retry);
+        return;
+    }
     j->state = EG_TASK_ENDING;
     if (j->fail.err != EG_OK)
         eg_task_drop(a, j);

@@ -391,4 +391,29 @@ EOF
     has "$T/agent.log" 'whose event_id is no text'
 }
 
+# With the event_id that is added to them these lines are longer than a frame may be.
+test_jsonl_line_as_long_as_a_frame() {
+    gate --max-attempts 1 --max-payload 65536
+    cat >"$T/long.sh" <<'EOF'
+while read -r line; do
+    session=$(printf %s "$line" | sed 's/.*"session_id":"\([^"]*\)".*/\1/')
+    case $line in
+    *'"content":"publish"'*) printf '{"type":"publish","session_id":"%s","event":"x.note","data":"' "$session" ;;
+    *'"content":"fail"'*) printf '{"type":"fail","error":"' ;;
+    *) printf '{"type":"final","content":"' ;;
+    esac
+    head -c 65440 /dev/zero | tr '\0' x
+    echo '"}'
+    echo '{"type":"final","content":"after it"}'
+done
+EOF
+    agent --id long --mode jsonl --exec sh "$T/long.sh"
+    [ "$(chat --agent long publish)" = 'after it' ]
+    code 1 chat --agent long final 2>"$T/err"
+    has "$T/err" 'a frame longer than max_payload'
+    code 1 chat --agent long fail 2>"$T/err"
+    has "$T/err" 'an error longer than max_payload'
+    has_not "$T/agent.log" 'connection lost'
+}
+
 run_tests "$@"
