@@ -57,6 +57,12 @@ void eg_chat_send(struct eg_chat *c)
     }
 }
 
+static void note_too_long(struct eg_chat *c)
+{
+    eg_view_note(&c->view, "the message is too long for this gateway and was not sent");
+    c->failed = true;
+}
+
 void eg_chat_publish(struct eg_chat *c, struct eg_slice text)
 {
     struct eg_buf clean = {0};
@@ -73,8 +79,7 @@ void eg_chat_publish(struct eg_chat *c, struct eg_slice text)
     eg_buf_char(&u->frame, '}');
     eg_buf_free(&clean);
     if (u->frame.err != EG_OK || (int64_t)u->frame.n > c->max_payload) {
-        eg_view_note(&c->view, "the message is too long for this gateway and was not sent");
-        c->failed = true;
+        note_too_long(c);
         eg_buf_free(&u->frame);
         free(u);
         return;
@@ -365,6 +370,16 @@ static void first_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
     }
 }
 
+/* Messages from before the gateway told its limit: it would close the connection on each. */
+static void refuse_too_long(struct eg_chat *c)
+{
+    for (struct eg_unsent *u = c->first, *next; u; u = next) {
+        next = u->next;
+        if ((int64_t)u->frame.n > c->max_payload && accepted(c, u->id))
+            note_too_long(c);
+    }
+}
+
 static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
 {
     struct eg_json_doc policy;
@@ -379,6 +394,7 @@ static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
     c->resend_ms = 0;
     replace(&c->session, eg_field_text(doc, "session_id"));
     replace(&c->epoch, eg_field_text(doc, "epoch"));
+    refuse_too_long(c);
     for (struct eg_unsent *u = c->first; u; u = u->next)
         u->sent = false;
     if (!again)

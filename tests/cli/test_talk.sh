@@ -416,4 +416,12 @@ EOF
     has_not "$T/agent.log" 'connection lost'
 }
 
+# A message of the command line that is longer than this gateway takes.
+test_message_too_long() {
+    gate --max-payload 65536
+    agent --id echo --exec cat
+    code 1 chat --agent echo "$(head -c 70000 /dev/zero | tr '\0' x)" 2>"$T/err"
+    has "$T/err" 'too long for this gateway'
+}
+
 run_tests "$@"
