@@ -24,7 +24,9 @@ struct eg_kept {
 };
 
 struct eg_view {
-    bool json, tty, colour;
+    bool json, colour;
+    bool tty;              /* a person types and reads */
+    bool screen;           /* stdout is a terminal: what others say is made harmless for it */
     bool at_start;         /* the output is at the start of a line */
     bool prompt;           /* the prompt is shown */
     int64_t turn;          /* whose text is being printed; 0 none */

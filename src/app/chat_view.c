@@ -29,7 +29,7 @@ static void put(struct eg_view *v, struct eg_slice text)
     if (text.n == 0)
         return;
     clear_prompt(v);
-    if (v->tty) {
+    if (v->screen) {
         eg_text_show(&safe, text);
         text = (struct eg_slice){safe.p, safe.n};
     }
@@ -76,9 +76,14 @@ void eg_view_prompt(struct eg_view *v)
 
 void eg_view_json(struct eg_view *v, struct eg_slice text)
 {
-    (void)v;
+    struct eg_buf safe = {0};
+    if (v->screen) {
+        eg_text_show(&safe, text);
+        text = (struct eg_slice){safe.p, safe.n};
+    }
     fwrite(text.p, 1, text.n, stdout);
     putchar('\n');
+    eg_buf_free(&safe);
     fflush(stdout);
 }
 

@@ -202,7 +202,8 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     if (code != EG_PROCEED)
         return code;
     c.agent = c.view.agent = agent && *agent ? agent : "echo";
-    c.view.tty = isatty(0) && isatty(1) && !c.view.json && !c.once && n == 0;
+    c.view.screen = isatty(1);
+    c.view.tty = isatty(0) && c.view.screen && !c.view.json && !c.once && n == 0;
     c.view.colour = c.view.tty && !getenv("NO_COLOR");
     c.view.at_start = true;
     c.raw = c.once || n > 0;

@@ -424,4 +424,21 @@ test_message_too_long() {
     has "$T/err" 'too long for this gateway'
 }
 
+# What an agent says is not let through to a terminal as it is, whatever stdin is.
+test_escapes_on_a_terminal() {
+    command -v script >/dev/null || return 0
+    gate
+    agent --id evil --exec "printf 'a\\033]0;title\\007b\\302\\2332Jc\\n'"
+    for option in '' --json; do
+        script -qec "'$BIN' chat --data '$T/data' --agent evil $option hello" /dev/null \
+            </dev/null >>"$T/tty" 2>&1
+    done
+    has "$T/tty" 'title'
+    if grep -q "$(printf '\033]0')" "$T/tty" || grep -q "$(printf '\302\233')" "$T/tty"; then
+        die 'an escape sequence reached the terminal'
+    fi
+    chat --agent evil hello >"$T/out"
+    grep -q "$(printf '\033]0')" "$T/out" || die 'a pipe gets what was said'
+}
+
 run_tests "$@"
