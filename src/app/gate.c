@@ -108,7 +108,8 @@ static int upgrade_refused(struct eg_gate *g, struct eg_wsc *c, const struct eg_
 {
     if (end->http_status == 401)
         return with_fresh_token(g, c, end->reason);
-    if (end->http_status == 429 || end->http_status >= 500)
+    if (end->http_status == 408 || end->http_status == 425 || end->http_status == 429 ||
+        end->http_status >= 500)
         return EG_PROCEED;
     if (end->http_status == 404)
         eg_complain(g->cmd, "refused: %s (is the public listener at %s?)", end->reason, g->url);

@@ -375,6 +375,17 @@ static bool upgrade_is_right(const struct eg_wsc *c, struct eg_slice head)
            header(head, "Sec-WebSocket-Extensions").n == 0;
 }
 
+/* Whether no more of the body will come, though the connection may stay. Chunks are not taken
+ * apart: the gateway sends none here, and a proxy's page is of no use. */
+static bool body_is_whole(struct eg_slice head, struct eg_slice body)
+{
+    static const char last[] = "0\r\n\r\n";
+    struct eg_slice length = header(head, "Content-Length");
+    if (header(head, "Transfer-Encoding").n > 0)
+        return body.n >= 5 && memcmp(body.p + body.n - 5, last, 5) == 0;
+    return length.n > 0 && body.n >= (size_t)strtoul(length.p, NULL, 10);
+}
+
 /* Looks at what came so far. ended: there will be no more. */
 static void read_answer(struct eg_wsc *c, bool ended)
 {
@@ -388,11 +399,12 @@ static void read_answer(struct eg_wsc *c, bool ended)
     }
     struct eg_slice head = {a->p, (size_t)(end - a->p) + 2};
     struct eg_slice body = {end + 4, a->n - head.n - 2};
-    if (head.n < 12 || strncmp(head.p, "HTTP/1.1 ", 9) != 0)
+    if (head.n < 12 || (strncmp(head.p, "HTTP/1.1 ", 9) != 0 &&
+                        strncmp(head.p, "HTTP/1.0 ", 9) != 0)) /* some proxies */
         status = -1;
     else
         status = (int)strtol(head.p + 9, NULL, 10);
-    if (status == 101 && upgrade_is_right(c, head)) {
+    if (status == 101 && head.p[7] == '1' && upgrade_is_right(c, head)) {
         eg_buf_slice(&c->in.bytes, body);
         eg_buf_free(a);
         c->state = OPEN;
@@ -404,9 +416,7 @@ static void read_answer(struct eg_wsc *c, bool ended)
         lose_because(c, 0, "the answer to the upgrade is wrong");
         return;
     }
-    struct eg_slice length = header(head, "Content-Length");
-    size_t want = length.n ? (size_t)strtoul(length.p, NULL, 10) : ANSWER_MAX;
-    if (ended || body.n >= want || a->n > ANSWER_MAX)
+    if (ended || body_is_whole(head, body) || a->n > ANSWER_MAX)
         refused(c, status, head, body);
 }
 
@@ -577,6 +587,10 @@ static void check_deadline(struct eg_wsc *c)
         return;
     if (eg_clock_mono_ms() < c->deadline_ms)
         return;
+    if (c->state == UPGRADING && c->answer.n > 0) { /* a refusal whose end did not come */
+        read_answer(c, true);
+        return;
+    }
     lose_because(c, 0, c->state == OPEN && c->silence_ms > 0 ? "no sign of life" : "no answer");
 }
 

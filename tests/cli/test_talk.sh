@@ -441,4 +441,50 @@ test_escapes_on_a_terminal() {
     grep -q "$(printf '\033]0')" "$T/out" || die 'a pipe gets what was said'
 }
 
+# A proxy in front answers the upgrade: in chunks, in HTTP/1.0, without an end, and holds the line.
+test_refused_by_a_proxy() {
+    command -v python3 >/dev/null || return 0
+    cat >"$T/proxy.py" <<'EOF'
+import signal, socket, sys
+signal.alarm(60)
+HTML = b"<html>\x1b[31mno</html>"
+LIFE = b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+ANSWERS = {
+    "chunked": [LIFE % (b"401 Unauthorized", len(HTML), HTML)],
+    "old": [b"HTTP/1.0 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"],
+    "later": [
+        LIFE % (b"502 Bad Gateway", len(HTML), HTML),
+        LIFE % (b"408 Request Timeout", len(HTML), HTML),
+        b"HTTP/1.0 503 Service Unavailable\r\n\r\n" + HTML,
+        LIFE % (b"401 Unauthorized", len(HTML), HTML),
+    ],
+}[sys.argv[1]]
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+kept = []
+while True:
+    s, _ = server.accept()
+    while b"\r\n\r\n" not in s.recv(65536, socket.MSG_PEEK):
+        pass
+    s.recv(65536)
+    answer = ANSWERS[min(len(kept), len(ANSWERS) - 1)]
+    s.sendall(answer)
+    kept.append(s)
+    if answer.endswith(HTML):
+        s.shutdown(socket.SHUT_WR)
+EOF
+    for kind in chunked old later; do
+        : >"$T/port"
+        python3 "$T/proxy.py" $kind >"$T/port" 2>>"$T/err-proxy" &
+        started $!
+        eventually grep -q '^[0-9]' "$T/port"
+        code 1 timeout 10 "$BIN" agent --url "ws://127.0.0.1:$(cat "$T/port")/ws" --token t --id a \
+            --exec cat 2>"$T/err"
+        has "$T/err" 'refused: the gateway answered with status 40'
+    done
+    has "$T/err" 'status 502'
+    has "$T/err" 'status 408'
+    has "$T/err" 'status 503'
+}
+
 run_tests "$@"
