@@ -14,8 +14,12 @@
 static void complain(const struct eg_command *cmd, const char *fmt, va_list ap, const char *end)
 {
     char text[600];
+    struct eg_buf safe = {0}; /* it may hold words of a gateway, a proxy or a command */
     vsnprintf(text, sizeof text, fmt, ap);
-    fprintf(stderr, "ebbgate%s%s: %s%s\n", cmd ? " " : "", cmd ? cmd->name : "", text, end);
+    eg_text_show(&safe, eg_slice_cstr(text));
+    fprintf(stderr, "ebbgate%s%s: %.*s%s\n", cmd ? " " : "", cmd ? cmd->name : "",
+            safe.err == EG_OK ? (int)safe.n : 0, safe.p ? safe.p : "", end);
+    eg_buf_free(&safe);
 }
 
 int eg_usage(const struct eg_command *cmd, const char *fmt, ...)

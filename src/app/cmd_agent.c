@@ -173,8 +173,8 @@ static void on_lost(void *arg, const struct eg_wsc_end *end)
         a->exit_code = code;
         a->stopping = true;
     } else if (!a->quiet && (was || end->http_status)) {
-        fprintf(stderr, "ebbgate agent: connection lost%s%s; trying again\n",
-                *end->reason ? ": " : "", end->reason);
+        eg_complain(a->cmd, "connection lost%s%s; trying again", *end->reason ? ": " : "",
+                    end->reason);
     }
 }
 

@@ -447,11 +447,15 @@ test_refused_by_a_proxy() {
     cat >"$T/proxy.py" <<'EOF'
 import signal, socket, sys
 signal.alarm(60)
+DETAIL = br'{"detail":"\u001b[31mno"}'
 HTML = b"<html>\x1b[31mno</html>"
 LIFE = b"HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
 ANSWERS = {
     "chunked": [LIFE % (b"401 Unauthorized", len(HTML), HTML)],
-    "old": [b"HTTP/1.0 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"],
+    "old": [
+        b"HTTP/1.0 503 Busy\r\nContent-Length: 24\r\n\r\n" + DETAIL,
+        b"HTTP/1.0 403 Forbidden\r\nContent-Length: 24\r\n\r\n" + DETAIL,
+    ],
     "later": [
         LIFE % (b"502 Bad Gateway", len(HTML), HTML),
         LIFE % (b"408 Request Timeout", len(HTML), HTML),
@@ -480,7 +484,10 @@ EOF
         eventually grep -q '^[0-9]' "$T/port"
         code 1 timeout 10 "$BIN" agent --url "ws://127.0.0.1:$(cat "$T/port")/ws" --token t --id a \
             --exec cat 2>"$T/err"
-        has "$T/err" 'refused: the gateway answered with status 40'
+        has "$T/err" 'refused: '
+        if grep "$(printf '\033')" "$T/err"; then
+            die 'an escape sequence on stderr'
+        fi
     done
     has "$T/err" 'status 502'
     has "$T/err" 'status 408'
