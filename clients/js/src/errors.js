@@ -34,6 +34,39 @@ export function errorFromFrame(frame, more = {}) {
   });
 }
 
+/** Levels of objects and arrays in a frame, itself among them. */
+const NESTING_MAX = 32;
+const UNSAYABLE = /[\0\p{Surrogate}]/u;
+
+/** The text with U+FFFD for what no frame may hold. */
+export function plainText(text) {
+  return text.replace(new RegExp(UNSAYABLE, 'gu'), '\ufffd');
+}
+
+function checkValue(value, depth) {
+  if (typeof value === 'string') {
+    if (UNSAYABLE.test(value)) throw new EbbgateError('invalid_json', 'a text holds U+0000 or half of a surrogate pair');
+  } else if (typeof value === 'object' && value !== null) {
+    if (depth > NESTING_MAX) throw new EbbgateError('invalid_json', `nested more than ${NESTING_MAX} deep`);
+    for (const [name, item] of Object.entries(value)) {
+      checkValue(name, depth);
+      checkValue(item, depth + 1);
+    }
+  }
+}
+
+/**
+ * Refuses what the gateway would, and could not say which frame it was: that frame would wait for ever.
+ * @throws EbbgateError `invalid_json`, `payload_too_large`
+ */
+export function checkFrame(frame, maxPayload) {
+  const text = JSON.stringify(frame);
+  checkValue(JSON.parse(text), 1);
+  if (!(maxPayload > 0)) return;
+  const bytes = new TextEncoder().encode(text).length;
+  if (bytes > maxPayload) throw new EbbgateError('payload_too_large', `the frame has ${bytes} bytes, the gateway takes ${maxPayload}`);
+}
+
 /** Publish errors that say "not now": the same id is sent again later. */
 export const RETRYABLE = new Set(['rate_limited', 'queue_full', 'storage_unavailable', 'internal', 'not_joined']);
 

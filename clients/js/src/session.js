@@ -10,7 +10,7 @@
  *
  * An event counts as delivered when the application asks for the next one, or closes the session.
  */
-import { EbbgateError, errorFromFrame } from './errors.js';
+import { EbbgateError, checkFrame, errorFromFrame } from './errors.js';
 import { Link } from './link.js';
 import { Outbox } from './outbox.js';
 import { MemoryStore } from './stores.js';
@@ -94,6 +94,11 @@ export class Session {
     }
     if (content === '/stop' && !this.capabilities.includes('raw')) {
       return this.abort().then((result) => ({ messageId: null, cursor: null, duplicate: false, ...result }));
+    }
+    try {
+      checkFrame({ content, metadata: options.metadata });
+    } catch (error) {
+      return Promise.reject(error);
     }
     const entry = this.outbox.add(options.messageId ?? newId(), content, options.metadata);
     if (!entry.saved) {

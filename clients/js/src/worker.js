@@ -8,7 +8,7 @@
  * that went to another worker meanwhile is given up after `reattachMs`.
  */
 import { Backoff } from './backoff.js';
-import { EbbgateError, RETRYABLE, errorFromFrame } from './errors.js';
+import { EbbgateError, RETRYABLE, checkFrame, errorFromFrame, plainText } from './errors.js';
 import { Link } from './link.js';
 import { newId } from './session.js';
 
@@ -91,11 +91,13 @@ class Run {
     const frame = { type: 'emit', session_id: this.sessionId, turn: this.turn, event, data };
     if (ephemeral) {
       frame.ephemeral = true;
+      checkFrame(frame, this.server.maxPayload);
       this.transmit(frame);
       return;
     }
+    frame.event_id = id ?? `${this.runId}.${this.count + 1}`;
+    checkFrame(frame, this.server.maxPayload);
     this.count += 1;
-    frame.event_id = id ?? `${this.runId}.${this.count}`;
     this.unconfirmed.set(frame.event_id, frame);
     this.transmit(frame);
     while (this.unconfirmed.size >= this.server.emitWindow && !this.over) {
@@ -237,6 +239,11 @@ export class AgentServer {
     if (this.link.ended) return Promise.reject(new EbbgateError('closed', 'this agent is stopped'));
     const eventId = id ?? newId();
     const entry = { frame: { type: 'publish', session_id: sessionId, event, data, event_id: eventId } };
+    try {
+      checkFrame(entry.frame, this.maxPayload);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const promise = new Promise((resolve, reject) => Object.assign(entry, { resolve, reject }));
     this.publishing.set(eventId, entry);
     this.link.send(entry.frame);
@@ -277,7 +284,16 @@ export class AgentServer {
     clearInterval(this.extender);
     this.extender = setInterval(() => this.extend(), this.options.extendMs ?? leaseShare(hello));
     this.extender.unref?.();
-    for (const entry of this.publishing.values()) this.link.send(entry.frame);
+    this.maxPayload = hello.policy?.max_payload;
+    for (const [id, entry] of this.publishing) {
+      try {
+        checkFrame(entry.frame, this.maxPayload);
+        this.link.send(entry.frame);
+      } catch (error) {
+        this.publishing.delete(id); // from before the gateway told its limit
+        entry.reject(error);
+      }
+    }
     for (const request of this.requests) this.link.send(request.frame);
     const detached = [...this.runs.values()].filter((run) => !run.attached);
     if (detached.length > 0) {
@@ -365,7 +381,10 @@ export class AgentServer {
   async work(run) {
     try {
       const { content, outcome } = await drive(run, this.handler);
-      run.end({ type: 'final', content, outcome: outcome ?? { status: 'ok' } });
+      const frame = { type: 'final', content, outcome: outcome ?? { status: 'ok' } };
+      const named = { session_id: run.sessionId, turn: run.turn, event_id: `${run.runId}.final` };
+      checkFrame({ ...frame, ...named }, this.maxPayload);
+      run.end(frame);
     } catch (error) {
       if (run.controller.signal.aborted) this.stopped(run, run.controller.signal.reason);
       else this.failed(run, error);
@@ -383,7 +402,7 @@ export class AgentServer {
 
   failed(run, error) {
     this.options.onError?.(error);
-    const frame = { type: 'fail', error: String(error?.message ?? error) };
+    const frame = { type: 'fail', error: plainText(String(error?.message ?? error)) };
     if (error instanceof TurnFailed) {
       if (error.retry !== undefined) frame.retry = error.retry;
       if (error.retryAfterSeconds !== undefined) frame.retry_after_seconds = error.retryAfterSeconds;

@@ -6,6 +6,8 @@ ended and says whether to come back, and not before when.
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
@@ -54,6 +56,39 @@ def error_from_frame(frame: Frame, close_code: Optional[int] = None) -> EbbgateE
         required_scope=frame.get("required_scope"),
         close_code=close_code,
     )
+
+
+#: Levels of objects and arrays in a frame, itself among them.
+NESTING_MAX = 32
+_UNSAYABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def plain_text(text: str) -> str:
+    """The text with U+FFFD for what no frame may hold."""
+    return _UNSAYABLE.sub("\ufffd", text)
+
+
+def _check_value(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        if _UNSAYABLE.search(value):
+            raise EbbgateError("invalid_json", "a text holds U+0000 or half of a surrogate pair")
+    elif isinstance(value, (dict, list)):
+        if depth > NESTING_MAX:
+            raise EbbgateError("invalid_json", f"nested more than {NESTING_MAX} deep")
+        for item in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
+            _check_value(item, depth + 1)
+
+
+def check_frame(frame: Frame, max_payload: Any = None) -> None:
+    """Refuses what the gateway would, and could not say which frame it was: that frame would wait for ever."""
+    try:
+        text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except ValueError as error:
+        raise EbbgateError("invalid_json", str(error)) from None
+    _check_value(json.loads(text), 1)
+    size = len(text.encode())
+    if isinstance(max_payload, int) and 0 < max_payload < size:
+        raise EbbgateError("payload_too_large", f"the frame has {size} bytes, the gateway takes {max_payload}")
 
 
 #: Publish errors that say "not now": the same id is sent again later.

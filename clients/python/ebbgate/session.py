@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .backoff import Retry
-from .errors import EbbgateError, Frame, Outcome, error_from_frame
+from .errors import EbbgateError, Frame, Outcome, check_frame, error_from_frame
 from .link import Link, Sleep, Token
 from .outbox import Accepted, Outbox
 from .stores import MemoryStore, State, Store, settle
@@ -162,6 +162,7 @@ class Session:
         if content == "/stop" and "raw" not in self.capabilities:
             turn = await self.abort()
             return Accepted(None, None, turn, aborted=turn is not None)
+        check_frame({"content": content, "metadata": metadata})
         entry = self._outbox.add(message_id or str(uuid.uuid4()), content, metadata)
         if not entry.saved:
             await asyncio.shield(self._save())

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .backoff import Backoff, Retry
-from .errors import RETRYABLE, EbbgateError, Frame, Outcome, error_from_frame, seconds
+from .errors import RETRYABLE, EbbgateError, Frame, Outcome, check_frame, error_from_frame, plain_text, seconds
 from .link import Link, Sleep, Token
 from .session import Page
 
@@ -132,11 +132,13 @@ class Run:
         }
         if ephemeral:
             frame["ephemeral"] = True
+            check_frame(frame, self.server.max_payload)
             self.transmit(frame)
             return
-        self.count += 1
-        event_id = id or f"{self.run_id}.{self.count}"
+        event_id = id or f"{self.run_id}.{self.count + 1}"
         frame["event_id"] = event_id
+        check_frame(frame, self.server.max_payload)
+        self.count += 1
         self.unconfirmed[event_id] = frame
         self.transmit(frame)
         while len(self.unconfirmed) >= self.server.emit_window and not self.over:
@@ -262,6 +264,7 @@ class AgentServer:
     ) -> None:
         self.agent_id = agent_id
         self.worker_id: Optional[str] = None
+        self.max_payload: Any = None
         self.emit_window = emit_window
         self.runs: Dict[Key, Run] = {}
         self.kept: "OrderedDict[Key, Run]" = OrderedDict()
@@ -312,6 +315,7 @@ class AgentServer:
             "event_id": event_id,
         }
         future: "asyncio.Future[int]" = asyncio.get_running_loop().create_future()
+        check_frame(frame, self.max_payload)
         self._publishing[event_id] = (frame, future)
         self.link.send(frame)
         return await asyncio.shield(future)
@@ -368,8 +372,17 @@ class AgentServer:
         if self._extender is not None:
             self._extender.cancel()
         self._extender = asyncio.ensure_future(self._extend(self._extend_every or _lease_share(hello)))
-        for frame, _ in self._publishing.values():
-            self.link.send(frame)
+        policy = hello.get("policy") or {}
+        self.max_payload = policy.get("max_payload")
+        for event_id, (frame, future) in list(self._publishing.items()):
+            try:
+                check_frame(frame, self.max_payload)
+                self.link.send(frame)
+            except EbbgateError as error:  # from before the gateway told its limit
+                del self._publishing[event_id]
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()
         for request, _ in self._requests:
             self.link.send(request)
         detached = [run for run in self.runs.values() if not run.attached]
@@ -452,7 +465,10 @@ class AgentServer:
     async def _work(self, run: Run) -> None:
         try:
             final = await _drive(run, self._handler)
-            run.end({"type": "final", "content": final.content, "outcome": final.outcome or {"status": "ok"}})
+            frame: Frame = {"type": "final", "content": final.content, "outcome": final.outcome or {"status": "ok"}}
+            named = {"session_id": run.key[0], "turn": run.key[1], "event_id": f"{run.run_id}.final"}
+            check_frame({**frame, **named}, self.max_payload)
+            run.end(frame)
         except asyncio.CancelledError:
             if run.cancelled is None:
                 raise
@@ -466,7 +482,7 @@ class AgentServer:
 
     def _failed(self, run: Run, error: Exception) -> None:
         self.on_error(error)
-        frame: Frame = {"type": "fail", "error": str(error) or type(error).__name__}
+        frame: Frame = {"type": "fail", "error": plain_text(str(error)) or type(error).__name__}
         if isinstance(error, TurnFailed):
             if error.retry is not None:
                 frame["retry"] = error.retry
