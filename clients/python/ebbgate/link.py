@@ -202,10 +202,12 @@ class Link:
         """One connection from its opening to its end."""
         if self._token is None:
             try:
-                self._token = await self._fresh_token(self._token_reason)
+                self._token = await self._until_end(self._fresh_token(self._token_reason))
             except Exception as error:
                 self.owner.on_error(EbbgateError("token_failed", f"no token to connect with: {error}"))
                 return Outcome(1006, "no token to connect with")
+            if self.ended:
+                return Outcome(1000, "closed here")
         self._dropped = None
         self._outgoing = asyncio.Queue()
         try:

@@ -75,7 +75,8 @@ function common(options) {
     made.token = async ({ reason }) => {
       note('token', { reason });
       if (tokens.length === 0) throw new Error('no more tokens');
-      return tokens.shift();
+      const token = tokens.shift();
+      return token === null ? new Promise(() => {}) : token;
     };
   }
   return made;

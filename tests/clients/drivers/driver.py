@@ -81,7 +81,10 @@ class Driver:
                 note("token", reason=reason)
                 if not tokens:
                     raise RuntimeError("no more tokens")
-                return tokens.pop(0)
+                token = tokens.pop(0)
+                if token is None:
+                    await asyncio.Event().wait()
+                return token
 
             made["token"] = fresh
         return made
