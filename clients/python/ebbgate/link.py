@@ -438,5 +438,6 @@ def _not_opened(error: Exception) -> Outcome:
     out = Outcome(1006, f"{type(error).__name__}: {error}".rstrip(": "))
     if isinstance(status, int):
         out.http_status = status
-        out.retry_after = headers.get("Retry-After") if headers is not None else None
+        told = headers.get_all("Retry-After") if headers is not None else []
+        out.retry_after = told[0] if told else None  # the gateway and a proxy may each give one
     return out

@@ -8,6 +8,11 @@ from websockets.version import version
 NEW = int(version.split(".")[0]) >= 14
 
 
+def fields(headers):
+    """Names and values; a list of values makes a header of each."""
+    return [(name, v) for name, value in headers.items() for v in (value if isinstance(value, list) else [value])]
+
+
 async def serve(handler, upgrade=None):
     """Calls ``handler(ws)`` for each connection.
 
@@ -19,13 +24,13 @@ async def serve(handler, upgrade=None):
         if answer is None:
             return None
         response = connection.respond(HTTPStatus(answer[0]), "")
-        for name, value in answer[1].items():
+        for name, value in fields(answer[1]):
             response.headers[name] = value
         return response
 
     async def ask_old(path, _headers):
         answer = upgrade(path)
-        return answer and (HTTPStatus(answer[0]), list(answer[1].items()), b"")
+        return answer and (HTTPStatus(answer[0]), fields(answer[1]), b"")
 
     async def handle(ws, _path=None):
         await handler(ws)
