@@ -25,7 +25,7 @@ enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **ou
     h->started_mono_ms = eg_clock_mono_ms();
     eg_http_init(&h->lock);
     eg_http_keys_init(&h->keys);
-    pthread_cond_init(&h->returned, NULL);
+    eg_cond_init(&h->returned);
     *out = h;
     return EG_OK;
 }

@@ -31,7 +31,7 @@ struct eg_reader *eg_x_reader(struct eg_exchange *x)
     struct timespec until;
     char why[512] = "all readers are busy";
     int waited = 0;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += EG_READER_WAIT_S;
     eg_http_lock(&h->lock);
     while (h->idle_count == 0 && h->opened == EG_READERS && waited == 0)
