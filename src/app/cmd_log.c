@@ -98,13 +98,32 @@ static bool take_stream(void *arg, const char *p, size_t n)
     return t->line.err == EG_OK && !ferror(stdout);
 }
 
+/* The session's newest cursor into *out: "from now on" must mean the same now after a break. */
+static int newest(struct eg_api *api, const char *session, int64_t *out)
+{
+    struct eg_json_doc doc;
+    struct eg_buf path = {0}, answer = {0};
+    eg_buf_str(&path, "/sessions/");
+    eg_api_encode(&path, session);
+    const struct eg_api_request r = {.method = "GET", .path = eg_api_path(&path)};
+    int code = eg_api_call(api, &r, &answer);
+    if (code == EG_PROCEED &&
+        (eg_json_scan((struct eg_slice){answer.p, answer.n}, EG_JSON_DEPTH_MAX, &doc) != EG_OK ||
+         !eg_field_int(&doc, "cursor", out))) {
+        eg_complain(api->cmd, "the gateway does not tell where the session is");
+        code = EG_EXIT_FAILED;
+    }
+    eg_buf_free(&path);
+    eg_buf_free(&answer);
+    return code;
+}
+
 /* Follows until the gateway refuses or the session has ended; a broken stream is asked for again
  * from where it was. */
 static int follow(struct eg_api *api, const char *session, int64_t since, bool json)
 {
-    struct tail t = {.json = json, .cursor = since > 0 ? since : 0};
-    int code = EG_PROCEED;
-    bool first = true;
+    int code = since < 0 ? newest(api, session, &since) : EG_PROCEED;
+    struct tail t = {.json = json, .cursor = since};
     while (code == EG_PROCEED && !ferror(stdout)) {
         struct eg_buf path = {0};
         char cursor[24];
@@ -112,7 +131,7 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
         eg_buf_str(&path, "/sessions/");
         eg_api_encode(&path, session);
         eg_buf_str(&path, "/events");
-        eg_api_param(&path, "since", first && since < 0 ? NULL : cursor);
+        eg_api_param(&path, "since", cursor);
         const struct eg_api_request r = {.method = "GET",
                                          .path = eg_api_path(&path),
                                          .accept = "text/event-stream",
@@ -130,7 +149,6 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
         if (api->quiet && away)
             code = EG_PROCEED; /* it will be back */
         api->quiet = api->quiet || api->status == 200;
-        first = first && t.cursor == 0;
         if (code == EG_PROCEED) {
             const struct timespec pause = {.tv_nsec = 500000000};
             nanosleep(&pause, NULL);

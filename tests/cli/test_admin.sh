@@ -188,4 +188,26 @@ test_drain() {
     has "$T/err" 'is the gateway running?'
 }
 
+# "From now on" is a place in the log: what comes while the gateway is away is not skipped.
+test_tail_from_now_on_through_a_break() {
+    filled
+    EBBGATE_ADMIN_URL=http://$ADMIN "$BIN" tail --json one --data "$T/data" >"$T/tail" 2>"$T/err" &
+    follow=$!
+    started "$follow"
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' connections --data $T/data | grep -q sse"
+    kill -STOP "$follow"
+    crash
+    old=$ADMIN
+    : >"$T/ready"
+    "$BIN" serve --data "$T/data" --listen "127.0.0.1:$PORT" --admin "$old" >"$T/ready" 2>>"$T/log" &
+    GATE=$!
+    started "$GATE"
+    eventually grep -q '^ebbgate ready ' "$T/ready"
+    chat --agent echo --session one again >/dev/null
+    kill -CONT "$follow"
+    eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"
+    admin export one | tail -n 3 >"$T/out"
+    same "$T/out" "$T/tail"
+}
+
 run_tests "$@"
