@@ -348,11 +348,22 @@ export class AgentServer {
   }
 
   onError(error) {
-    this.options.onError?.(error);
+    this.tell('onError', error);
   }
 
   onStatus(status) {
-    this.options.onStatus?.(status);
+    this.tell('onStatus', status);
+  }
+
+  tell(name, value) {
+    try {
+      this.options[name]?.(value);
+    } catch (error) {
+      // A callback's mistake is the application's: it must not stop the agent.
+      globalThis.queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 
   // Turns.
@@ -401,7 +412,7 @@ export class AgentServer {
   }
 
   failed(run, error) {
-    this.options.onError?.(error);
+    this.onError(error);
     const frame = { type: 'fail', error: plainText(String(error?.message ?? error)) };
     if (error instanceof TurnFailed) {
       if (error.retry !== undefined) frame.retry = error.retry;

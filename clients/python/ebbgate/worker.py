@@ -442,12 +442,18 @@ class AgentServer:
             self._closed.set_result(None)
 
     def on_error(self, error: Exception) -> None:
-        if self._on_error is not None:
-            self._on_error(error)
+        self._tell("on_error", self._on_error, error)
 
     def on_status(self, status: Dict[str, Any]) -> None:
-        if self._on_status is not None:
-            self._on_status(status)
+        self._tell("on_status", self._on_status, status)
+
+    def _tell(self, name: str, callback: Optional[Callable[[Any], Any]], value: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(value)
+        except Exception as error:  # the application's mistake must not stop the agent
+            asyncio.get_running_loop().call_exception_handler({"message": f"{name} raised", "exception": error})
 
     # Turns.
 

@@ -63,6 +63,17 @@ function common(options) {
       note('status', { state, code: error?.code, delay: delayMs === undefined ? undefined : delayMs / 1000 }),
     onError: (error) => note('error', told(error)),
   };
+  if (options.raising) {
+    // callbacks that raise after they told
+    for (const name of ['onStatus', 'onError']) {
+      const callback = made[name];
+      made[name] = (value) => {
+        callback(value);
+        throw new Error('a mistake in a callback');
+      };
+    }
+    process.on('uncaughtException', () => {});
+  }
   if (!options.real_sleep) {
     made.sleep = (ms) => {
       note('sleep', { seconds: ms / 1000 });

@@ -26,6 +26,14 @@ def told(error):
     return {"code": getattr(error, "code", type(error).__name__), "message": str(error), **said}
 
 
+def raising(callback):
+    def call(value):
+        callback(value)
+        raise RuntimeError("a mistake in a callback")
+
+    return call
+
+
 class LoggedStore(MemoryStore):
     slow = False
 
@@ -64,6 +72,10 @@ class Driver:
             ),
             "on_error": lambda error: note("error", **told(error)),
         }
+        if options.get("raising"):  # callbacks that raise after they told
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+            for name in ("on_status", "on_error"):
+                made[name] = raising(made[name])
         if not options.get("real_sleep"):
 
             async def sleep(delay):
