@@ -25,6 +25,31 @@ static bool make_token(struct eg_gate *g)
     return g->token.err == EG_OK;
 }
 
+static bool same_keys(const struct eg_keyring *a, const struct eg_keyring *b)
+{
+    int n = eg_keyring_count(a);
+    if (eg_keyring_count(b) != n)
+        return false;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(eg_keyring_at(a, i)->kid, eg_keyring_at(b, i)->kid) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Takes the keys that are there now: ours may have been withdrawn. Whether they are others. */
+static bool reload_keys(struct eg_gate *g)
+{
+    struct eg_keyring *now = NULL;
+    char why[512] = "", made[8];
+    if (eg_keys_load(g->config.settings, false, &now, made, sizeof made, why, sizeof why) != EG_OK)
+        return false;
+    bool same = same_keys(g->ring, now);
+    eg_keyring_unref(g->ring);
+    g->ring = now;
+    return !same;
+}
+
 int eg_gate_init(struct eg_gate *g, const struct eg_command *cmd, const struct eg_gate_opts *o,
                  const struct eg_mint *mint)
 {
@@ -85,7 +110,10 @@ void eg_gate_note(struct eg_gate *g, const struct eg_json_doc *doc)
 
 bool eg_gate_renew(struct eg_gate *g, struct eg_buf *out)
 {
-    if (!g->ring || !make_token(g))
+    if (!g->ring)
+        return false;
+    (void)reload_keys(g);
+    if (!make_token(g))
         return false;
     eg_buf_str(out, "{\"type\":\"auth\"");
     eg_json_kstr(out, "token", (struct eg_slice){g->token.p, g->token.n - 1});
@@ -93,10 +121,11 @@ bool eg_gate_renew(struct eg_gate *g, struct eg_buf *out)
     return out->err == EG_OK;
 }
 
-/* A new token for the next connection, unless the one refused is that new already. */
+/* A new token for the next connection, unless the one refused is that new already, of the same
+ * keys. */
 static int with_fresh_token(struct eg_gate *g, struct eg_wsc *c, const char *why)
 {
-    bool fresh = g->ring && eg_clock_mono_ms() - g->minted_ms < 5000;
+    bool fresh = g->ring && !reload_keys(g) && eg_clock_mono_ms() - g->minted_ms < 5000;
     if (g->ring && !fresh && make_token(g) && eg_wsc_token(c, g->token.p))
         return EG_PROCEED;
     eg_complain(g->cmd, "refused: %s", why);

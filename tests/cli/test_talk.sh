@@ -494,4 +494,23 @@ EOF
     has "$T/err" 'status 503'
 }
 
+# The key that an agent makes its tokens with gives way to another: it goes on with that one.
+test_agent_through_a_change_of_keys() {
+    gate
+    agent --id echo --exec cat
+    EBBGATE_ADMIN_URL=http://$ADMIN
+    token=$("$BIN" token --sub op --scope admin --data "$T/data")
+    old=$(ls "$T/data/keys")
+    rotate() {
+        curl -fsS -X "$1" -H "Authorization: Bearer $token" "$EBBGATE_ADMIN_URL/api/v1/keys$2" >/dev/null
+    }
+    rotate POST /rotate
+    eventually sh -c "[ \$(ls $T/data/keys | wc -l) -gt 1 ]"
+    kid=${old#*-}
+    rotate DELETE "/${kid%.key}"
+    eventually grep -q 'connection lost' "$T/agent.log"
+    [ "$(chat --agent echo hello)" = hello ]
+    kill -0 "$AGENT" || die 'the agent gave up'
+}
+
 run_tests "$@"
