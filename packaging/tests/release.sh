@@ -1,12 +1,12 @@
 #!/bin/bash
 # The README's test command, and the package, on another Debian release than this machine's.
 #
-#   release.sh [RELEASE]     trixie unless named
+#   release.sh [RELEASE]     trixie unless named; COMMAND in place of `make test`
 #
 # Makes a root of that release, in which nothing is installed but what building a package takes for
 # granted, copies the committed tree into it and runs there what a newcomer would: `make test`, then
-# `make deb`, installing the result and asking it for its version. Needs root, mmdebstrap and a
-# Debian mirror (MIRROR, else the first that apt knows); says so and does nothing without (exit 0).
+# `make deb`, installing the result and asking it for its version. Needs root, mmdebstrap and a Debian
+# mirror (MIRROR, else the first that apt knows); says so and does nothing without (exit 0).
 # The log is in $BUILD/release/RELEASE.log; KEEP=1 keeps the root.
 set -eu
 release=${1:-trixie}
@@ -51,7 +51,7 @@ inside() {
     }
 }
 inside apt-get update
-inside make test
+inside "${COMMAND:-make test}"
 inside apt-get build-dep -y ./packaging
 inside make deb
 inside 'apt-get install -y ./build/deb/ebbgate_*.deb && ebbgate --version'
