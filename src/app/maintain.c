@@ -93,12 +93,7 @@ static void act(struct eg_maintain *m, const struct found *f)
 /* Waits; false when it is time to stop. */
 static bool rest(struct eg_maintain *m, int64_t ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += ms % 1000 * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    const struct timespec until = eg_cond_until(ms);
     maintain_lock(&m->lock);
     while (!m->stopping && maintain_wait_until(&m->wake, &m->lock, &until) == 0) {
     }

@@ -9,6 +9,7 @@
 #define EG_BASE_LOCK_H
 
 #include <pthread.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "base/annotations.h"
@@ -110,6 +111,17 @@ static inline void eg_cond_init(pthread_cond_t *cond)
     (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     (void)pthread_cond_init(cond, &attr);
     (void)pthread_condattr_destroy(&attr);
+}
+
+/* When such a wait ends that is to last this long, for name_wait_until. */
+static inline struct timespec eg_cond_until(int64_t ms)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_nsec += ms % 1000 * 1000000;
+    t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
 }
 
 #endif

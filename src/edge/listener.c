@@ -414,10 +414,8 @@ static enum eg_err start_library(struct eg_listener *l, char *why, size_t why_si
 /* Waits until all workers run: the library only logs when one does not. Returns how many run. */
 static int await_workers(struct eg_listener *l)
 {
-    struct timespec until;
+    const struct timespec until = eg_cond_until(START_WAIT_S * 1000);
     int late = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += START_WAIT_S;
     count_lock(&l->count_lock);
     while (l->workers < l->config.workers && late == 0) {
         late = count_wait_until(&l->counted, &l->count_lock, &until);

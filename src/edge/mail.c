@@ -173,15 +173,8 @@ static void tell_farewell(struct eg_reactors *rs, int64_t spread_ms)
 void eg_reactors_farewell(struct eg_reactors *rs, int64_t spread_ms, int64_t timeout_ms)
 {
     struct eg_farewell *const f = rs->farewell;
-    struct timespec until;
     tell_farewell(rs, spread_ms);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    const struct timespec until = eg_cond_until(timeout_ms);
     farewell_lock(&f->lock);
     while (f->open && farewell_wait_until(&f->done, &f->lock, &until) != ETIMEDOUT) {
     }

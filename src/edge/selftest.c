@@ -79,10 +79,8 @@ void eg_selftest_take(void *test, struct eg_adopted *a)
 /* The socket taken over next; NULL when none comes in time. */
 static struct eg_adopted *await_adopted(struct eg_selftest *t)
 {
-    struct timespec until;
+    const struct timespec until = eg_cond_until(WAIT_MS);
     int late = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += WAIT_MS / 1000;
     selftest_lock(&t->lock);
     while (t->waiting == NULL && late == 0) {
         late = selftest_wait_until(&t->came, &t->lock, &until);

@@ -28,11 +28,9 @@ struct eg_reader *eg_x_reader(struct eg_exchange *x)
 {
     struct eg_http *h = x->http;
     struct eg_reader *r = NULL;
-    struct timespec until;
+    const struct timespec until = eg_cond_until(EG_READER_WAIT_S * 1000);
     char why[512] = "all readers are busy";
     int waited = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += EG_READER_WAIT_S;
     eg_http_lock(&h->lock);
     while (h->idle_count == 0 && h->opened == EG_READERS && waited == 0)
         waited = eg_http_wait_until(&h->returned, &h->lock, &until);

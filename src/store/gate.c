@@ -48,12 +48,8 @@ void eg_gate_leave(void)
 
 void eg_gate_shut(int wait_ms)
 {
-    struct timespec until;
     (void)pthread_once(&gate.once, make_empty); /* nobody signals it while the gate is open */
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += (long)wait_ms * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    const struct timespec until = eg_cond_until(wait_ms);
     gate_lock(&gate.lock);
     gate.shut++;
     while (gate.inside > 0) {
