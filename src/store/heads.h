@@ -130,6 +130,9 @@ int eg_heads_settled(sqlite3 *db, int64_t *out);
 /* Reads into h->fill the changes that the running read transaction sees beyond the tables. SQLite
  * result codes; SQLITE_CORRUPT for a record that is none. */
 int eg_heads_catch_up(struct eg_heads *h, sqlite3 *db);
+/* Begins a read transaction and catches up with it. An SQLite result code; after another than
+ * SQLITE_OK the transaction may be open (eg_db_leave). */
+int eg_heads_begin(struct eg_heads *h, sqlite3 *db);
 /* Brings a row of the same transaction up to date. */
 void eg_heads_patch(const struct eg_heads *h, struct eg_session_row *row);
 

@@ -51,6 +51,15 @@ int eg_heads_catch_up(struct eg_heads *h, sqlite3 *db)
     return rc;
 }
 
+int eg_heads_begin(struct eg_heads *h, sqlite3 *db)
+{
+    int rc = eg_db_leave(db);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_exec(db, "BEGIN", NULL, NULL, NULL);
+    }
+    return rc == SQLITE_OK ? eg_heads_catch_up(h, db) : rc;
+}
+
 void eg_heads_patch(const struct eg_heads *h, struct eg_session_row *row)
 {
     const struct eg_head *e = eg_heads_session(&h->fill, row->sid);

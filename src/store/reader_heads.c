@@ -54,13 +54,7 @@ enum eg_err eg_reader_heads_open(struct eg_reader *r)
 enum eg_err eg_reader_enter(struct eg_reader *r)
 {
     eg_gate_enter();
-    int rc = eg_db_leave(r->db);
-    if (rc == SQLITE_OK) {
-        rc = sqlite3_exec(r->db, "BEGIN", NULL, NULL, NULL);
-    }
-    if (rc == SQLITE_OK) {
-        rc = eg_heads_catch_up(r->heads, r->db);
-    }
+    const int rc = eg_heads_begin(r->heads, r->db);
     if (rc == SQLITE_OK) {
         return EG_OK;
     }

@@ -85,18 +85,13 @@ static enum eg_err failed(struct check *c, int rc)
 static enum eg_err begin(struct check *c)
 {
     eg_gate_enter();
-    int rc = eg_db_leave(c->db);
+    const int rc = eg_heads_begin(c->heads, c->db);
     if (rc == SQLITE_OK) {
-        rc = sqlite3_exec(c->db, "BEGIN", NULL, NULL, NULL);
+        return EG_OK;
     }
-    if (rc == SQLITE_OK) {
-        rc = eg_heads_catch_up(c->heads, c->db);
-    }
-    const enum eg_err e = rc == SQLITE_OK ? EG_OK : failed(c, rc);
-    if (e != EG_OK) {
-        (void)eg_db_leave(c->db);
-        eg_gate_leave();
-    }
+    const enum eg_err e = failed(c, rc);
+    (void)eg_db_leave(c->db);
+    eg_gate_leave();
     return e;
 }
 
