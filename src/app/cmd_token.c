@@ -17,24 +17,12 @@ static bool parse_ttl(const char *text, int64_t *ms)
     return true;
 }
 
-/* Whether scope has this word. */
-static bool has_word(const char *scope, const char *word)
-{
-    const size_t n = strlen(word);
-    while (*scope) {
-        const size_t len = strcspn(scope, " ");
-        if (len == n && memcmp(scope, word, n) == 0)
-            return true;
-        scope += len + (scope[len] == ' ');
-    }
-    return false;
-}
-
 static int mint(const struct eg_command *cmd, const struct eg_settings *s, struct eg_mint *what)
 {
     char why[512] = "", made[8];
     struct eg_keyring *ring = NULL;
     struct eg_buf out = {0};
+    unsigned scopes = 0;
     int code = EG_EXIT_OK;
     enum eg_err err = eg_keys_load(s, false, &ring, made, sizeof made, why, sizeof why);
     if (err != EG_OK) {
@@ -45,7 +33,8 @@ static int mint(const struct eg_command *cmd, const struct eg_settings *s, struc
     if (err == EG_OK) {
         eg_buf_char(&out, '\n');
         fwrite(out.p, 1, out.n, stdout);
-        if (has_word(what->scope, "agent") && !what->agents)
+        if (eg_scopes_parse(what->scope, &scopes) == EG_OK && (scopes & EG_SCOPE_AGENT) &&
+            !what->agents)
             eg_complain(cmd, "note: without --agents a worker with this token can serve nothing");
     } else if (err == EG_EINVALID) {
         code = eg_usage(cmd, "%s", why);
