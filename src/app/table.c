@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "app/fields.h"
 #include "app/text.h"
+#include "base/log.h"
 #include "ebbgate/protocol.h"
 
 static int count_columns(const struct eg_column *c)
@@ -86,10 +86,36 @@ static void print_bytes(struct eg_slice raw, struct eg_buf *out)
     eg_buf_printf(out, u == 0 || v >= 10 ? "%.0f%c" : "%.1f%c", v, units[u]);
 }
 
-/* The member's text, safe for a terminal and on one line. */
+/* The text, safe for a terminal and on one line; NULL without memory. Frees text. */
+static char *shown(struct eg_buf *text)
+{
+    struct eg_buf safe = {0};
+    for (size_t i = 0; i < text->n; i++) {
+        if (text->p[i] == '\n' || text->p[i] == '\t')
+            text->p[i] = ' ';
+    }
+    eg_text_show(&safe, (struct eg_slice){text->p, text->n});
+    eg_buf_free(text);
+    return eg_buf_take(&safe);
+}
+
+/* The cells of one more row, to be filled; NULL without memory. */
+static char **add_row(struct eg_table *t)
+{
+    if (t->rows == t->cap) {
+        size_t cap = t->cap ? t->cap * 2 : 64;
+        char **grown = realloc(t->cells, cap * (size_t)t->width * sizeof *grown);
+        if (!grown)
+            return NULL;
+        t->cells = grown;
+        t->cap = cap;
+    }
+    return t->cells + t->rows++ * (size_t)t->width;
+}
+
 static char *cell(const struct eg_json_doc *doc, const struct eg_column *c, int64_t now_ms)
 {
-    struct eg_buf text = {0}, safe = {0};
+    struct eg_buf text = {0};
     struct eg_slice raw = eg_field_raw(doc, c->member);
     int n = 0;
     if (raw.n == 0) {
@@ -104,13 +130,7 @@ static char *cell(const struct eg_json_doc *doc, const struct eg_column *c, int6
     } else {
         eg_content_text(raw, &text);
     }
-    for (size_t i = 0; i < text.n; i++) {
-        if (text.p[i] == '\n' || text.p[i] == '\t')
-            text.p[i] = ' ';
-    }
-    eg_text_show(&safe, (struct eg_slice){text.p, text.n});
-    eg_buf_free(&text);
-    return eg_buf_take(&safe);
+    return shown(&text);
 }
 
 bool eg_table_row(struct eg_table *t, struct eg_slice object, int64_t now_ms)
@@ -120,20 +140,13 @@ bool eg_table_row(struct eg_table *t, struct eg_slice object, int64_t now_ms)
     t->width = count_columns(t->columns);
     if (eg_json_scan(object, EG_JSON_DEPTH_MAX, &doc) != EG_OK)
         return true;
-    if (t->rows == t->cap) {
-        size_t cap = t->cap ? t->cap * 2 : 64;
-        char **grown = realloc(t->cells, cap * (size_t)t->width * sizeof *grown);
-        if (!grown)
-            return false;
-        t->cells = grown;
-        t->cap = cap;
-    }
+    char **row = add_row(t);
+    if (!row)
+        return false;
     for (int i = 0; i < t->width; i++) {
-        char *text = cell(&doc, &t->columns[i], now_ms);
-        t->cells[t->rows * (size_t)t->width + (size_t)i] = text;
-        ok = ok && text;
+        row[i] = cell(&doc, &t->columns[i], now_ms);
+        ok = ok && row[i];
     }
-    t->rows++;
     return ok;
 }
 
@@ -184,22 +197,10 @@ static bool is_time(struct eg_slice name)
                                         "started", "finished",      "now",           "since",
                                         "until",   "expires",       "oldest_waiting"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (name.n == strlen(names[i]) && memcmp(name.p, names[i], name.n) == 0)
+        if (eg_slice_is(name, names[i]))
             return true;
     }
     return false;
-}
-
-/* As in the log: 2026-11-21T12:00:00.125Z. */
-static void print_time(struct eg_slice raw, struct eg_buf *out)
-{
-    const int64_t ms = (int64_t)(eg_json_double(raw) * 1000 + 0.5);
-    const time_t s = (time_t)(ms / 1000);
-    struct tm tm;
-    char text[40];
-    gmtime_r(&s, &tm);
-    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-    eg_buf_printf(out, "%s.%03dZ", text, (int)(ms % 1000));
 }
 
 /* Lines of name and value under way: a table of two columns. */
@@ -210,29 +211,24 @@ struct lines {
     bool failed;
 };
 
+/* Frees value. */
 static void add_line(struct lines *l, struct eg_slice name, struct eg_buf *value)
 {
-    struct eg_buf full = {0}, safe = {0};
-    char **grown = realloc(l->t.cells, (l->t.rows + 1) * 2 * sizeof *grown);
-    eg_buf_slice(&full, l->prefix);
-    eg_buf_slice(&full, name);
+    struct eg_buf full = {0};
+    char **row = add_row(&l->t);
+    l->failed = l->failed || !row || value->err != EG_OK;
+    if (!row) {
+        eg_buf_free(value);
+        return;
+    }
     if (value->n == 0)
         eg_buf_char(value, '-');
-    for (size_t i = 0; i < value->n; i++) {
-        if (value->p[i] == '\n' || value->p[i] == '\t')
-            value->p[i] = ' ';
-    }
-    eg_text_show(&safe, (struct eg_slice){value->p, value->n});
-    l->failed = l->failed || !grown || value->err != EG_OK;
-    if (grown) {
-        l->t.cells = grown;
-        grown[l->t.rows * 2] = eg_buf_take(&full);
-        grown[l->t.rows * 2 + 1] = eg_buf_take(&safe);
-        l->t.rows++;
-    }
+    eg_buf_slice(&full, l->prefix);
+    eg_buf_slice(&full, name);
+    row[0] = eg_buf_take(&full);
+    row[1] = shown(value);
     eg_buf_free(&full);
-    eg_buf_free(&safe);
-    eg_buf_reset(value);
+    l->failed = l->failed || !row[0] || !row[1];
 }
 
 static void add_element(void *arg, struct eg_slice text)
@@ -241,7 +237,6 @@ static void add_element(void *arg, struct eg_slice text)
     struct eg_buf value = {0};
     eg_content_text(text, &value);
     add_line(l, l->name, &value);
-    eg_buf_free(&value);
 }
 
 /* Adds a member that is no object. */
@@ -255,12 +250,11 @@ static void add_member(struct lines *l, const struct eg_json_member *m)
         if (l->t.rows > before)
             return;
     } else if (m->kind == EG_JSON_NUMBER && is_time(m->key)) {
-        print_time(m->value, &value);
+        eg_log_time(&value, (int64_t)(eg_json_double(m->value) * 1000 + 0.5));
     } else if (m->kind != EG_JSON_NULL) {
         eg_content_text(m->value, &value);
     }
     add_line(l, m->key, &value);
-    eg_buf_free(&value);
 }
 
 /* The members of the object at one level below: NAME.MEMBER. */
@@ -293,13 +287,13 @@ bool eg_record_print(struct eg_slice object, struct eg_buf *out)
         else
             add_member(&l, &doc.member[i]);
     }
-    for (size_t i = 0; i < l.t.rows; i++) {
-        const int n = l.t.cells[i * 2] ? shown_width(l.t.cells[i * 2]) : 0;
+    for (size_t i = 0; !l.failed && i < l.t.rows; i++) {
+        const int n = shown_width(l.t.cells[i * 2]);
         width = n > width ? n : width;
     }
-    for (size_t i = 0; i < l.t.rows; i++) {
-        print_cell(out, l.t.cells[i * 2] ? l.t.cells[i * 2] : "?", width, false);
-        eg_buf_str(out, l.t.cells[i * 2 + 1] ? l.t.cells[i * 2 + 1] : "?");
+    for (size_t i = 0; !l.failed && i < l.t.rows; i++) {
+        print_cell(out, l.t.cells[i * 2], width, false);
+        eg_buf_str(out, l.t.cells[i * 2 + 1]);
         eg_buf_char(out, '\n');
     }
     eg_table_free(&l.t);

@@ -65,15 +65,14 @@ enum eg_log_level eg_log_level(void)
     return (enum eg_log_level)__atomic_load_n(&level_now, __ATOMIC_RELAXED);
 }
 
-static void add_time(struct eg_buf *b)
+void eg_log_time(struct eg_buf *out, int64_t wall_ms)
 {
-    const int64_t ms = eg_clock_now().wall_ms;
-    const time_t s = (time_t)(ms / 1000);
+    const time_t s = (time_t)(wall_ms / 1000);
     struct tm tm;
     char text[40];
     gmtime_r(&s, &tm);
     strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
-    eg_buf_printf(b, "%s.%03dZ", text, (int)(ms % 1000));
+    eg_buf_printf(out, "%s.%03dZ", text, (int)(wall_ms % 1000));
 }
 
 /* Values come from peers: everything that could break a line or a terminal is escaped. */
@@ -137,12 +136,12 @@ static void write_entry(enum eg_log_level level, const char *event, const char *
     struct eg_buf b = {0};
     if (json) {
         eg_buf_str(&b, "{\"time\":\"");
-        add_time(&b);
+        eg_log_time(&b, eg_clock_now().wall_ms);
         eg_buf_printf(&b, "\",\"level\":\"%s\",\"event\":\"%s\"", level_name[level], event);
     } else if (format == EG_LOG_JOURNAL) {
         eg_buf_printf(&b, "<%d>%s", journal_priority[level], event);
     } else {
-        add_time(&b);
+        eg_log_time(&b, eg_clock_now().wall_ms);
         eg_buf_printf(&b, " %-5s %s", level_name[level], event);
     }
     for (const char *p = fields; *p;) {

@@ -13,6 +13,8 @@
 
 #include "base/err.h"
 
+struct eg_buf;
+
 enum eg_log_level { EG_LOG_ERROR, EG_LOG_WARN, EG_LOG_INFO, EG_LOG_DEBUG };
 enum eg_log_format { EG_LOG_AUTO, EG_LOG_TEXT, EG_LOG_JSON, EG_LOG_JOURNAL };
 
@@ -32,5 +34,7 @@ enum eg_log_level eg_log_level(void);
 void eg_log(enum eg_log_level level, const char *event, const char *fields, ...) EG_PRINTF(3, 4);
 void eg_log_limited(enum eg_log_level level, const char *event, const char *fields, ...)
     EG_PRINTF(3, 4);
+/* Appends a time (ms since 1970) as entries have it: 2026-11-21T12:00:00.125Z. */
+void eg_log_time(struct eg_buf *out, int64_t wall_ms);
 
 #endif
