@@ -141,6 +141,14 @@ static void blank(const struct eg_json_member *m, struct eg_slice line)
     memset((char *)(uintptr_t)from, ' ', (size_t)(end - from));
 }
 
+static bool scan_object(struct eg_agent *a, struct eg_slice line, struct eg_json_doc *doc)
+{
+    if (eg_json_scan(line, EG_JSON_DEPTH_MAX, doc) == EG_OK && doc->kind == EG_JSON_OBJECT)
+        return true;
+    eg_complain(a->cmd, "the command wrote a line that is no JSON object");
+    return false;
+}
+
 /*
  * Reads the line, which is ours to write to. Members that are filled in where they are missing must
  * not be there twice: null ones, which count as missing, are blanked out; others of a wrong type
@@ -149,23 +157,23 @@ static void blank(const struct eg_json_member *m, struct eg_slice line)
 static bool scan_line(struct eg_agent *a, struct eg_slice line, struct eg_json_doc *doc)
 {
     static const struct {
-        const char *name, *kind;
-    } ours[] = {{"session_id", "text"}, {"turn", "number"}, {"event_id", "text"}};
-    bool changed = true;
-    for (size_t i = 0; i <= sizeof ours / sizeof *ours; i++) {
-        if (changed &&
-            (eg_json_scan(line, EG_JSON_DEPTH_MAX, doc) != EG_OK || doc->kind != EG_JSON_OBJECT)) {
-            eg_complain(a->cmd, "the command wrote a line that is no JSON object");
-            return false;
-        }
-        const struct eg_json_member *m =
-            i < sizeof ours / sizeof *ours ? eg_json_get(doc, ours[i].name) : NULL;
-        changed = m && m->kind == EG_JSON_NULL;
-        if (changed) {
+        const char *name;
+        enum eg_json_kind kind;
+        const char *called;
+    } ours[] = {{"session_id", EG_JSON_STRING, "text"},
+                {"turn", EG_JSON_NUMBER, "number"},
+                {"event_id", EG_JSON_STRING, "text"}};
+    if (!scan_object(a, line, doc))
+        return false;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+        const struct eg_json_member *m = eg_json_get(doc, ours[i].name);
+        if (m && m->kind == EG_JSON_NULL) {
             blank(m, line);
-        } else if (m && m->kind != (*ours[i].kind == 't' ? EG_JSON_STRING : EG_JSON_NUMBER)) {
+            if (!scan_object(a, line, doc))
+                return false;
+        } else if (m && m->kind != ours[i].kind) {
             eg_complain(a->cmd, "the command wrote a line whose %s is no %s", ours[i].name,
-                        ours[i].kind);
+                        ours[i].called);
             return false;
         }
     }
