@@ -376,7 +376,7 @@ static void json_worker(struct eg_buf *b, const struct eg_worker *w)
     eg_json_kcstr(b, "worker_id", w->id);
     eg_json_kcstr(b, "name", w->name);
     eg_json_kcstr(b, "sub", w->conn->sub->sub);
-    eg_buf_printf(b, ",\"connection_id\":\"%016llx\"", (unsigned long long)w->conn->id);
+    eg_buf_printf(b, ",\"connection_id\":\"" EG_CONN_HEX "\"", w->conn->id);
     eg_json_kint(b, "concurrency", w->concurrency);
     eg_json_kint(b, "running", w->running);
     eg_json_ktime(b, "since", w->since_ms);
@@ -422,7 +422,7 @@ static enum eg_code call_session_info(struct eg_machine *m, struct eg_call *call
     eg_buf_str(b, "{\"connections\":[");
     DL_FOREACH(s->conns, c)
     {
-        eg_buf_printf(b, "%s\"%016llx\"", c == s->conns ? "" : ",", (unsigned long long)c->id);
+        eg_buf_printf(b, "%s\"" EG_CONN_HEX "\"", c == s->conns ? "" : ",", c->id);
     }
     eg_buf_str(b, "],\"turns\":[");
     for (unsigned i = 0; i < s->turn_count && i < 500; i++) {

@@ -8,6 +8,8 @@
 #ifndef EG_CORE_CORE_H
 #define EG_CORE_CORE_H
 
+#include <inttypes.h>
+
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/queue.h"
@@ -19,6 +21,7 @@
 /* A connection's number, unique for the life of the process: reactor (top 8 bits), slot,
  * generation. */
 typedef uint64_t eg_conn_id;
+#define EG_CONN_HEX "%016" PRIx64 /* how it is written, in the log as in frames and the API */
 #define EG_CONN_REACTOR(id) ((unsigned)((id) >> 56))
 
 /* What a verified token lets its holder do; owned by the command, taken by the core at attach. */

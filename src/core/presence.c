@@ -14,7 +14,7 @@ static void write_frame(struct eg_buf *b, const struct eg_conn *c, const char *t
     eg_buf_char(b, '{');
     eg_json_kcstr(b, "type", type);
     eg_json_kcstr(b, "session_id", c->session->id);
-    eg_buf_printf(b, ",\"connection_id\":\"%016llx\"", (unsigned long long)c->id);
+    eg_buf_printf(b, ",\"connection_id\":\"" EG_CONN_HEX "\"", c->id);
     eg_json_kcstr(b, "sub", c->sub->sub);
     if (c->presence && strcmp(type, "typing") != 0) {
         eg_json_kcstr(b, "status", c->presence);

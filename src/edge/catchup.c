@@ -320,8 +320,8 @@ void eg_catchup_page(struct eg_peer *p, struct eg_job *job)
         return;
     }
     if (job->err != EG_OK) {
-        eg_log_limited(EG_LOG_ERROR, "replay.failed", "conn=%016llx" EG_F "why=%s",
-                       (unsigned long long)eg_peer_id(p), eg_err_text(job->err));
+        eg_log_limited(EG_LOG_ERROR, "replay.failed", "conn=" EG_CONN_HEX EG_F "why=%s",
+                       eg_peer_id(p), eg_err_text(job->err));
         eg_peer_close(p, EG_CLOSE_TRY_LATER, "storage_unavailable");
         return;
     }

@@ -64,8 +64,8 @@ void eg_hello_refuse(struct eg_peer *p, enum eg_code code, const char *message, 
         retry_after_s = RETRY_AFTER_S;
     }
     eg_metric_error(code);
-    eg_log_limited(EG_LOG_INFO, "hello.refused", "conn=%016llx" EG_F "addr=%s" EG_F "code=%s",
-                   (unsigned long long)eg_peer_id(p), eg_peer_text(p, EG_TEXT_ADDR), info->name);
+    eg_log_limited(EG_LOG_INFO, "hello.refused", "conn=" EG_CONN_HEX EG_F "addr=%s" EG_F "code=%s",
+                   eg_peer_id(p), eg_peer_text(p, EG_TEXT_ADDR), info->name);
     eg_buf_reset(&p->r->text);
     if (join) {
         eg_error_frame(&p->r->text, code, message, field, (struct eg_slice){0}, NULL,

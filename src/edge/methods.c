@@ -235,8 +235,8 @@ static void refresh(struct eg_peer *p, const struct eg_frame *f)
             eg_live_schedule(p);
         }
     } else {
-        eg_log_limited(EG_LOG_WARN, "auth.refused", "conn=%016llx" EG_F "cause=%s",
-                       (unsigned long long)eg_peer_id(p), cause ? cause : eg_err_text(err));
+        eg_log_limited(EG_LOG_WARN, "auth.refused", "conn=" EG_CONN_HEX EG_F "cause=%s",
+                       eg_peer_id(p), cause ? cause : eg_err_text(err));
         eg_peer_error(p, EG_CODE_auth_unauthorized, NULL, NULL, (struct eg_slice){0}, NULL, -1);
     }
     eg_claims_free(&claims);

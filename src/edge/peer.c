@@ -249,8 +249,8 @@ void eg_peer_close(struct eg_peer *p, unsigned code, const char *reason)
         eg_peer_end(p);
         return;
     }
-    eg_log(EG_LOG_DEBUG, "conn.close", "conn=%016llx" EG_F "code=%u" EG_F "reason=%s",
-           (unsigned long long)eg_peer_id(p), code, reason ? reason : "");
+    eg_log(EG_LOG_DEBUG, "conn.close", "conn=" EG_CONN_HEX EG_F "code=%u" EG_F "reason=%s",
+           eg_peer_id(p), code, reason ? reason : "");
     eg_peer_detach(p);
     eg_ws_drop(&p->r->readers, &p->reader);
     if (p->mode != EG_CONN_SSE && add_close_frame(p, code, reason) != EG_OK) {
@@ -331,9 +331,9 @@ void eg_peer_take(struct eg_peer *p, const struct eg_outent *ent)
     if (!ent->paged && too_much(p) && write_out(p) != EG_EIO && too_much(p)) {
         eg_metric_add(EG_M_slow_consumers_total, 1);
         eg_log_limited(EG_LOG_INFO, "conn.slow",
-                       "conn=%016llx" EG_F "addr=%s" EG_F "frames=%u" EG_F "bytes=%zu",
-                       (unsigned long long)eg_peer_id(p), eg_peer_text(p, EG_TEXT_ADDR),
-                       eg_outbox_frames(&p->out), eg_outbox_bytes(&p->out));
+                       "conn=" EG_CONN_HEX EG_F "addr=%s" EG_F "frames=%u" EG_F "bytes=%zu",
+                       eg_peer_id(p), eg_peer_text(p, EG_TEXT_ADDR), eg_outbox_frames(&p->out),
+                       eg_outbox_bytes(&p->out));
         eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer");
     }
 }

@@ -232,9 +232,8 @@ void eg_welcome(struct eg_peer *p, const struct eg_welcome *w)
         return;
     }
     eg_log(EG_LOG_DEBUG, "conn.joined",
-           "conn=%016llx" EG_F "sub=%s" EG_F "agent=%s" EG_F "session=%s",
-           (unsigned long long)eg_peer_id(p), eg_peer_text(p, EG_TEXT_SUB), w->agent_id,
-           w->session_id);
+           "conn=" EG_CONN_HEX EG_F "sub=%s" EG_F "agent=%s" EG_F "session=%s", eg_peer_id(p),
+           eg_peer_text(p, EG_TEXT_SUB), w->agent_id, w->session_id);
     if (p->mode == EG_CONN_SSE) {
         eg_sse_welcome(p, w);
     } else {

@@ -16,7 +16,7 @@ static void add_or_null(struct eg_buf *b, const char *key, const char *text)
 
 void eg_conn_json(struct eg_buf *b, const struct eg_conn_info *c)
 {
-    eg_buf_printf(b, "{\"id\":\"%016llx\"", (unsigned long long)c->id);
+    eg_buf_printf(b, "{\"id\":\"" EG_CONN_HEX "\"", c->id);
     eg_json_kcstr(b, "mode", c->mode ? c->mode : "ws");
     eg_json_kcstr(b, "role", c->worker_id && *c->worker_id ? "agent" : "client");
     add_or_null(b, "sub", c->sub);
