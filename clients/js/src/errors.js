@@ -131,3 +131,14 @@ export function judge(out) {
   const floor = told || (COOL_DOWN.has(code) ? COOL_DOWN_SECONDS : 0);
   return { action: 'retry', floor, error: say('connection_lost') };
 }
+
+/** Calls one of the application's callbacks. A mistake in it is reported, and stops nothing of ours. */
+export function tell(callbacks, name, value) {
+  try {
+    callbacks[name]?.(value);
+  } catch (error) {
+    globalThis.queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

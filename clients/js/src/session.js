@@ -10,7 +10,7 @@
  *
  * An event counts as delivered when the application asks for the next one, or closes the session.
  */
-import { EbbgateError, checkFrame, errorFromFrame } from './errors.js';
+import { EbbgateError, checkFrame, errorFromFrame, tell } from './errors.js';
 import { Link } from './link.js';
 import { Outbox } from './outbox.js';
 import { MemoryStore } from './stores.js';
@@ -223,7 +223,7 @@ export class Session {
     if (hello.resync_required) {
       this.resyncing = hello.epoch ?? null;
       this.caughtUp = false;
-      this.tell('onResync', {
+      tell(this.options, 'onResync', {
         reason: hello.resync_reason,
         from: this.seen,
         oldestCursor: hello.oldest_cursor,
@@ -305,12 +305,12 @@ export class Session {
   }
 
   onError(error) {
-    this.tell('onError', error);
+    tell(this.options, 'onError', error);
   }
 
   onStatus(status) {
     this.state = status.state;
-    this.tell('onStatus', status);
+    tell(this.options, 'onStatus', status);
   }
 
   // The log.
@@ -340,7 +340,7 @@ export class Session {
   inOrder(next) {
     if (!this.whole || this.overflow || next === this.seen + 1) return true;
     const again = this.healed === this.seen;
-    this.tell('onGap', { expected: this.seen + 1, next, action: again ? 'accepted' : 'replay' });
+    tell(this.options, 'onGap', { expected: this.seen + 1, next, action: again ? 'accepted' : 'replay' });
     if (again) return true;
     this.healed = this.seen;
     this.link.bounce('gap');
@@ -405,7 +405,7 @@ export class Session {
     }
     const request = frame.ref === undefined ? this.requests.shift() : undefined;
     if (request) request.reject(error);
-    else this.tell('onError', error);
+    else tell(this.options, 'onError', error);
   }
 
   // The queue between the connection and the application.
@@ -478,7 +478,7 @@ export class Session {
       });
     });
     this.unsaved = this.unsaved.catch((cause) =>
-      this.tell('onError', new EbbgateError('store_failed', 'the session could not be stored: ' + cause.message, { cause })),
+      tell(this.options, 'onError', new EbbgateError('store_failed', 'the session could not be stored: ' + cause.message, { cause })),
     );
     this.saving = this.unsaved;
     return this.saving;
@@ -488,17 +488,6 @@ export class Session {
     if (this.failure) return this.failure;
     if (this.sawEnd) return new EbbgateError('session_closed', 'the session was ended at the gateway');
     return new EbbgateError('closed', 'this session is closed');
-  }
-
-  tell(name, value) {
-    try {
-      this.options[name]?.(value);
-    } catch (error) {
-      // A callback's mistake is the application's: it must not stop the session.
-      globalThis.queueMicrotask(() => {
-        throw error;
-      });
-    }
   }
 }
 

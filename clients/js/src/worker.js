@@ -8,7 +8,7 @@
  * that went to another worker meanwhile is given up after `reattachMs`.
  */
 import { Backoff } from './backoff.js';
-import { EbbgateError, RETRYABLE, checkFrame, errorFromFrame, plainText } from './errors.js';
+import { EbbgateError, RETRYABLE, checkFrame, errorFromFrame, plainText, tell } from './errors.js';
 import { Link } from './link.js';
 import { newId } from './session.js';
 
@@ -348,22 +348,11 @@ export class AgentServer {
   }
 
   onError(error) {
-    this.tell('onError', error);
+    tell(this.options, 'onError', error);
   }
 
   onStatus(status) {
-    this.tell('onStatus', status);
-  }
-
-  tell(name, value) {
-    try {
-      this.options[name]?.(value);
-    } catch (error) {
-      // A callback's mistake is the application's: it must not stop the agent.
-      globalThis.queueMicrotask(() => {
-        throw error;
-      });
-    }
+    tell(this.options, 'onStatus', status);
   }
 
   // Turns.

@@ -6,10 +6,11 @@ ended and says whether to come back, and not before when.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 Frame = Dict[str, Any]
 
@@ -173,3 +174,13 @@ def judge(out: Outcome) -> Verdict:
     told = seconds(out.reconnect_ms) / 1000
     floor = told or (COOL_DOWN_SECONDS if out.code in COOL_DOWN else 0.0)
     return Verdict("retry", floor, say("connection_lost"))
+
+
+def tell(name: str, callback: Optional[Callable[[Any], Any]], value: Any) -> None:
+    """Calls one of the application's callbacks. A mistake in it is reported, and stops nothing of ours."""
+    if callback is None:
+        return
+    try:
+        callback(value)
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler({"message": f"{name} raised", "exception": error})

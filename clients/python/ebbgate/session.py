@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .backoff import Retry
-from .errors import EbbgateError, Frame, Outcome, check_frame, error_from_frame
+from .errors import EbbgateError, Frame, Outcome, check_frame, error_from_frame, tell
 from .link import Link, Sleep, Token
 from .outbox import Accepted, Outbox
 from .stores import MemoryStore, State, Store, settle
@@ -588,12 +588,4 @@ class Session:
         return EbbgateError("closed", "this session is closed")
 
     def _tell(self, name: str, value: Any) -> None:
-        callback = self._callbacks.get(name)
-        if callback is None:
-            return
-        try:
-            callback(value)
-        except Exception as error:  # the application's mistake must not stop the session
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"on_{name} raised", "exception": error}
-            )
+        tell(f"on_{name}", self._callbacks.get(name), value)

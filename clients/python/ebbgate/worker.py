@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .backoff import Backoff, Retry
-from .errors import RETRYABLE, EbbgateError, Frame, Outcome, check_frame, error_from_frame, plain_text, seconds
+from .errors import RETRYABLE, EbbgateError, Frame, Outcome, check_frame, error_from_frame, plain_text, seconds, tell
 from .link import Link, Sleep, Token
 from .session import Page
 
@@ -442,18 +442,10 @@ class AgentServer:
             self._closed.set_result(None)
 
     def on_error(self, error: Exception) -> None:
-        self._tell("on_error", self._on_error, error)
+        tell("on_error", self._on_error, error)
 
     def on_status(self, status: Dict[str, Any]) -> None:
-        self._tell("on_status", self._on_status, status)
-
-    def _tell(self, name: str, callback: Optional[Callable[[Any], Any]], value: Any) -> None:
-        if callback is None:
-            return
-        try:
-            callback(value)
-        except Exception as error:  # the application's mistake must not stop the agent
-            asyncio.get_running_loop().call_exception_handler({"message": f"{name} raised", "exception": error})
+        tell("on_status", self._on_status, status)
 
     # Turns.
 
