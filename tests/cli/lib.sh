@@ -56,10 +56,10 @@ started() {
     PIDS="$PIDS $1"
 }
 
-# gate [ARGUMENT...]: starts a gateway on $T/data, on the same port as before if there was one.
+# gate [ARGUMENT...]: starts a gateway on $T/data, on the same ports as before if there was one.
 gate() {
     : >"$T/ready"
-    "$BIN" serve --data "$T/data" --listen "127.0.0.1:${PORT:-0}" --admin 127.0.0.1:0 "$@" \
+    "$BIN" serve --data "$T/data" --listen "127.0.0.1:${PORT:-0}" --admin "${ADMIN:-127.0.0.1:0}" "$@" \
         >"$T/ready" 2>>"$T/log" &
     GATE=$!
     started "$GATE"

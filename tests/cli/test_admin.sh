@@ -124,12 +124,7 @@ test_export_and_tail() {
     sed -n 1p "$T/text" | grep -Eq '^ +1  message +client:[^ ]+ +\{"content":' || die "$(cat "$T/text")"
     sed -n 3p "$T/text" | grep -Eq '^ +3  response +agent:echo +"' || die "$(cat "$T/text")"
     crash
-    old=$ADMIN
-    : >"$T/ready"
-    "$BIN" serve --data "$T/data" --listen "127.0.0.1:$PORT" --admin "$old" >"$T/ready" 2>>"$T/log" &
-    GATE=$!
-    started "$GATE"
-    eventually grep -q '^ebbgate ready ' "$T/ready"
+    gate
     chat --agent echo --session one again >/dev/null
     eventually sh -c "[ \$(wc -l <$T/tail) -eq 6 ]"
     admin export one >"$T/out"
@@ -197,12 +192,7 @@ test_tail_from_now_on_through_a_break() {
     eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' connections --data $T/data | grep -q sse"
     kill -STOP "$follow"
     crash
-    old=$ADMIN
-    : >"$T/ready"
-    "$BIN" serve --data "$T/data" --listen "127.0.0.1:$PORT" --admin "$old" >"$T/ready" 2>>"$T/log" &
-    GATE=$!
-    started "$GATE"
-    eventually grep -q '^ebbgate ready ' "$T/ready"
+    gate
     chat --agent echo --session one again >/dev/null
     kill -CONT "$follow"
     eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"

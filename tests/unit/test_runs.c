@@ -527,6 +527,18 @@ Test(runs, without_memory_for_a_moment_no_id_is_forgotten, .timeout = 100)
     cr_assert_gt(n, 20, "%d", n);
 }
 
+/* One more event with an id in the first session, in a transaction of its own. */
+static void publish(struct life *l)
+{
+    uint8_t idkey[EG_IDKEY_BYTES];
+    store_begin(l->s);
+    id_of(0, l->row[0].cursor + 1, idkey);
+    store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
+    l->s->ops->session_update(l->s, &l->row[0]);
+    store_commit(l->s);
+    l->has_id[0][l->row[0].cursor] = true;
+}
+
 /* A session with n events with ids, one a transaction; gather is what it was. */
 static struct life *live_short(uint32_t gather, int n)
 {
@@ -540,13 +552,7 @@ static struct life *live_short(uint32_t gather, int n)
     l->low[0] = 1;
     store_commit(l->s);
     for (int i = 0; i < n; i++) {
-        uint8_t idkey[EG_IDKEY_BYTES];
-        store_begin(l->s);
-        id_of(0, l->row[0].cursor + 1, idkey);
-        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
-        l->s->ops->session_update(l->s, &l->row[0]);
-        store_commit(l->s);
-        l->has_id[0][l->row[0].cursor] = true;
+        publish(l);
     }
     return l;
 }
@@ -696,14 +702,8 @@ Test(runs, filters_stay_within_their_room)
     eg_runs_filter_bytes = 8 * BLOCK;
     l = live_short(20, 0);
     for (int i = 0; i < 1500; i++) {
-        uint8_t idkey[EG_IDKEY_BYTES];
         size_t blocks = 0;
-        store_begin(l->s);
-        id_of(0, l->row[0].cursor + 1, idkey);
-        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
-        l->s->ops->session_update(l->s, &l->row[0]);
-        store_commit(l->s);
-        l->has_id[0][l->row[0].cursor] = true;
+        publish(l);
         for (int k = 0; k < runs_of(l)->n; k++) {
             const struct eg_run *run = &runs_of(l)->v[k];
             cr_assert_eq(run->blocks > 0, run->filter != NULL);
@@ -734,13 +734,7 @@ static void live_far(const char *sql, int n)
     l->row[0] = store_session(l->s, "far");
     store_commit(l->s);
     for (int i = 0; i < n; i++) {
-        uint8_t idkey[EG_IDKEY_BYTES];
-        store_begin(l->s);
-        id_of(0, l->row[0].cursor + 1, idkey);
-        store_event(l->s, &l->row[0], "x", idkey, STOREFIX_TIME);
-        l->s->ops->session_update(l->s, &l->row[0]);
-        store_commit(l->s);
-        l->has_id[0][l->row[0].cursor] = true;
+        publish(l);
         if (i % 50 == 49) {
             store_close(l->s);
             l->s = store_must_open(l->dir);
