@@ -6,9 +6,11 @@
  * commits of the gateway neither disturb it nor make it start over. The price is that the gateway's
  * write-ahead log cannot be started over meanwhile and grows by what is written in that time.
  *
- * The copy is one self-contained file: no write-ahead log belongs to it. It is built as TO.tmp,
- * 0600, flushed, checked (SQLite's quick check, then every hash chain), and only then renamed. What
- * fails leaves no file behind.
+ * The copy is one self-contained file: no write-ahead log belongs to it. It is built under a name
+ * of its own, TO.XXXXXX.tmp, 0600, flushed, checked (SQLite's quick check, then every hash chain),
+ * and only then renamed. What fails leaves no file behind. A restore builds ebbgate.db.restore:
+ * where that was left by a restore that was killed, no new database is made (sqlite_open.c), and the
+ * restore may be repeated.
  *
  * A restored database is given a new epoch: clients that saw events which the backup lacks are told
  * to start over instead of being given other events under cursors they know. Keys are not in the
@@ -70,17 +72,11 @@ static enum eg_err copy_pages(sqlite3 *src, const char *from, sqlite3 *dst, cons
     return e;
 }
 
-/* A new database file at path with what src holds; with a new epoch where asked. */
+/* Into the empty file at path what src holds; with a new epoch where asked. */
 static enum eg_err copy_to(sqlite3 *src, const char *from, const char *path, bool new_epoch,
                            progress_fn *progress, void *arg, char *why, size_t why_size)
 {
     sqlite3 *dst = NULL;
-    eg_sqlite_unlink(path);
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return sys_error(path, "cannot make the file", why, why_size);
-    }
-    (void)close(fd);
     enum eg_err e = EG_OK;
     int rc = sqlite3_open_v2(path, &dst, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc == SQLITE_OK) {
@@ -189,9 +185,9 @@ enum eg_err eg_sqlite_backup(const char *dir, const char *to, progress_fn *progr
     char folder[PATH_MAX];
     struct stat st;
     sqlite3 *src = NULL;
-    int n = snprintf(tmp, sizeof(tmp), "%s.tmp", to);
+    int n = snprintf(tmp, sizeof(tmp), "%s.XXXXXX.tmp", to);
     enum eg_err e = eg_db_path(path, dir, EG_DB_NAME);
-    if (e != EG_OK || n < 5 || n >= PATH_MAX - 16) {
+    if (e != EG_OK || to[0] == '\0' || n >= PATH_MAX - 16) {
         (void)snprintf(why, why_size, "a name is empty or too long");
         return EG_EINVALID;
     }
@@ -203,6 +199,13 @@ enum eg_err eg_sqlite_backup(const char *dir, const char *to, progress_fn *progr
     if (e != EG_OK) {
         return e;
     }
+    int fd = mkostemps(tmp, 4, O_CLOEXEC);
+    if (fd < 0) {
+        e = sys_error(to, "cannot make the file", why, why_size);
+        (void)sqlite3_close(src);
+        return e;
+    }
+    (void)close(fd);
     e = copy_to(src, path, tmp, false, progress, arg, why, why_size);
     (void)sqlite3_close(src);
     if (e == EG_OK) {
@@ -233,7 +236,8 @@ static enum eg_err must_be_empty(const char *dir, char *why, size_t why_size)
     while (e == EG_OK && (entry = readdir(d)) != NULL) {
         const char *name = entry->d_name;
         if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, "lock") != 0 &&
-            strcmp(name, "keys") != 0 && strncmp(name, EG_DB_NAME ".new", 14) != 0) {
+            strcmp(name, "keys") != 0 && strncmp(name, EG_DB_NAME ".new", 14) != 0 &&
+            strncmp(name, EG_DB_NAME EG_DB_RESTORING, 18) != 0) {
             (void)snprintf(why, why_size, "%s: not empty: %s is there; restore into a new folder",
                            dir, name);
             e = EG_EEXISTS;
@@ -241,6 +245,20 @@ static enum eg_err must_be_empty(const char *dir, char *why, size_t why_size)
     }
     (void)closedir(d);
     return e;
+}
+
+/* The file that a restore fills, known to whoever opens the folder from here on. */
+static enum eg_err begin_restore(const char *dir, const char *tmp, char *why, size_t why_size)
+{
+    eg_sqlite_unlink(tmp);
+    int fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return sys_error(tmp, "cannot make the file", why, why_size);
+    }
+    (void)close(fd);
+    return eg_db_sync_dir(dir) == EG_OK
+               ? EG_OK
+               : sys_error(dir, "cannot flush the folder", why, why_size);
 }
 
 enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size_t why_size)
@@ -257,7 +275,7 @@ enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size
         e = eg_sqlite_make_dir(dir, why, why_size);
     }
     if (e == EG_OK && (eg_db_path(path, dir, EG_DB_NAME) != EG_OK ||
-                       eg_db_path(tmp, dir, EG_DB_NAME ".new") != EG_OK)) {
+                       eg_db_path(tmp, dir, EG_DB_NAME EG_DB_RESTORING) != EG_OK)) {
         (void)snprintf(why, why_size, "%s: the name is too long", dir);
         e = EG_EINVALID;
     }
@@ -268,7 +286,10 @@ enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size
         e = must_be_empty(dir, why, why_size);
     }
     if (e == EG_OK) {
-        e = copy_to(src, from, tmp, true, NULL, NULL, why, why_size);
+        e = begin_restore(dir, tmp, why, why_size);
+        if (e == EG_OK) {
+            e = copy_to(src, from, tmp, true, NULL, NULL, why, why_size);
+        }
         if (e == EG_OK) {
             e = flush_file(tmp, why, why_size);
         }

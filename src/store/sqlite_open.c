@@ -4,8 +4,8 @@
  *
  * Threads: the opening one only. Happy path: folder there, lock free, file ours and current. A new
  * database is built as ebbgate.db.new and renamed, so ebbgate.db is complete or not there; an empty
- * or foreign file under that name is therefore damage and is refused, never made anew. Files are
- * 0600, the folder 0700.
+ * or foreign file under that name is therefore damage and is refused, never made anew. So is a
+ * folder in which a restore was interrupted. Files are 0600, the folder 0700.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -109,6 +109,22 @@ static bool leftover(const char *path, const char *suffix)
     return n > 0 && (size_t)n < sizeof(name) && stat(name, &st) == 0 && st.st_size > 0;
 }
 
+/* Whether a restore into the folder of path was interrupted; then why says so. */
+static bool unfinished_restore(const char *path, char *why, size_t why_size)
+{
+    char name[PATH_MAX];
+    struct stat st;
+    int n = snprintf(name, sizeof(name), "%s" EG_DB_RESTORING, path);
+    if (n <= 0 || (size_t)n >= sizeof(name) || lstat(name, &st) != 0) {
+        return false;
+    }
+    (void)snprintf(why, why_size,
+                   "%s: missing: a restore into this folder was interrupted; repeat `ebbgate "
+                   "restore`, or remove %s to start anew",
+                   path, name);
+    return true;
+}
+
 /* Whether a file of this size is shorter than its header says. With a log beside it that is for
  * SQLite to say: the missing pages may be there. */
 static bool cut_short(const unsigned char *head, int64_t size)
@@ -127,6 +143,9 @@ enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT) {
         *missing = true;
+        if (unfinished_restore(path, why, why_size)) {
+            return EG_ECORRUPT;
+        }
         if (leftover(path, "-wal") || leftover(path, "-journal")) {
             (void)snprintf(why, why_size,
                            "%s: missing, but its journal is still there; restore a backup into an "

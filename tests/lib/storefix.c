@@ -47,6 +47,19 @@ void scratch_drop(const char *dir)
     (void)rmdir(dir);
 }
 
+int scratch_count(const char *dir, const char *begin)
+{
+    int n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        n += strncmp(e->d_name, begin, strlen(begin)) == 0;
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    }
+    return n;
+}
+
 const char *scratch_path(const char *dir, const char *name)
 {
     static char buf[4][4096];

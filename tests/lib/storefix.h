@@ -16,6 +16,8 @@ void scratch_make(char out[64]);
 void scratch_drop(const char *dir);
 /* dir/name as text in one of a few static buffers. */
 const char *scratch_path(const char *dir, const char *name);
+/* How many files of dir have names that begin so. */
+int scratch_count(const char *dir, const char *begin);
 /* Writes a file of n bytes; reads one whole (malloc'ed, length to *n). */
 void scratch_write(const char *path, const void *p, size_t n);
 char *scratch_read(const char *path, size_t *n);

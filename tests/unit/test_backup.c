@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../lib/storefix.h"
@@ -20,11 +21,15 @@
 
 /* A file system that cannot move a file to a name only when it is free, as NFS. */
 static bool no_renameat2;
+static bool die_at_renameat2;
 
 int __real_renameat2(int from, const char *old, int to, const char *name, unsigned flags);
 int __wrap_renameat2(int from, const char *old, int to, const char *name, unsigned flags);
 int __wrap_renameat2(int from, const char *old, int to, const char *name, unsigned flags)
 {
+    if (die_at_renameat2) {
+        _exit(3);
+    }
     if (no_renameat2) {
         errno = EINVAL;
         return -1;
@@ -84,9 +89,8 @@ Test(backup, a_backup_is_restored_with_a_new_epoch)
     cr_assert_eq(st.st_mode & 0777, 0600);
     (void)store_filled(s, "after", 1, "z");
     store_close(s);
-    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(scratch_count(dir, "copy."), 0);
     cr_assert(!exists(scratch_path(dir, "copy-wal")), "one file is the whole backup");
-    cr_assert(!exists(scratch_path(dir, "copy.tmp-wal")));
 
     cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
     must_verify(back, 2);
@@ -234,9 +238,10 @@ Test(backup, keys_may_be_in_the_folder_already)
     cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
     cr_assert_eq(mkdir(back, 0700), 0);
     cr_assert_eq(mkdir(scratch_path(back, "keys"), 0700), 0);
-    scratch_write(scratch_path(back, "ebbgate.db.new"), "half", 4);
+    scratch_write(scratch_path(back, "ebbgate.db.restore"), "half", 4);
+    scratch_write(scratch_path(back, "ebbgate.db.restore-journal"), "half", 4);
     cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert(!exists(scratch_path(back, "ebbgate.db.new")));
+    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
     must_verify(back, 0);
     free(data);
     free(copy);
@@ -258,7 +263,7 @@ Test(backup, a_damaged_source_gives_no_backup)
     cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_ECORRUPT);
     cr_assert_neq(strstr(why, "event 7 is missing"), NULL, "%s", why);
     cr_assert(!exists(copy));
-    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(scratch_count(dir, "copy."), 0);
     free(data);
     free(copy);
     scratch_drop(dir);
@@ -318,7 +323,7 @@ Test(backup, without_room_nothing_is_left_behind)
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &was), 0);
     cr_assert(e == EG_EIO || e == EG_EFULL, "%d %s", (int)e, why);
     cr_assert(!exists(copy));
-    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(scratch_count(dir, "copy."), 0);
     cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
     free(data);
     free(copy);
@@ -338,9 +343,9 @@ Test(backup, it_goes_to_a_file_system_that_cannot_rename_without_replacing)
     (void)store_filled(s, "a", 20, "x");
     store_close(s);
     cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+    cr_assert_eq(scratch_count(dir, "copy."), 0);
     cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert(!exists(scratch_path(back, "ebbgate.db.new")));
+    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
     must_verify(back, 1);
     free(data);
     free(copy);
@@ -372,11 +377,96 @@ Test(backup, a_file_that_appears_meanwhile_is_not_replaced)
                      EG_EEXISTS, "%s", why);
         char *file = scratch_read(copy, &n);
         cr_assert_eq(n, 4);
-        cr_assert(!exists(scratch_path(dir, "copy.tmp")));
+        cr_assert_eq(scratch_count(dir, "copy."), 0);
         free(file);
         cr_assert_eq(unlink(copy), 0);
     }
     free(data);
     free(copy);
+    scratch_drop(dir);
+}
+
+/* ---- interrupted, and two at once ---- */
+
+/* A process of its own restores, and is gone just before the new file would get its name. */
+static void interrupt_a_restore(const char *from, const char *to)
+{
+    char why[512];
+    int status = 0;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        die_at_renameat2 = true;
+        (void)!eg_sqlite_restore(from, to, why, sizeof(why));
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+}
+
+Test(backup, a_gateway_makes_no_database_where_a_restore_was_interrupted)
+{
+    char dir[64];
+    char why[512] = "";
+    struct eg_storage *s = NULL;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "back"));
+    s = store_must_open(data);
+    (void)store_filled(s, "a", 30, "x");
+    store_close(s);
+    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
+    interrupt_a_restore(copy, back);
+    cr_assert_eq(eg_sqlite_open(back, &s, why, sizeof(why)), EG_ECORRUPT);
+    cr_assert_neq(strstr(why, "a restore into this folder was interrupted"), NULL, "%s", why);
+    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
+    must_verify(back, 1);
+    store_close(store_must_open(back));
+    free(data);
+    free(copy);
+    free(back);
+    scratch_drop(dir);
+}
+
+struct second {
+    const char *data, *copy;
+    enum eg_err err;
+    char why[512];
+    bool done;
+};
+
+/* While the first has its pages and no name yet, a second backup to the same name is made. */
+static void back_up_again(void *arg, int64_t done, int64_t total)
+{
+    struct second *b = arg;
+    if (done == total && !b->done) {
+        b->done = true;
+        b->err = eg_sqlite_backup(b->data, b->copy, NULL, NULL, b->why, sizeof(b->why));
+    }
+}
+
+Test(backup, two_to_one_name_do_not_share_a_file)
+{
+    char dir[64];
+    char why[512] = "";
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *copy = strdup(scratch_path(dir, "copy"));
+    char *back = strdup(scratch_path(dir, "back"));
+    struct eg_storage *s = store_must_open(data);
+    (void)store_filled(s, "a", 20, "x");
+    store_close(s);
+    struct second b = {data, copy, EG_EIO, "", false};
+    cr_assert_eq(eg_sqlite_backup(data, copy, back_up_again, &b, why, sizeof(why)), EG_EEXISTS,
+                 "%s", why);
+    cr_assert_eq(b.err, EG_OK, "%s", b.why);
+    cr_assert_eq(scratch_count(dir, "copy."), 0);
+    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
+    must_verify(back, 1);
+    free(data);
+    free(copy);
+    free(back);
     scratch_drop(dir);
 }
