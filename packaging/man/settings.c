@@ -52,6 +52,33 @@ static void print_int(const char *name, int64_t def, int64_t min, int64_t max, i
     end(help, reload);
 }
 
+/* A number of bytes as it would be written in the file, exact. */
+static void print_bytes(int64_t bytes)
+{
+    static const char units[] = {'g', 'm', 'k'};
+    for (int i = 0; i < 3 && bytes != 0; i++) {
+        const int64_t unit = INT64_C(1) << (30 - 10 * i);
+        if (bytes % unit == 0) {
+            printf("%lld%c", (long long)(bytes / unit), units[i]);
+            return;
+        }
+    }
+    printf("%lld", (long long)bytes);
+}
+
+static void print_size(const char *name, int64_t def, int64_t min, int64_t max, int reload,
+                       const char *help)
+{
+    begin(name, "size");
+    printf(", default ");
+    print_bytes(def);
+    printf(", ");
+    print_bytes(min);
+    printf(" to ");
+    print_bytes(max);
+    end(help, reload);
+}
+
 static void print_dur(const char *name, int64_t def, int64_t min, int64_t max, int reload,
                       const char *help)
 {
@@ -84,10 +111,11 @@ static void print_list(const char *name, int reload, const char *help)
 int main(void)
 {
 #define P_INT(name, def, min, max, reload, help) print_int(#name, def, min, max, reload, help);
+#define P_SIZE(name, def, min, max, reload, help) print_size(#name, def, min, max, reload, help);
 #define P_DUR(name, def, min, max, reload, help) print_dur(#name, def, min, max, reload, help);
 #define P_STR(name, def, reload, help) print_str(#name, def, reload, help);
 #define P_LIST(name, reload, help) print_list(#name, reload, help);
 #define P_BOOL(name, def, reload, help) print_str(#name, def ? "true" : "false", reload, help);
-    EG_SETTINGS(P_INT, P_DUR, P_STR, P_LIST, P_BOOL)
+    EG_SETTINGS(P_INT, P_SIZE, P_DUR, P_STR, P_LIST, P_BOOL)
     return ferror(stdout) || fflush(stdout) ? 1 : 0;
 }

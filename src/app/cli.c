@@ -84,11 +84,9 @@ static void print_option(char letter, const char *name, const char *arg, const c
 
 static void print_setting(const struct eg_setting *d)
 {
-    static const char *const args[] = {[EG_SETTING_INT] = "N",
-                                       [EG_SETTING_DUR] = "TIME",
-                                       [EG_SETTING_STR] = "TEXT",
-                                       [EG_SETTING_LIST] = "A,B",
-                                       [EG_SETTING_BOOL] = "BOOL"};
+    static const char *const args[] = {
+        [EG_SETTING_INT] = "N",    [EG_SETTING_SIZE] = "SIZE", [EG_SETTING_DUR] = "TIME",
+        [EG_SETTING_STR] = "TEXT", [EG_SETTING_LIST] = "A,B",  [EG_SETTING_BOOL] = "BOOL"};
     char name[64], help[256];
     struct eg_buf b = {0};
     size_t n = 0;
@@ -97,6 +95,8 @@ static void print_setting(const struct eg_setting *d)
     name[n] = '\0';
     if (d->type == EG_SETTING_DUR)
         eg_duration_print(d->def, &b);
+    else if (d->type == EG_SETTING_SIZE)
+        eg_size_print(d->def, &b);
     else if (d->type == EG_SETTING_INT)
         eg_buf_int(&b, d->def);
     else if (d->type == EG_SETTING_STR)
@@ -121,7 +121,9 @@ static int print_help(const struct eg_command *cmd, const struct eg_opt *opts, b
     if (settings) {
         printf(
             "\nSettings, also in the configuration file (with _ for -) and as EBBGATE_NAME in the\n"
-            "environment. TIME is a number of seconds or such as 500ms, 10s, 5m, 2h, 7d:\n");
+            "environment. TIME is a number of seconds or such as 500ms, 10s, 5m, 2h, 7d; SIZE is "
+            "a\n"
+            "number of bytes or such as 64k, 16m, 1g (1024, 1024^2, 1024^3 bytes):\n");
         for (int i = 0; i < EG_SETTING_COUNT; i++)
             print_setting(&eg_setting_table[i]);
     }

@@ -8,11 +8,12 @@
 
 #include "app/cli.h"
 
-/* Common to both: reads options, then the configuration. */
+/* Common to both: reads options, then the configuration. check-config (no json) looks at what it
+ * names, too. */
 static int load(const struct eg_command *cmd, int argc, char **argv, bool *json,
                 struct eg_config *out)
 {
-    struct eg_config_args args = {.env = environ};
+    struct eg_config_args args = {.env = environ, .look = !json};
     const struct eg_opt plain[] = {{"config", 'c', EG_OPT_TEXT, "FILE",
                                     "the configuration file (" EG_CONFIG_DEFAULT ")", &args.file, 0,
                                     0},
@@ -58,7 +59,8 @@ const struct eg_command eg_cmd_check_config = {
     .name = "check-config",
     .summary = "Check a configuration, listing every mistake",
     .usage = "[-c FILE] [--SETTING VALUE ...]",
-    .details = "Exit code 0 when it would be accepted, 78 when not.\n",
+    .details = "A key_file that is missing or not private is a mistake, too. Exit code 0 when it\n"
+               "would be accepted, 78 when not.\n",
     .run = run_check,
     .group = "The gateway"};
 

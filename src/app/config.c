@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "wire/json.h"
+#include "wire/token.h"
 
 /* EBBGATE_ names that are no settings. */
 static const char *const other_names[] = {"CONFIG",  "TOKEN", "URL",    "AGENT", "SESSION",
@@ -240,6 +241,20 @@ static bool resolve_key(struct eg_config *c, char **env)
     return eg_config_origin(c, eg_setting_find("key_file", &ms), "credential " EG_CREDENTIAL, 0);
 }
 
+/* A key that cannot be used is a mistake, told as `serve` would. */
+static bool look_at_key(struct eg_config *c)
+{
+    char why[512] = "";
+    struct eg_keyring *ring = NULL;
+    if (!*c->settings->key_file)
+        return true;
+    const enum eg_err err = eg_keyring_load(NULL, c->settings->key_file, &ring, why, sizeof why);
+    if (err != EG_OK && err != EG_ENOMEM)
+        eg_config_mistake(c, "key_file", 0, "%s", *why ? why : eg_err_text(err));
+    eg_keyring_unref(ring);
+    return err != EG_ENOMEM;
+}
+
 /* The file to read when none was named: the environment's, else the system's if we may. */
 static const char *default_file(char **env)
 {
@@ -263,11 +278,13 @@ enum eg_err eg_config_load(const struct eg_config_args *args, struct eg_config *
     }
     ok = ok && read_env(out, args->env, args->quiet) && read_flags(out, args);
     ok = ok && resolve_data(out, args->env) && resolve_key(out, args->env);
+    if (ok)
+        eg_settings_check(out->settings, note_check, out);
+    ok = ok && (!args->look || look_at_key(out));
     if (!ok) {
         eg_config_free(out);
         return EG_ENOMEM;
     }
-    eg_settings_check(out->settings, note_check, out);
     return out->mistake_count ? EG_EINVALID : EG_OK;
 }
 

@@ -38,6 +38,7 @@ struct eg_config_args {
     int nflags;
     char **env; /* as environ */
     bool quiet; /* no warnings about the environment */
+    bool look;  /* a key_file that cannot be used is a mistake */
 };
 
 struct eg_config {

@@ -3,8 +3,9 @@
  *
  * libconfig 1.5 cuts whole numbers that do not fit into 32 bits, silently, unless they end in L. So
  * the text is gone through first: such numbers get their L (those beyond 64 bits become the largest
- * there is), and @include is a mistake. Threads: one. Failure modes: every mistake is noted with
- * file and line and reading goes on; libconfig itself stops at the first fault of syntax.
+ * there is), and @include and units without quotes are mistakes. Threads: one. Failure modes: every
+ * mistake is noted with file and line and reading goes on; libconfig itself stops at the first
+ * fault of syntax.
  */
 #include "app/config.h"
 
@@ -95,6 +96,19 @@ static const char *number_end(const char *s, bool *wide, bool *too_long)
     return end + strspn(end, "L");
 }
 
+/* A number with a unit but without quotes is a mistake, and goes on as text. Returns its end. */
+static const char *quote_unit(struct eg_config *c, const char *path, int line, const char *s,
+                              struct eg_buf *out)
+{
+    size_t n = strspn(s, "0123456789.abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_");
+    eg_config_mistake(c, path, line, "a number with a unit needs quotes: \"%.*s\"",
+                      n > 40 ? 40 : (int)n, s);
+    eg_buf_char(out, '"');
+    eg_buf_add(out, s, n);
+    eg_buf_char(out, '"');
+    return s + n;
+}
+
 /* The text with L after wide numbers. NULL without memory. */
 static char *widen_numbers(struct eg_config *c, const char *path, const char *text)
 {
@@ -111,6 +125,10 @@ static char *widen_numbers(struct eg_config *c, const char *path, const char *te
             p += strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_*-");
         } else if (isdigit((unsigned char)*p)) {
             p = number_end(p, &wide, &too_long);
+            if (isalpha((unsigned char)*p)) {
+                p = quote_unit(c, path, line, from, &b);
+                continue;
+            }
         } else if (strncmp(p, "@include", 8) == 0) {
             eg_config_mistake(c, path, line,
                               "@include is not supported; put the file into conf.d/");

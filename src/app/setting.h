@@ -13,6 +13,7 @@
 
 enum eg_setting_type {
     EG_SETTING_INT,
+    EG_SETTING_SIZE,
     EG_SETTING_DUR,
     EG_SETTING_STR,
     EG_SETTING_LIST,
@@ -24,7 +25,7 @@ enum eg_setting_index {
 #define EG_SI_INT(name, def, min, max, reload, help) EG_SETTING_AT_##name,
 #define EG_SI_STR(name, def, reload, help) EG_SETTING_AT_##name,
 #define EG_SI_LIST(name, reload, help) EG_SETTING_AT_##name,
-    EG_SETTINGS(EG_SI_INT, EG_SI_INT, EG_SI_STR, EG_SI_LIST, EG_SI_STR)
+    EG_SETTINGS(EG_SI_INT, EG_SI_INT, EG_SI_INT, EG_SI_STR, EG_SI_LIST, EG_SI_STR)
 #undef EG_SI_INT
 #undef EG_SI_STR
 #undef EG_SI_LIST
@@ -82,6 +83,15 @@ enum eg_err eg_setting_copy(const struct eg_setting *d, const struct eg_settings
 bool eg_duration_parse(const char *text, int64_t *ms);
 /* Appends a duration with the largest unit that is exact. */
 void eg_duration_print(int64_t ms, struct eg_buf *out);
+
+/*
+ * A size: a whole number of bytes, or one directly followed by k, m or g (of either case), which
+ * are 1024, 1024^2 and 1024^3 bytes. What does not fit becomes INT64_MAX. False when text is
+ * anything else.
+ */
+bool eg_size_parse(const char *text, int64_t *bytes);
+/* Appends a size with the largest unit that is exact. */
+void eg_size_print(int64_t bytes, struct eg_buf *out);
 
 /*
  * Checks the form of texts: addresses, origins, proxies, agent ids, log level and format. Calls

@@ -19,6 +19,8 @@
 
 #define ROW_INT(name, def, min, max, reload, help)                                                 \
     {#name, EG_SETTING_INT, reload, help, offsetof(struct eg_settings, name), def, min, max, NULL},
+#define ROW_SIZE(name, def, min, max, reload, help)                                                \
+    {#name, EG_SETTING_SIZE, reload, help, offsetof(struct eg_settings, name), def, min, max, NULL},
 #define ROW_DUR(name, def, min, max, reload, help)                                                 \
     {#name, EG_SETTING_DUR, reload, help, offsetof(struct eg_settings, name##_ms), def, min, max,  \
      NULL},
@@ -30,7 +32,7 @@
     {#name, EG_SETTING_BOOL, reload, help, offsetof(struct eg_settings, name), def, 0, 1, NULL},
 
 const struct eg_setting eg_setting_table[EG_SETTING_COUNT] = {
-    EG_SETTINGS(ROW_INT, ROW_DUR, ROW_STR, ROW_LIST, ROW_BOOL)};
+    EG_SETTINGS(ROW_INT, ROW_SIZE, ROW_DUR, ROW_STR, ROW_LIST, ROW_BOOL)};
 
 /* The places of a value; the row's type says which one applies. */
 static int64_t *number_at(const struct eg_setting *d, const struct eg_settings *s)
@@ -92,6 +94,7 @@ struct eg_settings *eg_settings_new(void)
         const struct eg_setting *d = &eg_setting_table[i];
         switch (d->type) {
         case EG_SETTING_INT:
+        case EG_SETTING_SIZE:
         case EG_SETTING_DUR:
             *number_at(d, s) = d->def;
             break;
@@ -205,6 +208,8 @@ static void print_bound(const struct eg_setting *d, int64_t v, struct eg_buf *ou
 {
     if (d->type == EG_SETTING_DUR)
         eg_duration_print(v, out);
+    else if (d->type == EG_SETTING_SIZE)
+        eg_size_print(v, out);
     else
         eg_buf_int(out, v);
 }
@@ -212,7 +217,7 @@ static void print_bound(const struct eg_setting *d, int64_t v, struct eg_buf *ou
 enum eg_err eg_setting_set_number(const struct eg_setting *d, struct eg_settings *s, int64_t v,
                                   char *why, size_t why_size)
 {
-    if (d->type != EG_SETTING_INT && d->type != EG_SETTING_DUR) {
+    if (d->type != EG_SETTING_INT && d->type != EG_SETTING_SIZE && d->type != EG_SETTING_DUR) {
         snprintf(why, why_size, "must be %s",
                  d->type == EG_SETTING_LIST   ? "a list of texts"
                  : d->type == EG_SETTING_BOOL ? "true or false"
@@ -317,6 +322,13 @@ enum eg_err eg_setting_set_text(const struct eg_setting *d, struct eg_settings *
             return EG_EINVALID;
         }
         return eg_setting_set_number(d, s, v, why, why_size);
+    case EG_SETTING_SIZE:
+        if (!eg_size_parse(text, &v)) {
+            snprintf(why, why_size,
+                     "must be a whole number of bytes, or a size such as 64k, 16m or 1g");
+            return EG_EINVALID;
+        }
+        return eg_setting_set_number(d, s, v, why, why_size);
     case EG_SETTING_DUR:
         if (ms ? !parse_whole(text, &v) : !eg_duration_parse(text, &v)) {
             snprintf(why, why_size,
@@ -348,6 +360,7 @@ void eg_setting_print(const struct eg_setting *d, const struct eg_settings *s, s
 {
     switch (d->type) {
     case EG_SETTING_INT:
+    case EG_SETTING_SIZE:
         eg_buf_int(out, *number_at(d, s));
         break;
     case EG_SETTING_DUR:
@@ -369,6 +382,7 @@ void eg_setting_json(const struct eg_setting *d, const struct eg_settings *s, st
 {
     switch (d->type) {
     case EG_SETTING_INT:
+    case EG_SETTING_SIZE:
     case EG_SETTING_DUR:
         eg_buf_int(out, *number_at(d, s));
         break;
@@ -395,6 +409,7 @@ bool eg_setting_same(const struct eg_setting *d, const struct eg_settings *a,
 {
     switch (d->type) {
     case EG_SETTING_INT:
+    case EG_SETTING_SIZE:
     case EG_SETTING_DUR:
         return *number_at(d, a) == *number_at(d, b);
     case EG_SETTING_BOOL:
@@ -418,6 +433,7 @@ enum eg_err eg_setting_copy(const struct eg_setting *d, const struct eg_settings
     char why[64];
     switch (d->type) {
     case EG_SETTING_INT:
+    case EG_SETTING_SIZE:
     case EG_SETTING_DUR:
         *number_at(d, to) = *number_at(d, from);
         return EG_OK;
@@ -486,4 +502,39 @@ void eg_duration_print(int64_t ms, struct eg_buf *out)
             return;
         }
     }
+}
+
+bool eg_size_parse(const char *text, int64_t *bytes)
+{
+    static const char units[] = "kmg";
+    int64_t v = 0, unit = 1;
+    const char *p = text;
+    bool fits = true;
+    if (*p < '0' || *p > '9')
+        return false;
+    for (; *p >= '0' && *p <= '9'; p++)
+        fits =
+            fits && !__builtin_mul_overflow(v, 10, &v) && !__builtin_add_overflow(v, *p - '0', &v);
+    if (*p) {
+        const char *at = strchr(units, *p | 0x20);
+        if (!at || p[1])
+            return false;
+        unit = INT64_C(1) << 10 * (at - units + 1);
+    }
+    *bytes = fits && !__builtin_mul_overflow(v, unit, &v) ? v : INT64_MAX;
+    return true;
+}
+
+void eg_size_print(int64_t bytes, struct eg_buf *out)
+{
+    static const char units[] = {'g', 'm', 'k'};
+    int64_t unit = INT64_C(1) << 30;
+    for (size_t i = 0; i < sizeof units; i++, unit >>= 10) {
+        if (bytes != 0 && bytes % unit == 0) {
+            eg_buf_int(out, bytes / unit);
+            eg_buf_char(out, units[i]);
+            return;
+        }
+    }
+    eg_buf_int(out, bytes);
 }

@@ -90,7 +90,7 @@ static void check_bounds(const struct eg_settings *s)
     for (int i = 0; i < EG_SETTING_COUNT; i++) {
         const struct eg_setting *d = &eg_setting_table[i];
         const char *at = (const char *)s + d->offset;
-        if (d->type == EG_SETTING_INT || d->type == EG_SETTING_DUR) {
+        if (d->type == EG_SETTING_INT || d->type == EG_SETTING_SIZE || d->type == EG_SETTING_DUR) {
             const int64_t v = *(const int64_t *)(const void *)at;
             must(v >= d->min && v <= d->max);
         } else if (d->type == EG_SETTING_STR) {

@@ -26,7 +26,7 @@ Test(settings, defaults_are_the_tables)
     cr_assert_null(s->agents[0]);
     for (int i = 0; i < EG_SETTING_COUNT; i++) {
         const struct eg_setting *d = &eg_setting_table[i];
-        if (d->type == EG_SETTING_INT || d->type == EG_SETTING_DUR)
+        if (d->type == EG_SETTING_INT || d->type == EG_SETTING_SIZE || d->type == EG_SETTING_DUR)
             cr_assert(d->def >= d->min && d->def <= d->max, "%s", d->name);
         cr_assert(*d->help, "%s", d->name);
     }
@@ -102,7 +102,7 @@ Test(settings, bounds_are_told_in_the_unit_people_write)
     cr_assert_str_eq(why, "must be in the range 100ms to 2m");
     cr_assert_eq(eg_setting_set_text(row("max_payload"), s, "12", false, why, sizeof why),
                  EG_EINVALID);
-    cr_assert_str_eq(why, "must be in the range 1024 to 67108864");
+    cr_assert_str_eq(why, "must be in the range 1k to 64m");
     cr_assert_eq(s->handshake_timeout_ms, 10000, "a refused value changes nothing");
     eg_settings_unref(s);
 }
@@ -119,6 +119,75 @@ Test(settings, whole_numbers_only)
     cr_assert_eq(eg_setting_set_text(row("max_connections"), s, "5", false, why, sizeof why),
                  EG_OK);
     cr_assert_eq(s->max_connections, 5);
+    eg_settings_unref(s);
+}
+
+Test(settings, sizes)
+{
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } good[] = {{"0", 0},
+                {"1024", 1024},
+                {"1k", 1024},
+                {"64k", 65536},
+                {"64K", 65536},
+                {"16m", 16 << 20},
+                {"16M", 16 << 20},
+                {"1g", 1 << 30},
+                {"0g", 0},
+                {"1024G", INT64_C(1) << 40},
+                {"9223372036854775807", INT64_MAX},
+                {"9223372036854775808", INT64_MAX},
+                {"8589934592g", INT64_MAX},
+                {"99999999999999999999999999k", INT64_MAX}};
+    static const char *const bad[] = {"",     "k",   "-1",  "-1k",  "+1",    " 1",  "1 ", "1 k",
+                                      "1.5m", "1t",  "1kb", "1KiB", "0x10",  "1e6", "1b", "1kk",
+                                      "k1",   "1k1", "1@",  "1\v",  "1\x0b", "ten"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        int64_t bytes = -1;
+        cr_assert(eg_size_parse(good[i].text, &bytes), "%s", good[i].text);
+        cr_assert_eq(bytes, good[i].bytes, "%s gave %ld", good[i].text, (long)bytes);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        int64_t bytes = -1;
+        cr_assert_not(eg_size_parse(bad[i], &bytes), "%s gave %ld", bad[i], (long)bytes);
+    }
+}
+
+Test(settings, sizes_print_and_read_back)
+{
+    static const struct {
+        int64_t bytes;
+        const char *text;
+    } values[] = {{0, "0"},        {1023, "1023"},     {1024, "1k"},
+                  {1536, "1536"},  {65536, "64k"},     {1 << 20, "1m"},
+                  {1 << 30, "1g"}, {3 << 19, "1536k"}, {INT64_C(1) << 40, "1024g"}};
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        struct eg_buf b = {0};
+        int64_t back = -1;
+        eg_size_print(values[i].bytes, &b);
+        char *text = eg_buf_take(&b);
+        cr_assert_str_eq(text, values[i].text);
+        cr_assert(eg_size_parse(text, &back));
+        cr_assert_eq(back, values[i].bytes, "%s", text);
+        free(text);
+    }
+}
+
+Test(settings, sizes_out_of_range_and_junk_are_told_apart)
+{
+    char why[160] = "";
+    struct eg_settings *s = eg_settings_new();
+    const struct eg_setting *d = row("max_payload");
+    cr_assert_eq(eg_setting_set_text(d, s, "2m", false, why, sizeof why), EG_OK);
+    cr_assert_eq(s->max_payload, 2 << 20);
+    cr_assert_eq(eg_setting_set_text(d, s, "9999999999999999g", false, why, sizeof why),
+                 EG_EINVALID);
+    cr_assert_str_eq(why, "must be in the range 1k to 64m");
+    cr_assert_eq(eg_setting_set_text(d, s, "2mb", false, why, sizeof why), EG_EINVALID);
+    cr_assert_str_eq(why, "must be a whole number of bytes, or a size such as 64k, 16m or 1g");
+    cr_assert_eq(s->max_payload, 2 << 20, "a refused value changes nothing");
     eg_settings_unref(s);
 }
 
