@@ -9,8 +9,8 @@
  * The copy is one self-contained file: no write-ahead log belongs to it. It is built under a name
  * of its own, TO.XXXXXX.tmp, 0600, flushed, checked (SQLite's quick check, then every hash chain),
  * and only then renamed. What fails leaves no file behind. A restore builds ebbgate.db.restore:
- * where that was left by a restore that was killed, no new database is made (sqlite_open.c), and the
- * restore may be repeated.
+ * where that was left by a restore that was killed, no new database is made (sqlite_open.c), and
+ * the restore may be repeated.
  *
  * A restored database is given a new epoch: clients that saw events which the backup lacks are told
  * to start over instead of being given other events under cursors they know. Keys are not in the
@@ -256,9 +256,8 @@ static enum eg_err begin_restore(const char *dir, const char *tmp, char *why, si
         return sys_error(tmp, "cannot make the file", why, why_size);
     }
     (void)close(fd);
-    return eg_db_sync_dir(dir) == EG_OK
-               ? EG_OK
-               : sys_error(dir, "cannot flush the folder", why, why_size);
+    return eg_db_sync_dir(dir) == EG_OK ? EG_OK
+                                        : sys_error(dir, "cannot flush the folder", why, why_size);
 }
 
 enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size_t why_size)

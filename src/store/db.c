@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/embed.h"
+#include "wire/json.h"
 
 int eg_db_newest_version(void)
 {
@@ -205,6 +206,11 @@ void eg_db_text(sqlite3_stmt *st, int col, char *out, size_t size)
         memcpy(out, p, n);
     }
     out[n] = '\0';
+    if (!eg_utf8_valid((struct eg_slice){out, n}, NULL)) { /* damage: it may not go into JSON */
+        for (size_t i = 0; i < n; i++) {
+            out[i] = (unsigned char)out[i] < 0x80 ? out[i] : '?';
+        }
+    }
 }
 
 struct eg_slice eg_db_blob(sqlite3_stmt *st, int col)
@@ -250,7 +256,9 @@ void eg_db_turn(sqlite3_stmt *st, struct eg_turn_row *out)
 {
     out->sid = sqlite3_column_int64(st, 0);
     out->turn = (uint64_t)sqlite3_column_int64(st, 1);
-    out->state = (enum eg_turn_state)sqlite3_column_int(st, 2);
+    const int state = sqlite3_column_int(st, 2);
+    const bool known = state >= EG_TURN_QUEUED && state <= EG_TURN_DEAD;
+    out->state = known ? (enum eg_turn_state)state : EG_TURN_DEAD; /* damage: an operator's */
     out->attempt = sqlite3_column_int(st, 3);
     out->created_ms = sqlite3_column_int64(st, 4);
     out->until_ms = sqlite3_column_int64(st, 5);

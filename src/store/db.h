@@ -53,7 +53,8 @@ enum eg_err eg_db_sync_dir(const char *dir) EG_MUST;
 
 /* Binds text; an empty slice is "" and not NULL. The memory is borrowed until the next bind. */
 void eg_db_bind(sqlite3_stmt *st, int at, struct eg_slice s);
-/* Copies column text of at most EG_ID_MAX bytes; what is longer is cut. */
+/* Copies column text of at most EG_ID_MAX bytes; what is longer is cut, and where it is not UTF-8
+ * its bytes beyond ASCII become question marks. */
 void eg_db_text(sqlite3_stmt *st, int col, char *out, size_t size);
 struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
 

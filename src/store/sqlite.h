@@ -32,9 +32,9 @@ enum eg_err eg_sqlite_probe(struct eg_storage *s) EG_MUST;
 const char *eg_sqlite_why(struct eg_storage *s);
 
 /*
- * Copies the database to the file `to` (must not exist; written as to.XXXXXX.tmp, fsynced, renamed),
- * checks the copy. progress is called with pages done and in total. Any thread; opens its own
- * connection to DIR.
+ * Copies the database to the file `to` (must not exist; written as to.XXXXXX.tmp, fsynced,
+ * renamed), checks the copy. progress is called with pages done and in total. Any thread; opens its
+ * own connection to DIR.
  */
 enum eg_err eg_sqlite_backup(const char *dir, const char *to,
                              void (*progress)(void *arg, int64_t done, int64_t total), void *arg,

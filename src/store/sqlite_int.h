@@ -20,10 +20,11 @@
     X(SESSION_SEEN, "SELECT state, active_hour FROM sessions WHERE sid=?1")                        \
     X(TURNS, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 ORDER BY t.turn")          \
     X(TURN_GET, "SELECT " EG_DB_TURN_COLUMNS " FROM turns t WHERE t.sid=?1 AND t.turn=?2")         \
-    X(OPEN_TURNS, "SELECT t.sid, s.agent, (SELECT h.state FROM turns h WHERE h.sid=t.sid AND "     \
-                  "h.state<>?1 ORDER BY h.turn LIMIT 1), min(t.created_ms)"                        \
-                  " FROM turns t JOIN sessions s ON s.sid=t.sid"                                   \
-                  " WHERE t.state<>?1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")           \
+    X(OPEN_TURNS,                                                                                  \
+      "SELECT t.sid, s.agent, (SELECT h.state FROM turns h WHERE h.sid=t.sid AND "                 \
+      "h.state BETWEEN 0 AND ?1-1 ORDER BY h.turn LIMIT 1), min(t.created_ms)"                     \
+      " FROM turns t JOIN sessions s ON s.sid=t.sid"                                               \
+      " WHERE t.state BETWEEN 0 AND ?1-1 GROUP BY t.sid ORDER BY min(t.created_ms), t.sid")        \
     X(EVENT_AT, "SELECT cursor, body, hash, sid, idkey FROM events WHERE seq=?1")                  \
     X(ACK_GET, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                  \
     X(COUNT_OPEN, "SELECT count(*) FROM sessions WHERE owner=?1 AND state=?2")                     \

@@ -56,7 +56,9 @@ enum eg_err eg_sqlite_make_dir(const char *dir, char *why, size_t why_size)
         errno = ENOTDIR;
         return sys_failed(dir, "cannot use the folder", why, why_size);
     }
-    return EG_OK;
+    return access(dir, W_OK | X_OK) == 0
+               ? EG_OK
+               : sys_failed(dir, "cannot write into the folder", why, why_size);
 }
 
 enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size)
@@ -107,6 +109,21 @@ static bool leftover(const char *path, const char *suffix)
     struct stat st;
     int n = snprintf(name, sizeof(name), "%s%s", path, suffix);
     return n > 0 && (size_t)n < sizeof(name) && stat(name, &st) == 0 && st.st_size > 0;
+}
+
+/* SQLite opens what it may not write for reading only, and leaves a journal's index that nobody may
+ * write: the gateway would start and store nothing. EG_OK for files that are not there. */
+static enum eg_err must_be_writable(const char *path, char *why, size_t why_size)
+{
+    static const char *const suffix[] = {"", "-wal", "-shm"};
+    char name[PATH_MAX + 16];
+    for (size_t i = 0; i < sizeof(suffix) / sizeof(suffix[0]); i++) {
+        (void)snprintf(name, sizeof(name), "%s%s", path, suffix[i]);
+        if (access(name, R_OK | W_OK) != 0 && errno != ENOENT) {
+            return sys_failed(name, "cannot be written", why, why_size);
+        }
+    }
+    return EG_OK;
 }
 
 /* Whether a restore into the folder of path was interrupted; then why says so. */
@@ -188,7 +205,7 @@ enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t
                        (long long)st.st_size);
         e = EG_ECORRUPT;
     }
-    return e;
+    return e == EG_OK ? must_be_writable(path, why, why_size) : e;
 }
 
 enum eg_err eg_sqlite_migrate(sqlite3 *db, const char *path, int from, char *why, size_t why_size)

@@ -208,6 +208,107 @@ Test(sqlite_open, the_remains_of_an_unfinished_start_are_replaced)
     scratch_drop(dir);
 }
 
+/* As a user who owns none of it, or all of it: what opening says, and the sentence. */
+static void opened_by_nobody(const char *dir, enum eg_err e, const char *text)
+{
+    int status = 0;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        char why[512] = "";
+        struct eg_storage *s = NULL;
+        if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0)) {
+            _exit(2);
+        }
+        const enum eg_err got = eg_sqlite_open(dir, &s, why, sizeof(why));
+        if (got != e || strstr(why, text) == NULL) {
+            (void)fprintf(stderr, "%s: %s\n", eg_err_text(got), why);
+            _exit(1);
+        }
+        if (s != NULL) {
+            s->ops->close(s);
+        }
+        _exit(0);
+    }
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: %d", text, status);
+}
+
+static void give_to_nobody(const char *path)
+{
+    if (geteuid() == 0) {
+        cr_assert_eq(chown(path, 65534, 65534), 0);
+    }
+}
+
+/* SQLite would open it for reading, and the gateway would be ready and store nothing. */
+Test(sqlite_open, what_cannot_be_written_is_refused)
+{
+    static const char *const names[] = {"ebbgate.db", "ebbgate.db-wal", "ebbgate.db-shm"};
+    char dir[64];
+    struct stat st;
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    store_close(store_must_open(data));
+    give_to_nobody(dir);
+    give_to_nobody(data);
+    give_to_nobody(scratch_path(data, "lock"));
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const char *path = scratch_path(data, names[i]);
+        if (i > 0) {
+            scratch_write(path, "", 0);
+        }
+        give_to_nobody(path);
+        cr_assert_eq(chmod(path, 0400), 0);
+        opened_by_nobody(data, EG_EDENIED, names[i]);
+        cr_assert(i > 0 || stat(scratch_path(data, "ebbgate.db-shm"), &st) != 0, "nothing is left");
+        cr_assert_eq(chmod(scratch_path(data, names[i]), 0600), 0);
+    }
+    opened_by_nobody(data, EG_OK, "");
+    cr_assert_eq(chmod(data, 0500), 0);
+    opened_by_nobody(data, EG_EDENIED, "cannot write into the folder");
+    cr_assert_eq(chmod(data, 0700), 0);
+    free(data);
+    scratch_drop(dir);
+}
+
+static void never(void *arg, int64_t sid, const char *agent, enum eg_turn_state head)
+{
+    (void)arg;
+    cr_assert_fail("session %ld of %s: %d", (long)sid, agent, (int)head);
+}
+
+static void never_turn(void *arg, const struct eg_turn_row *row)
+{
+    (void)arg;
+    cr_assert_fail("turn %lu: %d", (unsigned long)row->turn, (int)row->state);
+}
+
+/* What nobody wrote is handed to nobody, and told as text that JSON takes. */
+Test(sqlite_open, turns_of_no_known_state_and_texts_of_no_known_form_do_no_harm)
+{
+    char dir[64];
+    struct eg_turn_row turn;
+    struct eg_session_row row;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    const int64_t sid = store_filled(s, "x", 4, "x").sid;
+    store_close(s);
+    (void)store_sql(dir, "INSERT INTO turns VALUES(1,1,99,0,1,0,'',''),(1,2,-1,0,1,0,'',"
+                         "CAST(x'41ff42' AS TEXT))");
+    (void)store_sql(dir, "UPDATE sessions SET owner=CAST(x'c32861' AS TEXT)");
+    s = store_must_open(dir);
+    cr_assert_eq(sid, 1);
+    cr_assert_eq(s->ops->open_turns(s, never, NULL), EG_OK);
+    cr_assert_eq(s->ops->turns(s, sid, never_turn, NULL), EG_OK);
+    cr_assert_eq(s->ops->turn_get(s, sid, 2, &turn), EG_OK);
+    cr_assert_eq(turn.state, EG_TURN_DEAD);
+    cr_assert_str_eq(turn.error, "A?B");
+    cr_assert_eq(s->ops->session_by_sid(s, sid, &row), EG_OK);
+    cr_assert_str_eq(row.owner, "?(a");
+    store_close(s);
+    scratch_drop(dir);
+}
+
 Test(sqlite_open, a_cut_file_is_refused)
 {
     char dir[64];
