@@ -2,6 +2,11 @@
  * chores.c - work on one session that would take too long for one batch: trimming behind the floor,
  * deleting, forking. Some rows each batch; where it stands is told by the rows themselves, so a
  * rollback or a crash costs nothing.
+ *
+ * Failure modes: a batch that is undone takes its step with it, and the step comes again. One that
+ * fails again and again (a session that is damaged on the disk) would undo every batch, and nobody
+ * could publish anything: it rests, each time twice as long. A copy does not: somebody waits for
+ * it, and what it cannot read ends it.
  */
 #include "core/machine.h"
 
@@ -9,22 +14,35 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/metrics.h"
 #include "wire/event.h"
 #include "wire/json.h"
 
 #define TRIM_ROWS 500
 #define FORK_ROWS 100
+#define TRIES 3 /* in a row */
+#define REST_MS 1000
+#define REST_MS_MOST 3600000
+
+static bool is_in(const struct eg_chore *list, enum eg_chore_kind kind, int64_t sid)
+{
+    const struct eg_chore *c;
+    DL_FOREACH(list, c)
+    {
+        if (c->kind == kind && c->sid == sid) {
+            return true;
+        }
+    }
+    return false;
+}
 
 void eg_chore_add(struct eg_machine *m, enum eg_chore_kind kind, int64_t sid, int64_t to_sid,
                   uint64_t last, struct eg_call *call)
 {
     struct eg_chore *c;
-    DL_FOREACH(m->chores, c)
-    {
-        if (c->kind == kind && c->sid == sid && kind != EG_CHORE_FORK) {
-            return; /* it will see the new floor */
-        }
+    if (kind != EG_CHORE_FORK && (is_in(m->chores, kind, sid) || is_in(m->resting, kind, sid))) {
+        return; /* it will see the new floor */
     }
     c = calloc(1, sizeof *c);
     if (!c) {
@@ -176,12 +194,32 @@ static void copy_some(struct eg_machine *m, struct eg_chore *c, struct eg_sessio
     }
 }
 
+int64_t eg_chores_due(const struct eg_machine *m)
+{
+    const struct eg_chore *c;
+    int64_t due = m->chores ? 0 : INT64_MAX;
+    DL_FOREACH(m->resting, c)
+    {
+        due = c->rest_until < due ? c->rest_until : due;
+    }
+    return due;
+}
+
 void eg_chores_step(struct eg_machine *m)
 {
-    struct eg_chore *c = m->chores;
+    struct eg_chore *c, *next;
+    DL_FOREACH_SAFE(m->resting, c, next)
+    {
+        if (c->rest_until <= m->now.mono_ms) {
+            DL_DELETE(m->resting, c);
+            DL_APPEND(m->chores, c);
+        }
+    }
+    c = m->chores;
     if (!c || !eg_machine_write(m)) {
         return;
     }
+    c->stepped = true;
     struct eg_session *s = eg_session_find_sid(m, c->sid);
     if (!s || s->gone) {
         fork_done(m, c, EG_CODE_session_not_found);
@@ -206,6 +244,8 @@ void eg_chores_committed(struct eg_machine *m)
     DL_FOREACH_SAFE(m->chores, c, next)
     {
         c->fresh = false;
+        c->failures = c->stepped ? 0 : c->failures;
+        c->stepped = false;
         if (c->finished) {
             drop(m, c);
         }
@@ -218,14 +258,29 @@ void eg_chores_committed(struct eg_machine *m)
     }
 }
 
+static void put_off(struct eg_machine *m, struct eg_chore *c)
+{
+    const unsigned doubled = c->failures - TRIES - 1;
+    int64_t rest_ms = doubled < 12 ? (int64_t)REST_MS << doubled : REST_MS_MOST;
+    rest_ms = rest_ms < REST_MS_MOST ? rest_ms : REST_MS_MOST;
+    c->rest_until = m->now.mono_ms + rest_ms;
+    DL_DELETE(m->chores, c);
+    DL_APPEND(m->resting, c);
+    eg_log_limited(EG_LOG_WARN, "chore.put_off", "session_number=%lld" EG_F "rest_ms=%lld",
+                   (long long)c->sid, (long long)rest_ms);
+}
+
 void eg_chores_rolled_back(struct eg_machine *m)
 {
     struct eg_chore *c, *next;
     DL_FOREACH_SAFE(m->chores, c, next)
     {
-        c->finished = false;
+        const bool stepped = c->stepped;
+        c->finished = c->stepped = false;
         if (c->fresh) {
             drop(m, c);
+        } else if (stepped && c->kind != EG_CHORE_FORK && ++c->failures > TRIES) {
+            put_off(m, c);
         }
     }
 }

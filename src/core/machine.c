@@ -206,6 +206,7 @@ void eg_machine_free(struct eg_machine *m)
         free(u->source);
         free(u);
     }
+    DL_CONCAT(m->chores, m->resting);
     DL_FOREACH_SAFE(m->chores, chore, next_chore)
     {
         free(chore);
@@ -512,8 +513,7 @@ int64_t eg_machine_deadline(const struct eg_machine *m)
     if (m->readonly) {
         return INT64_MAX;
     }
-    if (m->chores) {
-        return 0;
-    }
-    return m->timer_count ? m->timers[0].at_mono : INT64_MAX;
+    const int64_t chore = eg_chores_due(m);
+    const int64_t timer = m->timer_count ? m->timers[0].at_mono : INT64_MAX;
+    return chore < timer ? chore : timer;
 }

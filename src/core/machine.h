@@ -128,9 +128,11 @@ enum eg_chore_kind { EG_CHORE_TRIM, EG_CHORE_DELETE, EG_CHORE_FORK };
 struct eg_chore {
     enum eg_chore_kind kind;
     int64_t sid, to_sid;
-    uint64_t last;        /* FORK: the last cursor to copy */
-    struct eg_call *call; /* FORK: answered at its end; NULL none */
-    bool fresh, finished; /* added, ended in this batch */
+    uint64_t last;                 /* FORK: the last cursor to copy */
+    struct eg_call *call;          /* FORK: answered at its end; NULL none */
+    bool fresh, stepped, finished; /* added, worked on, ended in this batch */
+    unsigned failures;             /* batches undone one after the other that worked on it */
+    int64_t rest_until;            /* mono ms: when it is tried again, of those that rest */
     struct eg_chore *prev, *next;
 };
 
@@ -156,7 +158,7 @@ struct eg_machine {
     unsigned timer_count, timer_cap;
     struct eg_ended *ended; /* stored turns that ended in this batch */
     unsigned ended_count, ended_cap;
-    struct eg_chore *chores;
+    struct eg_chore *chores, *resting;
     int64_t running; /* turns at workers */
     /* collected in this batch */
     struct eg_release **release; /* by reactor; NULL none */
@@ -349,6 +351,8 @@ void eg_call_step(struct eg_machine *m, struct eg_call *call);
 void eg_chore_add(struct eg_machine *m, enum eg_chore_kind kind, int64_t sid, int64_t to_sid,
                   uint64_t last, struct eg_call *call);
 void eg_chores_step(struct eg_machine *m);
+/* When the next step is due, mono ms; INT64_MAX: nothing is to be done. */
+int64_t eg_chores_due(const struct eg_machine *m);
 void eg_chores_committed(struct eg_machine *m);
 void eg_chores_rolled_back(struct eg_machine *m);
 /* Ends a session: its turns, a session_end event, its connections. false: nothing could be written.

@@ -157,8 +157,7 @@ Test(config, each_mistake_has_its_place)
                    "unknown setting max_paylod; did you mean max_payload?");
     expect_mistake("colour = \"blue\";\n", 1, "unknown setting colour");
     expect_mistake("\n\nmax_payload = 1;\n", 3, "max_payload must be in the range 1k to 64m");
-    expect_mistake("max_attempts = \"4096\";\n", 1,
-                   "max_attempts must be a number without quotes");
+    expect_mistake("max_attempts = \"4096\";\n", 1, "max_attempts must be a number without quotes");
     expect_mistake("max_payload = 4096.5;\n", 1, "max_payload must be a whole number");
     expect_mistake("max_payload = true;\n", 1, "max_payload must not be true or false");
     expect_mistake("max_payload = [1];\n", 1,

@@ -140,6 +140,32 @@ Test(chores, a_trim_that_cannot_be_stored_goes_on_later)
     cr_assert_eq(oldest_stored(), 651);
 }
 
+/* As of a session that is damaged on the disk: each try undoes a batch, and all that is in it. */
+Test(chores, a_trim_that_never_can_be_stored_does_not_keep_others_from_publishing)
+{
+    int64_t rest_ms = 0;
+    end_turns();
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_NONE);
+    memstore_fail_commits(r->storage, MEMSTORE_IO, 0, -1);
+    for (int tries = 0; rest_ms < 4000; tries++) {
+        cr_assert_lt(tries, 10, "it never rests");
+        mr_tick(r, rest_ms);
+        eg_machine_resume(r->m);
+        rest_ms = eg_machine_deadline(r->m) > 0 ? eg_machine_deadline(r->m) - r->now.mono_ms : 0;
+    }
+    memstore_fail_commits(r->storage, MEMSTORE_IO, 0, 0);
+    const int failures = r->failures;
+    mr_tick(r, rest_ms - 1);
+    cr_assert_eq(oldest_stored(), 501);
+    cr_assert_eq(call(EG_CALL_TRIM, 660), EG_CODE_NONE, "it is known already");
+    cr_assert_eq(oldest_stored(), 501);
+    cr_assert_eq(r->failures, failures);
+    mr_tick(r, 1);
+    settle();
+    cr_assert_eq(oldest_stored(), 660);
+    cr_assert_eq(eg_machine_deadline(r->m), INT64_MAX);
+}
+
 Test(chores, a_long_deletion_goes_on_after_a_restart)
 {
     cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
