@@ -134,6 +134,7 @@ struct eg_sqlite {
     struct eg_storage base; /* first */
     sqlite3 *db;
     int lock_fd;
+    char lock_path[PATH_MAX];
     enum eg_err err; /* first failure of this transaction */
     bool in_tx;
     bool dead;                /* a flush failed: nothing is written any more */
@@ -289,6 +290,9 @@ void eg_sq_index_undo(struct eg_sqlite *s);
  */
 enum eg_err eg_sqlite_make_dir(const char *dir, char *why, size_t why_size) EG_MUST;
 enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size) EG_MUST;
+/* Whether the lock at path is no longer the one that fd holds: the folder was moved away, or its
+ * lock removed, and another gateway may be at work there. */
+bool eg_sqlite_lock_lost(const char *path, int fd);
 enum eg_err eg_sqlite_inspect(const char *path, bool *missing, char *why, size_t why_size) EG_MUST;
 enum eg_err eg_sqlite_create(const char *dir, const char *path, char *why, size_t why_size) EG_MUST;
 enum eg_err eg_sqlite_migrate(sqlite3 *db, const char *path, int from, char *why,

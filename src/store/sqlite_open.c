@@ -97,6 +97,16 @@ enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size)
     return EG_OK;
 }
 
+bool eg_sqlite_lock_lost(const char *path, int fd)
+{
+    struct stat held;
+    struct stat there;
+    if (lstat(path, &there) != 0) {
+        return errno == ENOENT || errno == ENOTDIR;
+    }
+    return fstat(fd, &held) == 0 && (held.st_dev != there.st_dev || held.st_ino != there.st_ino);
+}
+
 static uint32_t be32(const unsigned char *p)
 {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];

@@ -13,6 +13,7 @@
  * the second.
  */
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ebbgate/settings.h"
@@ -30,6 +31,12 @@ static enum eg_err op_begin(struct eg_storage *base)
     struct eg_sqlite *s = eg_sq_self(base);
     assert(!s->in_tx);
     if (s->dead) {
+        return EG_EUNKNOWN;
+    }
+    if (eg_sqlite_lock_lost(s->lock_path, s->lock_fd)) {
+        (void)snprintf(s->why, sizeof(s->why),
+                       "%.400s: the lock was removed, or the data folder moved away", s->lock_path);
+        s->dead = true;
         return EG_EUNKNOWN;
     }
     int rc = sqlite3_step(s->st[EG_ST_BEGIN]);

@@ -208,6 +208,39 @@ Test(sqlite_open, the_remains_of_an_unfinished_start_are_replaced)
     scratch_drop(dir);
 }
 
+/* Another gateway may be at work in the folder then, and this one would write below its feet. */
+Test(sqlite_open, without_its_lock_nothing_is_written)
+{
+    char dir[64];
+    scratch_make(dir);
+    char *data = strdup(scratch_path(dir, "data"));
+    char *lock = strdup(scratch_path(data, "lock"));
+    char *moved = strdup(scratch_path(dir, "moved"));
+    for (int i = 0; i < 3; i++) {
+        struct eg_storage *s = store_must_open(data);
+        struct eg_storage *other = NULL;
+        store_begin(s);
+        store_commit(s);
+        cr_assert_eq(i == 2 ? rename(data, moved) : unlink(lock), 0);
+        if (i == 1) {
+            other = store_must_open(data);
+        }
+        cr_assert_eq(s->ops->begin(s), EG_EUNKNOWN);
+        cr_assert_neq(strstr(s->ops->why(s), "the lock was removed"), NULL, "%s", s->ops->why(s));
+        cr_assert_eq(s->ops->probe(s), EG_EUNKNOWN, "the process has to end");
+        store_close(s);
+        if (other != NULL) {
+            (void)store_filled(other, "x", 3, "x");
+            store_close(other);
+        }
+    }
+    store_must_be_whole(moved);
+    free(data);
+    free(lock);
+    free(moved);
+    scratch_drop(dir);
+}
+
 /* As a user who owns none of it, or all of it: what opening says, and the sentence. */
 static void opened_by_nobody(const char *dir, enum eg_err e, const char *text)
 {
