@@ -4,13 +4,15 @@
  * Each agent has a ring of sessions whose head turn waits, oldest first: one turn of a session,
  * then the next session, so that no session starves another. Invariant: a session whose head is
  * QUEUED stands in its agent's ring, loaded or not; an entry whose session has moved on is dropped
- * when it comes up.
+ * when it comes up. The exception: a head whose message is damaged on the disk undid the batch that
+ * read it, and would undo every one. It is let go, and waits for a restart.
  */
 #include "core/machine.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/metrics.h"
 
 struct eg_agent *eg_agent_find(struct eg_machine *m, struct eg_slice id)
@@ -134,7 +136,11 @@ void eg_dispatch(struct eg_machine *m, struct eg_agent *a)
         }
         s->in_ready = false;
         const struct eg_turn *head = eg_turn_head(s);
-        if (head && head->state == EG_TURN_QUEUED) {
+        if (head && head->state == EG_TURN_QUEUED && head->turn == s->unreadable) {
+            s->in_ready = true; /* as if: nobody is to put it there again before a restart */
+            eg_log_limited(EG_LOG_WARN, "turn.unreadable", "session=%s" EG_F "turn=%llu", s->id,
+                           (unsigned long long)head->turn);
+        } else if (head && head->state == EG_TURN_QUEUED) {
             eg_turn_hand_out(m, s, choose(a, s));
         }
     }

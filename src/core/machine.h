@@ -55,7 +55,8 @@ struct eg_session {
     int held_at;                /* while its head is at a worker: place among held of that */
     struct eg_bytes *head_body; /* message of the newest turn, until the batch ends */
     eg_conn_id last_worker;
-    char *last_worker_id;   /* its id, for operators; NULL: none yet */
+    char *last_worker_id; /* its id, for operators; NULL: none yet */
+    uint64_t unreadable;  /* the head turn whose message is damaged on the disk; 0: none is known */
     eg_conn_id hung_worker; /* let the lease of the head turn run out; others are asked first */
     struct eg_conn *conns;
     unsigned *followers; /* by reactor; behind the struct */

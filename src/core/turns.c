@@ -436,6 +436,7 @@ static void hand_out(struct eg_machine *m, struct eg_session *s, struct eg_worke
             return;
         }
         if (e != EG_OK) {
+            s->unreadable = e == EG_ECORRUPT ? t->turn : 0; /* not to be tried with every batch */
             m->failed = true;
             return;
         }

@@ -58,6 +58,47 @@ Test(turns_of_machine, messages_wait_for_a_worker_across_a_restart)
     cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 2);
 }
 
+static const struct eg_storage_ops *whole;
+static int64_t damaged;
+
+static enum eg_err damaged_get(struct eg_storage *s, int64_t sid, uint64_t cursor,
+                               struct eg_bytes **body)
+{
+    return sid == damaged ? EG_ECORRUPT : whole->event_get(s, sid, cursor, body);
+}
+
+/* It undoes the batch that reads it; it may not undo the next ones too. */
+Test(turns_of_machine, a_damaged_message_does_not_keep_others_from_their_turns)
+{
+    const eg_conn_id other = mr_client(r, "u", ",\"session_id\":\"o\",\"create\":true");
+    struct eg_session_row row;
+    mr_frame(r, c, SAY);
+    mr_frame(r, other, SAY);
+    mr_restart(r);
+    cr_assert_eq(r->storage->ops->session_by_id(r->storage, EG_LIT("s"), &row), EG_OK);
+    damaged = row.sid;
+    whole = r->storage->ops;
+    struct eg_storage_ops ops = *whole;
+    ops.event_get = damaged_get;
+    r->storage->ops = &ops;
+    mr_worker(r, "a", ",\"concurrency\":9");
+    eg_machine_resume(r->m);
+    mr_tick(r, 0);
+    const char *turn = mr_text(r, 0, "\"type\":\"turn\"");
+    cr_assert_not_null(turn);
+    cr_assert_not_null(strstr(turn, "\"session_id\":\"o\""));
+    const int failures = r->failures;
+    for (int i = 0; i < 5; i++) {
+        mr_tick(r, 100);
+        mr_worker(r, "a", "");
+    }
+    cr_assert_eq(r->failures, failures);
+    r->storage->ops = whole;
+    mr_restart(r);
+    const eg_conn_id again = mr_worker(r, "a", "");
+    cr_assert_not_null(mr_text(r, again, "\"type\":\"turn\""), "it was repaired");
+}
+
 Test(turns_of_machine, a_crash_gives_a_turn_back_with_its_attempts)
 {
     mr_worker(r, "a", "");
