@@ -187,6 +187,10 @@ static void take_off(struct eg_machine *m, struct eg_session *s, struct eg_turn 
     if (at == 0) {
         s->hung_worker = 0;
     }
+    if (at + 1 == s->turn_count) { /* the newest, whose message head_body is */
+        eg_bytes_unref(s->head_body);
+        s->head_body = NULL;
+    }
     if (at < s->turn_count / 2) { /* the shorter side moves up: queues may be long */
         for (unsigned i = at; i > 0; i--) {
             *eg_turn_at(s, i) = *eg_turn_at(s, i - 1);

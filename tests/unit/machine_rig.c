@@ -57,10 +57,11 @@ static bool roll_back(struct machine_rig *r)
     return false;
 }
 
+/* cmd: the first of them, linked by node; NULL: none. */
 static bool attempt(struct machine_rig *r, struct eg_cmd *cmd)
 {
     around(r, MR_STEP, true);
-    if (cmd) {
+    for (; cmd; cmd = (struct eg_cmd *)cmd->node.next) {
         eg_machine_step(r->m, cmd, r->now);
     }
     eg_machine_tick(r->m, r->now);
@@ -87,7 +88,7 @@ static void batch(struct machine_rig *r, struct eg_cmd *cmd)
         cr_assert(attempt(r, cmd), "a batch in read-only mode cannot fail");
     }
     collect(r);
-    eg_cmd_free(cmd);
+    eg_cmds_free(cmd);
 }
 
 struct machine_rig *mr_new(void)
@@ -175,6 +176,17 @@ void mr_detach(struct machine_rig *r, eg_conn_id conn)
 void mr_frame(struct machine_rig *r, eg_conn_id conn, const char *json)
 {
     batch(r, command(EG_CMD_FRAME, conn, json));
+}
+
+void mr_frames(struct machine_rig *r, eg_conn_id conn, const char *const json[], int n)
+{
+    struct eg_cmd *first = NULL;
+    while (n-- > 0) {
+        struct eg_cmd *const cmd = command(EG_CMD_FRAME, conn, json[n]);
+        cmd->node.next = (struct eg_qnode *)first;
+        first = cmd;
+    }
+    batch(r, first);
 }
 
 enum eg_code mr_call(struct machine_rig *r, struct eg_call *call)

@@ -38,6 +38,8 @@ eg_conn_id mr_client(struct machine_rig *r, const char *sub, const char *extra);
 eg_conn_id mr_worker(struct machine_rig *r, const char *agent, const char *extra);
 void mr_detach(struct machine_rig *r, eg_conn_id conn);
 void mr_frame(struct machine_rig *r, eg_conn_id conn, const char *json);
+/* Several frames in one batch. */
+void mr_frames(struct machine_rig *r, eg_conn_id conn, const char *const json[], int n);
 enum eg_code mr_call(struct machine_rig *r, struct eg_call *call);
 
 /* The n-th output (from 0) of kind for conn (0: any), or NULL. */

@@ -256,6 +256,22 @@ Test(turns_of_machine, a_turn_in_the_middle_of_the_queue_aborts_alone)
     cr_assert_eq(mr_int(mr_text(r, w, "\"type\":\"turn\""), "\"turn\":"), 3);
 }
 
+/* The wait of the first turn ends in the very batch in which the second comes and goes. */
+Test(turns_of_machine, a_turn_has_its_own_message_when_a_later_one_was_aborted_at_once)
+{
+    const char *const both[] = {"{\"type\":\"message\",\"content\":\"second\"}",
+                                "{\"type\":\"abort\",\"turn\":2}"};
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"first\"}");
+    mr_frame(r, w, FAIL(1));
+    r->now.mono_ms += 1000;
+    r->now.wall_ms += 1000;
+    mr_frames(r, c, both, 2);
+    const char *const turn = mr_text(r, w, "\"type\":\"turn\"");
+    cr_assert_eq(mr_int(turn, "\"turn\":"), 1);
+    cr_assert(strstr(turn, "\"content\":\"first\""), "%s", turn);
+}
+
 Test(turns_of_machine, a_running_turn_ends_through_its_worker)
 {
     const eg_conn_id w = mr_worker(r, "a", "");
