@@ -261,10 +261,10 @@ void eg_input_resume(struct eg_peer *p)
         return;
     }
     p->last_in_ms = p->r->now.mono_ms;
-    if (p->stash) {
+    p->reading = !p->stash;
+    if (p->stash || p->muted) {
         stand_in_line(p);
     } else {
-        p->reading = true;
         eg_loop_interest(p);
     }
 }

@@ -18,7 +18,8 @@ void eg_loop_interest(struct eg_peer *p)
 {
     struct epoll_event ev = {.data.ptr = p};
     const bool in = !p->muted && (p->reading || p->state >= EG_PEER_CLOSING);
-    if (p->gone || (in == p->watch_in && p->writable_wait == p->watch_out)) {
+    if (p->gone || (in == p->watch_in && p->writable_wait == p->watch_out &&
+                    p->muted == p->watch_once)) {
         return;
     }
     if (in) {
@@ -32,6 +33,7 @@ void eg_loop_interest(struct eg_peer *p)
     }
     p->watch_in = in;
     p->watch_out = p->writable_wait;
+    p->watch_once = p->muted;
     if (epoll_ctl(p->r->epfd, EPOLL_CTL_MOD, p->fd, &ev) != 0) {
         eg_log_limited(EG_LOG_ERROR, "reactor.epoll", "errno=%d", errno);
         eg_peer_end(p);
@@ -122,7 +124,7 @@ static void flush(struct eg_reactor *r)
 static void ready(struct eg_peer *p, uint32_t events)
 {
     if (!p->gone && !p->muted && (events & (EPOLLERR | EPOLLHUP)) && !(events & EPOLLIN)) {
-        eg_peer_end(p);
+        eg_peer_lost(p);
     }
     if (!p->gone && (events & EPOLLIN)) {
         eg_input_readable(p);

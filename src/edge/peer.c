@@ -294,6 +294,26 @@ static bool too_much(const struct eg_peer *p)
             eg_outbox_behind(&p->out) > (uint64_t)s->max_buffered_bytes);
 }
 
+void eg_peer_lost(struct eg_peer *p)
+{
+    if (p->state >= EG_PEER_CLOSING || p->mode != EG_CONN_WS) {
+        eg_peer_end(p);
+        return;
+    }
+    p->broken = true;
+    p->writable_wait = false;
+    eg_outbox_free(&p->out);
+    if (p->sid) {
+        eg_follow_remove(&p->r->follows, p);
+    }
+    if (p->catchup) {
+        eg_catchup_free(p);
+    }
+    p->muted = p->muted || !p->reading; /* its end has been told, and stays */
+    eg_loop_interest(p);
+    eg_input_resume(p);
+}
+
 /* Writes what the socket takes. EG_EIO: the connection is gone, or broken. */
 static enum eg_err write_out(struct eg_peer *p)
 {
@@ -303,11 +323,8 @@ static enum eg_err write_out(struct eg_peer *p)
     if (written) {
         p->last_out_ms = p->r->now.mono_ms;
     }
-    if (err == EG_EIO && p->reading && p->state < EG_PEER_CLOSING) {
-        p->broken = true;
-        eg_outbox_free(&p->out);
-    } else if (err == EG_EIO) {
-        eg_peer_end(p);
+    if (err == EG_EIO) {
+        eg_peer_lost(p);
     } else if ((err == EG_EAGAIN) != p->writable_wait) {
         p->writable_wait = err == EG_EAGAIN;
         eg_loop_interest(p);
@@ -413,7 +430,7 @@ void eg_peer_flush(struct eg_peer *p)
         return;
     }
     const enum eg_err err = write_out(p);
-    if (p->gone || p->broken) {
+    if (p->gone) {
         return;
     }
     if (err == EG_OK && p->state == EG_PEER_CLOSING) {

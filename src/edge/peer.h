@@ -86,9 +86,10 @@ struct eg_peer {
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
     bool queued : 1, busy : 1;        /* busy: sends more than is read at a time */
-    bool muted : 1;                   /* queued, and epoll has told of it: it tells no more */
+    bool muted : 1;                   /* epoll has told of it, and it waits: it tells no more */
     bool parsing : 1;                 /* a large text of it is read elsewhere */
-    bool watch_in : 1, watch_out : 1; /* what epoll tells of it */
+    /* what epoll tells of it; once: as it does of a muted one */
+    bool watch_in : 1, watch_out : 1, watch_once : 1;
     uint32_t refused;                 /* frames in the present minute */
     uint32_t refused_s;               /* its beginning */
     uint32_t owed;                    /* commands since the last sync */
@@ -290,9 +291,11 @@ void eg_peer_error(struct eg_peer *p, enum eg_code code, const char *message, co
                    struct eg_slice ref, const char *scope, int64_t retry_after_s);
 /* Counts a refused frame; closes with 4028 at the limit. */
 void eg_peer_refused(struct eg_peer *p, enum eg_code code);
-/* Writes at the end of this turn. A socket that cannot be written is read to its end first: what a
- * peer said before it went away counts. */
+/* Writes at the end of this turn. */
 void eg_peer_touch(struct eg_peer *p);
+/* The other end is gone. Nothing more is sent, but the socket is read to its end, however long
+ * something is in the way: what a peer said before it went away counts. */
+void eg_peer_lost(struct eg_peer *p);
 void eg_peer_flush(struct eg_peer *p);
 const char *eg_peer_text(const struct eg_peer *p, enum eg_peer_text which);
 /* Replaces some of the texts; NULL members keep what is there. */

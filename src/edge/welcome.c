@@ -245,7 +245,8 @@ void eg_welcome(struct eg_peer *p, const struct eg_welcome *w)
         }
         eg_peer_send_text(p);
     }
-    if (!p->gone && !w->worker && p->state == EG_PEER_JOINED && enter(p, w) != EG_OK) {
+    if (!p->gone && !p->broken && !w->worker && p->state == EG_PEER_JOINED &&
+        enter(p, w) != EG_OK) {
         eg_peer_end(p);
     }
     if (!p->gone && p->state == EG_PEER_JOINED) {

@@ -852,6 +852,40 @@ Test(conn, what_was_said_before_the_end_counts)
     rig_free(rig);
 }
 
+/* It speaks and goes while the core is behind and nobody listens to it. */
+Test(conn, what_was_said_while_nobody_listened_counts)
+{
+    struct rig *const rig = start();
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    enum { ALL = 3000 };
+    int taken = 0, sync = 0;
+    bool there = true;
+    send_acks(c, ALL);
+    for (;;) {
+        struct eg_cmd *const cmd = rig_cmd(rig);
+        const enum eg_cmd_kind kind = cmd->kind;
+        const eg_conn_id id = cmd->conn;
+        taken += kind == EG_CMD_FRAME;
+        sync += kind == EG_CMD_SYNC;
+        eg_cmd_free(cmd);
+        if (kind == EG_CMD_DETACH) {
+            break;
+        }
+        if (sync == EG_SYNCS_MAX && there) {
+            there = false;
+            client_free(c);
+            for (int i = 0; i < 3; i++) { /* the reactor has heard of it */
+                eg_reactors_each(rig->rs, ignore_conn, NULL);
+            }
+        }
+        for (; sync && !there; sync--) {
+            rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+        }
+    }
+    cr_expect_eq(taken, ALL);
+    rig_free(rig);
+}
+
 /* A client of a reactor whose turns are taken by hand, in session 1. */
 static struct client *join_by_hand(struct rig *rig, eg_conn_id *id)
 {
