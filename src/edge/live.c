@@ -109,7 +109,11 @@ void eg_live_alarm(struct eg_peer *p)
         return;
     }
     if (p->state == EG_PEER_OPEN) {
-        eg_peer_close(p, EG_CLOSE_REFUSED, "handshake_timeout");
+        if (p->r->spread_ms >= 0) { /* it came after the farewell */
+            eg_peer_close(p, EG_CLOSE_RESTART, "drain");
+        } else {
+            eg_peer_close(p, EG_CLOSE_REFUSED, "handshake_timeout");
+        }
     } else if (p->mode != EG_CONN_ECHO) {
         check_token(p);
         if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_WS) {

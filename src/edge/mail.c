@@ -319,12 +319,19 @@ static void end(struct eg_peer *p, int64_t n)
     eg_peer_end(p);
 }
 
-/* Who asks for a stream has no hello that could be refused. */
+/* Who comes after the farewell. A stream has no hello that could be refused; a WebSocket that says
+ * none does not hold up the end. */
 static void open_adopted(struct eg_reactor *r, struct eg_adopted *a)
 {
     struct eg_peer *const p = eg_peer_open(r, a);
-    if (p && p->mode == EG_CONN_SSE && r->spread_ms >= 0) {
+    if (!p || p->gone || r->spread_ms < 0) {
+        return;
+    }
+    if (p->mode == EG_CONN_SSE) {
         say_farewell(p, r->spread_ms);
+    } else if (p->deadline_ms > r->now.mono_ms + EG_LATE_MS) {
+        p->deadline_ms = r->now.mono_ms + EG_LATE_MS;
+        eg_live_schedule(p);
     }
 }
 

@@ -234,6 +234,7 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 #define EG_OWED_SYNC_BYTES (256 << 10)
 #define EG_SYNCS_MAX 4 /* unanswered: no more is read */
 #define EG_LINGER_MS 2000
+#define EG_LATE_MS 500 /* for hello, after the farewell: who says it is told why not */
 #define EG_CLOSE_MS 10000 /* to write a close frame to a peer that does not read */
 
 /* --- mail.c --- */

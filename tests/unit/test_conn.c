@@ -1124,6 +1124,28 @@ Test(conn, an_event_stream_that_comes_with_the_farewell)
     rig_free(rig);
 }
 
+/* Who comes after the farewell and says nothing does not hold up the end. */
+Test(conn, a_silent_newcomer_after_the_farewell)
+{
+    char reason[126];
+    rig_fake_clock();
+    struct rig *const rig = start();
+    eg_reactors_drain(rig->rs);
+    eg_reactors_farewell(rig->rs, 500, 5000);
+    struct client *const silent = rig_connect(rig, NULL);
+    struct client *const asks = rig_connect(rig, NULL);
+    say_hello(rig, asks, "hello", AGENT, "read write");
+    HAS(client_next(asks, NULL), "\"code\":\"draining\"");
+    cr_expect_eq(client_close_code(asks, NULL), 1012);
+    cr_expect_null(client_try(silent, NULL));
+    rig_tick(rig, EG_LATE_MS);
+    cr_expect_eq(client_close_code(silent, reason), 1012);
+    cr_expect_str_eq(reason, "drain");
+    client_free(silent);
+    client_free(asks);
+    rig_free(rig);
+}
+
 Test(conn, an_event_stream_with_a_gap)
 {
     struct rig *const rig = start();
