@@ -179,10 +179,7 @@ static enum eg_err settle(struct eg_peer *p, const struct eg_frame *f,
     p->caps = (unsigned char)f->caps;
     p->scopes = (unsigned char)claims->scopes;
     p->legacy = f->type == EG_FRAME_JOIN;
-    p->exp_s = claims->exp_s;
-    if (p->exp_s && p->exp_s * 1000 <= p->r->now.wall_ms) {
-        p->exp_s += EG_LEEWAY_S; /* taken within the leeway */
-    }
+    eg_live_until(p, claims->exp_s);
     return err;
 }
 

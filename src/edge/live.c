@@ -34,6 +34,11 @@ static bool to_be_told(const struct eg_peer *p)
     return !p->expiry_told && p->mode == EG_CONN_WS && p->state == EG_PEER_JOINED;
 }
 
+void eg_live_until(struct eg_peer *p, int64_t exp_s)
+{
+    p->exp_s = exp_s && exp_s * 1000 <= p->r->now.wall_ms ? exp_s + EG_LEEWAY_S : exp_s;
+}
+
 void eg_live_schedule(struct eg_peer *p)
 {
     const int64_t now = p->r->now.mono_ms, beat = p->r->settings->heartbeat_ms;

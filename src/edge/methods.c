@@ -224,7 +224,7 @@ static void refresh(struct eg_peer *p, const struct eg_frame *f)
         err = eg_peer_texts(p, texts);
     }
     if (err == EG_OK && !cause) {
-        p->exp_s = claims.exp_s;
+        eg_live_until(p, claims.exp_s);
         p->expiry_told = false;
         eg_buf_reset(out);
         eg_buf_str(out, "{\"type\":\"auth_ok\"");

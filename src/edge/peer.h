@@ -350,6 +350,8 @@ void eg_catchup_free(struct eg_peer *p);
 /* --- live.c --- */
 void eg_live_alarm(struct eg_peer *p);    /* its time has come */
 void eg_live_schedule(struct eg_peer *p); /* decides when to look next */
+/* The token now in force ends then; one that was taken within the leeway ends with that. */
+void eg_live_until(struct eg_peer *p, int64_t exp_s);
 /* Closes with 4001 when the token does not stand any more. */
 void eg_live_judge(struct eg_peer *p);
 

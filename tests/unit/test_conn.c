@@ -491,6 +491,32 @@ Test(conn, a_token_ends)
     rig_free(rig);
 }
 
+/* One that is taken within the leeway holds for the rest of it, like one in hello. */
+Test(conn, a_token_refreshed_within_the_leeway)
+{
+    char text[3000];
+    rig_fake_clock();
+    struct rig *const rig = rig_new();
+    rig->settings->heartbeat_ms = 600000;
+    rig_run(rig, 1);
+    struct client *const c = rig_join(rig, "read write", "", NULL);
+    char *const token = rig_token(rig, NULL, "read write", NULL, 100);
+    rig_tick(rig, 130000);
+    snprintf(text, sizeof text, "{\"type\":\"auth\",\"token\":\"%s\"}", token);
+    free(token);
+    client_text(c, text);
+    HAS(client_next(c, NULL), "auth_ok");
+    rig_tick(rig, 1000);
+    HAS(client_next(c, NULL), "token_expiring");
+    rig_tick(rig, 28000);
+    client_text(c, "{\"type\":\"ping\"}");
+    HAS(client_next(c, NULL), "pong");
+    rig_tick(rig, 1000);
+    cr_expect_eq(client_close_code(c, NULL), 4001);
+    client_free(c);
+    rig_free(rig);
+}
+
 /* The core takes its time (a backup holds it), and the token has little left. */
 Test(conn, nothing_comes_before_the_answer_to_hello)
 {
