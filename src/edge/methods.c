@@ -245,6 +245,9 @@ static void refresh(struct eg_peer *p, const struct eg_frame *f)
 static void history(struct eg_peer *p, const struct eg_frame *f)
 {
     const bool worker = p->role == EG_ROLE_AGENT;
+    if (p->broken) {
+        return; /* there is nobody to tell */
+    }
     if (f->since >= 0 && f->before >= 0) {
         eg_peer_error(p, EG_CODE_invalid_request, "since and before exclude each other", "before",
                       (struct eg_slice){0}, NULL, -1);
@@ -278,7 +281,7 @@ static void history(struct eg_peer *p, const struct eg_frame *f)
 void eg_method_history(struct eg_peer *p, struct eg_job *job)
 {
     struct eg_outent ent;
-    if (!p || p->gone || p->state != EG_PEER_JOINED) {
+    if (!p || p->gone || p->broken || p->state != EG_PEER_JOINED) {
         return;
     }
     p->history_job = NULL;

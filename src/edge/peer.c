@@ -296,8 +296,8 @@ static bool too_much(const struct eg_peer *p)
 
 void eg_peer_lost(struct eg_peer *p)
 {
-    if (p->state >= EG_PEER_CLOSING || p->mode != EG_CONN_WS) {
-        eg_peer_end(p);
+    if (p->state >= EG_PEER_CLOSING || p->mode != EG_CONN_WS || (p->leaving && p->syncs == 0)) {
+        eg_peer_end(p); /* it has said all, or nothing of it is wanted */
         return;
     }
     p->broken = true;
@@ -309,6 +309,9 @@ void eg_peer_lost(struct eg_peer *p)
     if (p->catchup) {
         eg_catchup_free(p);
     }
+    eg_job_abandon(p->history_job);
+    p->history_job = NULL;
+    p->history = false;
     p->muted = p->muted || !p->reading; /* its end has been told, and stays */
     eg_loop_interest(p);
     eg_input_resume(p);

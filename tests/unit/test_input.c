@@ -284,6 +284,61 @@ Test(input, who_leaves_while_the_line_rests_is_let_go_after_it)
     let_go(rig);
 }
 
+static sem_t reading;
+
+static void wait_to_read(void)
+{
+    sem_wait(&reading);
+}
+
+/* It leaves amid a replay, before which its message cannot be answered, and is gone. */
+Test(input, who_leaves_amid_a_replay_and_is_lost_is_let_go)
+{
+    struct rig *const rig = rig_new();
+    rig->before_read = wait_to_read;
+    sem_init(&reading, 0, 0);
+    rig_run_by_hand(rig);
+    struct eg_reactor *const r = rig->rs->reactor;
+    struct client *const flood = join_by_hand(rig);
+    rig_append(rig, 1, "message", "{}");
+    struct eg_peer *const p = r->slots[0].peer;
+    const eg_conn_id id = eg_peer_id(p);
+    p->sid = 1;
+    cr_assert_eq(eg_follow_add(&r->follows, p), EG_OK);
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME, /* what is before it is read first */
+                                 .conn = id,
+                                 .sid = 1,
+                                 .cursor = 2,
+                                 .bytes = eg_bytes_copy("{}", 2)});
+    rig_turn(rig);
+    cr_assert_not_null(p->catchup);
+    send_pings(flood);
+    client_text(flood, "{\"type\":\"leave\"}");
+    rig_turn(rig);
+    cr_assert_not_null(r->line);
+    rig_rest(rig);
+    client_text(flood, "{\"type\":\"ping\"}");
+    rig_turn(rig);
+    cr_assert(r->line->muted);
+    client_free(flood);
+    rig_turn(rig);
+    rig_wake(rig);
+    for (int i = 0; i < 100 && r->peers; i++) {
+        struct eg_cmd *cmd;
+        rig_turn(rig);
+        while ((cmd = rig_try_cmd(rig))) {
+            if (cmd->kind == EG_CMD_SYNC) {
+                rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+            }
+            eg_cmd_free(cmd);
+        }
+    }
+    cr_expect_eq(r->peers, 0);
+    sem_post(&reading);
+    rig_free(rig);
+    sem_destroy(&reading);
+}
+
 Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
 {
     struct rig *const rig = rig_new();
