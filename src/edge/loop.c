@@ -18,8 +18,8 @@ void eg_loop_interest(struct eg_peer *p)
 {
     struct epoll_event ev = {.data.ptr = p};
     const bool in = !p->muted && (p->reading || p->state >= EG_PEER_CLOSING);
-    if (p->gone || (in == p->watch_in && p->writable_wait == p->watch_out &&
-                    p->muted == p->watch_once)) {
+    if (p->gone ||
+        (in == p->watch_in && p->writable_wait == p->watch_out && p->muted == p->watch_once)) {
         return;
     }
     if (in) {

@@ -85,14 +85,14 @@ struct eg_peer {
     bool dirty : 1, writable_wait : 1, reading : 1, pinged : 1, expiry_told : 1, by_sessions : 1;
     bool legacy : 1, closed_session : 1, established : 1, counted : 1, history : 1;
     bool attached : 1, gone : 1, leaving : 1, broken : 1;
-    bool queued : 1, busy : 1;        /* busy: sends more than is read at a time */
-    bool muted : 1;                   /* epoll has told of it, and it waits: it tells no more */
-    bool parsing : 1;                 /* a large text of it is read elsewhere */
+    bool queued : 1, busy : 1; /* busy: sends more than is read at a time */
+    bool muted : 1;            /* epoll has told of it, and it waits: it tells no more */
+    bool parsing : 1;          /* a large text of it is read elsewhere */
     /* what epoll tells of it; once: as it does of a muted one */
     bool watch_in : 1, watch_out : 1, watch_once : 1;
-    uint32_t refused;                 /* frames in the present minute */
-    uint32_t refused_s;               /* its beginning */
-    uint32_t owed;                    /* commands since the last sync */
+    uint32_t refused;   /* frames in the present minute */
+    uint32_t refused_s; /* its beginning */
+    uint32_t owed;      /* commands since the last sync */
     uint32_t owed_bytes;
     uint32_t syncs;      /* on their way */
     uint32_t alarm;      /* place in the heap, UINT32_MAX: none */
@@ -234,7 +234,7 @@ void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *se
 #define EG_OWED_SYNC_BYTES (256 << 10)
 #define EG_SYNCS_MAX 4 /* unanswered: no more is read */
 #define EG_LINGER_MS 2000
-#define EG_LATE_MS 500 /* for hello, after the farewell: who says it is told why not */
+#define EG_LATE_MS 500    /* for hello, after the farewell: who says it is told why not */
 #define EG_CLOSE_MS 10000 /* to write a close frame to a peer that does not read */
 
 /* --- mail.c --- */
