@@ -316,6 +316,7 @@ static enum eg_code append_message(struct eg_machine *m, struct eg_session *s,
     }
     eg_bytes_unref(s->head_body);
     s->head_body = body;
+    eg_metric_add(EG_M_turns_queued_total, 1);
     return EG_CODE_NONE;
 }
 
@@ -414,11 +415,8 @@ static void frame_message(struct eg_machine *m, struct eg_conn *c, struct eg_cmd
         return;
     }
     accepted(m, c, f->message_id, cursor, duplicate);
-    if (!duplicate) {
-        eg_metric_add(EG_M_turns_queued_total, 1);
-        if (c->session->turn_count == 1) {
-            eg_dispatch_session(m, c->session);
-        }
+    if (!duplicate && c->session->turn_count == 1) {
+        eg_dispatch_session(m, c->session);
     }
 }
 

@@ -385,6 +385,7 @@ static void run(struct eg_core *core, struct eg_qnode *list)
         n = 0;
         list = choose(core, &n, now);
     }
+    eg_metric_set(EG_M_core_queue, (int64_t)eg_fair_count(core->fair));
     batch(core, list, n);
 }
 

@@ -33,8 +33,13 @@ static bool read_stats(struct eg_exchange *x, struct eg_store_stats *out)
     struct eg_reader *r = eg_x_reader(x);
     if (!r)
         return false;
-    const enum eg_err err = eg_reader_stats(r, out);
-    if (err != EG_OK)
+    int64_t waiting = 0;
+    enum eg_err err = eg_reader_stats(r, out);
+    if (err == EG_OK)
+        err = eg_reader_waiting_turns(r, &waiting);
+    if (err == EG_OK)
+        eg_metric_set(EG_M_turns_waiting, waiting);
+    else
         eg_x_read_failed(x, err, eg_reader_why(r));
     eg_x_return(x, r);
     return err == EG_OK;

@@ -55,6 +55,8 @@ enum eg_err eg_reader_turns(struct eg_reader *r, int64_t sid, int state, int64_t
 /* How many turns of agent are open, and the creation time of the oldest (0: none). */
 enum eg_err eg_reader_agent_turns(struct eg_reader *r, struct eg_slice agent, int64_t *waiting,
                                   int64_t *running, int64_t *dead, int64_t *oldest_ms) EG_MUST;
+/* How many turns wait for a worker, of all agents. */
+enum eg_err eg_reader_waiting_turns(struct eg_reader *r, int64_t *out) EG_MUST;
 enum eg_err eg_reader_acks(struct eg_reader *r, int64_t sid, eg_text_fn *fn, void *arg) EG_MUST;
 enum eg_err eg_reader_agents(struct eg_reader *r, eg_text_fn *fn, void *arg) EG_MUST;
 enum eg_err eg_reader_revoked(struct eg_reader *r, eg_text_fn *fn, void *arg) EG_MUST;

@@ -204,3 +204,25 @@ enum eg_err eg_reader_agent_turns(struct eg_reader *r, struct eg_slice agent, in
     eg_reader_relax(r);
     return e;
 }
+
+enum eg_err eg_reader_waiting_turns(struct eg_reader *r, int64_t *out)
+{
+    enum eg_err e;
+    *out = 0;
+    sqlite3_stmt *st = eg_reader_begin_heads(r, EG_RS_WAITING_TURNS, &e);
+    if (st == NULL) {
+        return e;
+    }
+    (void)sqlite3_bind_int(st, 1, EG_TURN_QUEUED);
+    (void)sqlite3_bind_int(st, 2, EG_TURN_WAITING);
+    if (eg_reader_step(r, st, &e)) {
+        *out = sqlite3_column_int64(st, 0);
+    }
+    const struct eg_heads_gen *g = &r->heads->fill;
+    for (uint32_t i = 0; i < g->tn; i++) {
+        *out += g->t[i].state == EG_TURN_QUEUED || g->t[i].state == EG_TURN_WAITING;
+    }
+    eg_reader_end(r, st);
+    eg_reader_relax(r);
+    return e;
+}

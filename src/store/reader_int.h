@@ -26,6 +26,8 @@
     X(AGENT_TURNS, "SELECT t.state, count(*), min(t.created_ms) FROM turns t"                      \
                    " CROSS JOIN sessions s ON s.sid=t.sid WHERE s.agent=?1"                        \
                    " AND NOT eg_changed(t.sid,t.turn) GROUP BY t.state")                           \
+    X(WAITING_TURNS, "SELECT count(*) FROM turns t WHERE t.state IN (?1,?2)"                       \
+                     " AND NOT eg_changed(t.sid,t.turn)")                                          \
     X(ACKS, "SELECT sub, cursor FROM acks WHERE sid=?1 ORDER BY sub")                              \
     X(ACK, "SELECT cursor FROM acks WHERE sid=?1 AND sub=?2")                                      \
     X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \

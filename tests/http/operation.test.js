@@ -154,6 +154,21 @@ describe('operation', () => {
     assert.equal(Number(now[1]), Number(before[1]) + 1);
   });
 
+  it('counts the turns that wait, whoever said them', async () => {
+    const numbers = async () => {
+      const text = (await g.request('admin', 'GET', '/metrics')).text;
+      const of = (name) => Number(new RegExp(`^ebbgate_${name} (\\d+)$`, 'm').exec(text)[1]);
+      return { waiting: of('turns_waiting'), queued: of('turns_queued_total') };
+    };
+    const before = await numbers();
+    const id = await g.session(3);
+    assert.equal((await g.post(`/sessions/${id}/messages`, { content: 'more' })).status, 202);
+    assert.deepEqual(await numbers(), { waiting: before.waiting + 4, queued: before.queued + 4 });
+    assert.equal((await g.get('/stats')).json.turns.waiting, before.waiting + 4);
+    assert.equal((await g.post(`/sessions/${id}/abort`)).status, 200);
+    assert.equal((await numbers()).waiting, before.waiting + 3);
+  });
+
   it('probes', async () => {
     for (const where of ['admin', 'public']) {
       assert.deepEqual((await g.request(where, 'GET', '/live', { token: null })).json, { status: 'live' });

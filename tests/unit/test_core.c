@@ -17,6 +17,7 @@
 #include "../lib/badstore.h"
 #include "../lib/memstore.h"
 #include "core/core.h"
+#include "base/metrics.h"
 #include "core/fair.h"
 #include "failing.h"
 
@@ -38,12 +39,15 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static char storage_said[200];
 static int storage_calls, syncs, revocations;
 static uint64_t last_event; /* cursor of the newest event that was told */
+static int64_t most_behind; /* commands that waited for a later batch */
 
 static void on_release(void *arg, unsigned reactor, struct eg_release *rel)
 {
     (void)arg;
     (void)reactor;
     pthread_mutex_lock(&lock);
+    const int64_t behind = eg_metric_get(EG_M_core_queue);
+    most_behind = behind > most_behind ? behind : most_behind;
     for (int i = 0; i < rel->n; i++) {
         syncs += rel->out[i].kind == EG_OUT_SYNC;
         if (rel->out[i].cursor > last_event) {
@@ -412,6 +416,8 @@ Test(core, a_batch_is_of_bounded_size)
     sync_conn(1);
     cr_assert_eq(memstore_commits(storage), commits + 5, "a large one has a batch to itself");
     cr_assert_eq(last_event, 5);
+    cr_assert_geq(most_behind, 4, "what waits is counted");
+    cr_assert_eq(eg_metric_get(EG_M_core_queue), 0);
 
     commits = memstore_commits(storage);
     first = last = NULL;

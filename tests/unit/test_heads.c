@@ -295,6 +295,8 @@ static void check_turn_lists(struct eg_reader *r, const struct model *m)
     cr_assert_eq(dead, turns_in(m, EG_TURN_DEAD));
     cr_assert_eq(running, turns_in(m, EG_TURN_RUNNING) + turns_in(m, EG_TURN_ABORTING));
     cr_assert_eq(waiting, turns_in(m, EG_TURN_QUEUED) + turns_in(m, EG_TURN_WAITING));
+    cr_assert_eq(eg_reader_waiting_turns(r, &oldest), EG_OK);
+    cr_assert_eq(oldest, waiting, "there is one agent");
 }
 
 static void check_reader(struct eg_reader *r, const struct model *m)
