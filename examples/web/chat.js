@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const enter = $('enter');
 const kept = new LocalStorageStore();
 let session = null;
+let leaving = new AbortController();
 let turns = new Turns();
 let items = new Map(); // turn -> { mine, theirs }
 
@@ -54,13 +55,15 @@ function tell({ state, delayMs, error }) {
 }
 
 async function start() {
+  leaving.abort();
+  const { signal } = (leaving = new AbortController());
   const { url, agent, token } = Object.fromEntries(new FormData(enter));
   const key = `${url} ${agent}`;
   for (const [name, value] of Object.entries({ url, agent, token })) sessionStorage.setItem(name, value);
   turns = new Turns();
   redraw();
   try {
-    session = await connect({ url, agent, token: token || undefined, key, store, onStatus: tell });
+    session = await connect({ url, agent, token: token || undefined, key, store, signal, onStatus: tell });
     $('say').hidden = false;
     $('say').elements.text.focus();
     for await (const event of session) {
@@ -69,14 +72,22 @@ async function start() {
       else if (turn) draw(turn);
     }
   } catch (error) {
+    if (signal.aborted) return;
     if (error.code === 'session_not_found' || error.code === 'session_closed') store.remove(key);
     tell({ state: 'closed', error });
   }
 }
 
+/** Leaves the session. Until the next one is open there is nobody to say anything to. */
+async function end() {
+  $('say').hidden = true;
+  leaving.abort(); // also a connection that is still being tried
+  await session?.close();
+}
+
 enter.addEventListener('submit', async (event) => {
   event.preventDefault();
-  await session?.close();
+  await end();
   start();
 });
 $('say').addEventListener('submit', (event) => {
@@ -89,7 +100,7 @@ $('say').addEventListener('submit', (event) => {
 $('stop').addEventListener('click', () => session.abort({ reason: 'the user pressed stop' }).catch(() => {}));
 $('fresh').addEventListener('click', async () => {
   const { url, agent } = Object.fromEntries(new FormData(enter));
-  await session.close();
+  await end();
   store.remove(`${url} ${agent}`);
   start();
 });

@@ -7,6 +7,14 @@ import assert from 'node:assert/strict';
 const { chromium } = createRequire(process.env.PLAYWRIGHT + '/')('playwright-core');
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox'] });
 const page = await browser.newPage();
+// A gateway that is slow to hear: what a person does while the page connects must not be lost.
+await page.addInitScript(() => {
+  const { send } = WebSocket.prototype;
+  WebSocket.prototype.send = function (text) {
+    if (text.includes('"type":"hello"')) setTimeout(() => send.call(this, text), 200);
+    else send.call(this, text);
+  };
+});
 const wrong = [];
 page.on('pageerror', (error) => wrong.push(String(error)));
 const count = (to) => Array.from({ length: to }, (_, n) => n + 1).join(' ');
@@ -37,7 +45,10 @@ try {
   assert.deepEqual((await bubbles()).map((text) => text.trim()), ['5', count(5), '40', count(40)]);
 
   await say('1000');
-  await page.waitForFunction(() => /\b5\b/.test([...document.querySelectorAll('#talk li')].at(-1).textContent));
+  await page.waitForFunction(() => {
+    const [asked, told] = [...document.querySelectorAll('#talk li')].slice(-2);
+    return asked.textContent === '1000' && /\b5\b/.test(told.textContent);
+  });
   await page.click('#stop');
   await page.waitForFunction(() => [...document.querySelectorAll('#talk li')].at(-1).textContent.endsWith('(stopped)'));
 
