@@ -84,7 +84,7 @@ curl() {
     *event-stream*)
         : > stream # grep may come before curl's own redirection
         command curl "$@" > stream & pid=$!
-        until grep -q '"status":"final"' stream; do sleep 0.05; done
+        until grep -q '"status":"final".*}$' stream; do sleep 0.05; done
         kill -INT $pid; wait $pid || true
         cat stream ;;
     *) command curl "$@" ;;

@@ -19,11 +19,14 @@ try {
       },
       [count, text],
     );
+  // The text is complete before its turn is: a reload in between would be told the end of it.
+  const taken = (cursor) => page.waitForFunction((cursor) => JSON.parse(localStorage.getItem('ebbgate:shout')).cursor === cursor, cursor);
   await page.goto(process.env.PAGE);
   await say('hello <b>');
   await until(2, 'Agent: HELLO <B>');
   await say('again');
   await until(4, 'Agent: AGAIN');
+  await taken(6); // two turns: a message, its text, its end
   assert.equal((await lines())[0], 'You: hello <b>');
   await page.reload();
   await say('third');
