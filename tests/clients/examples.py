@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +23,7 @@ from ebbgate import Retry, connect  # noqa: E402
 from lib.clients import find_clients  # noqa: E402
 from lib.daemon import Daemon  # noqa: E402
 from lib.endpoint import Endpoint  # noqa: E402
-from lib.process import Program  # noqa: E402
+from lib.process import PATIENCE, Program  # noqa: E402
 
 EXAMPLES = ROOT / "examples"
 QUICK = Retry(initial=0.05, maximum=0.5)
@@ -77,7 +78,8 @@ class Stage:
 
     async def known(self, agent):
         """Waits until a worker serves the agent: before its first one, the gateway does not know it."""
-        for _ in range(200):
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
             try:
                 async with self.session(agent):
                     return
@@ -85,7 +87,7 @@ class Stage:
                 if getattr(error, "code", "") != "agent_not_found":
                     raise
                 await asyncio.sleep(0.05)
-        raise AssertionError(f"no worker for {agent}")
+        raise AssertionError(f"no worker for {agent} within {PATIENCE} s")
 
 
 async def talk(stage, language, agent, words):

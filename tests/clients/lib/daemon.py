@@ -5,9 +5,19 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 
 PATIENCE = 60
+
+
+def hold_port():
+    """A socket that keeps a port ours between two lives of a gateway: bound, so that nobody is given it, and not
+    listening, so that the gateway can."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Daemon:
@@ -15,7 +25,8 @@ class Daemon:
         self.program = program
         self.directory = tempfile.mkdtemp(prefix="ebbgate-real-")
         self.data = os.path.join(self.directory, "data")
-        self.listen = self.admin = "127.0.0.1:0"
+        self.held = [hold_port(), hold_port()]
+        self.listen, self.admin = ("%s:%d" % held.getsockname() for held in self.held)
         self.process = None
         self.restarts = 0
 
@@ -31,6 +42,8 @@ class Daemon:
             except asyncio.TimeoutError:
                 self.process.kill()
                 await self.process.wait()
+        for held in self.held:
+            held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     async def start(self):
@@ -43,7 +56,9 @@ class Daemon:
         said = re.fullmatch(r"ebbgate ready public=(\S+) admin=(\S+)\n", line)
         if said is None:
             raise RuntimeError(f"the gateway said {line!r}; its log ends with:\n{self.log()[-2000:]}")
-        self.listen, self.admin = said.groups()
+        expected = (self.listen, self.admin)
+        if said.groups() != expected:
+            raise RuntimeError(f"the gateway listens on {said.groups()}, not {expected}")
         self.url = f"ws://{self.listen}/ws"
 
     def log(self):

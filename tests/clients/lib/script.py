@@ -65,6 +65,7 @@ class ScriptedServer:
         self.names = {}
         self.count = 0
         self.playing = set()
+        self.over = False
         self.failure = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self):
@@ -74,6 +75,7 @@ class ScriptedServer:
 
     async def __aexit__(self, *exception):
         self.server.close()
+        self.over = True
         for task in self.playing:
             task.cancel()
         await asyncio.wait_for(self.server.wait_closed(), PATIENCE)
@@ -108,6 +110,8 @@ class ScriptedServer:
                 where = f"connection {index + 1}, step {number} {json.dumps(step)[:120]}"
                 try:
                     await asyncio.wait_for(self.play(ws, step), PATIENCE)
+                    if self.over:  # wait_for may return a result in place of a cancellation
+                        return
                 except Mismatch as error:
                     raise Mismatch(f"{where}: {error}") from None
                 except asyncio.TimeoutError:
