@@ -19,6 +19,8 @@ import { findWebSocket, openSocket, webSocketUrl } from './socket.js';
 export const VERSION = '0.1.0';
 /** Refusals in a row after which fresh tokens are no longer tried. */
 const MAX_REAUTH = 2;
+/** Parts of the heartbeat in which an answer to a ping is waited for. */
+const SILENT_PARTS = 4;
 
 const realSleep = (ms, signal) =>
   new Promise((resolve) => {
@@ -253,22 +255,27 @@ export class Link {
   }
 
   /**
-   * Pings when the gateway is silent for a heartbeat, drops the connection when that is not answered in
-   * another. Timers that were held up (a hidden tab, a laptop that slept) lead to a ping first, never to a drop.
+   * Pings when the gateway is silent for a heartbeat, drops the connection when that is not answered in another.
+   * The other one is waited for in parts: when timers were held up (a hidden tab, a laptop that slept), what had
+   * arrived meanwhile is read before the next part is over.
    */
   watch(heartbeatMs) {
     if (!(heartbeatMs > 0)) return;
     let pinged = null;
+    let parts = 0;
     const look = () => {
-      if (pinged === this.inbound) {
-        this.drop('the gateway is silent');
-        return;
-      }
-      pinged = null;
       let waitMs = heartbeatMs - (performance.now() - this.lastInbound);
-      if (waitMs <= 0) {
+      if (pinged === this.inbound) {
+        parts += 1;
+        if (parts === SILENT_PARTS) {
+          this.drop('the gateway is silent');
+          return;
+        }
+        waitMs = heartbeatMs / SILENT_PARTS;
+      } else if (waitMs <= 0) {
         pinged = this.inbound;
-        waitMs = heartbeatMs;
+        parts = 0;
+        waitMs = heartbeatMs / SILENT_PARTS;
         this.pings += 1;
         this.send({ type: 'ping', id: String(this.pings) });
       }

@@ -23,6 +23,8 @@ from .stores import settle
 VERSION = "0.1.0"
 #: Refusals in a row after which fresh tokens are no longer tried.
 MAX_REAUTH = 2
+#: Parts of the heartbeat in which an answer to a ping is waited for.
+SILENT_PARTS = 4
 #: A replayed event is wrapped, so it may be longer than the gateway's max_payload.
 MAX_FRAME = 64 * 1024 * 1024
 
@@ -386,21 +388,27 @@ class Link:
     async def _keep_alive(self, heartbeat: float) -> None:
         """Pings when the gateway is silent for a heartbeat, drops it when that is not answered in another.
 
-        A clock that jumped (a laptop that slept) leads to a ping first, never to a drop.
+        The other one is waited for in parts: when the loop was held up (a laptop that slept, a
+        blocking call), what had arrived meanwhile is read before the next part is over.
         """
         pinged: Optional[float] = None
+        parts = 0
         delay = heartbeat
         while True:
             await asyncio.sleep(delay)
             now = time.monotonic()
             if pinged is not None and self._last_inbound < pinged:
-                self._drop("the gateway is silent", hard=True)
-                return
+                parts += 1
+                if parts == SILENT_PARTS:
+                    self._drop("the gateway is silent", hard=True)
+                    return
+                continue
             pinged = None
             delay = heartbeat - (now - self._last_inbound)
             if delay <= 0:
                 pinged = now
-                delay = heartbeat
+                parts = 0
+                delay = heartbeat / SILENT_PARTS
                 self._pings += 1
                 self.send({"type": "ping", "id": str(self._pings)})
 

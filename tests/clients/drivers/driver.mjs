@@ -163,6 +163,7 @@ const operations = {
   typing: () => session.typing(),
   pending: () => session.pending.map((message) => message.message_id),
   serve: ({ options }) => serve(options),
+  block: ({ seconds }) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, seconds * 1000),
   let: ({ gate: name }) => gate(name).open(),
   publish: ({ session: id, event, data, event_id }) => server.publish(id, event, data, { id: event_id }),
   stop: () => server.stop(),

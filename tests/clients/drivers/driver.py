@@ -4,6 +4,7 @@ as JSON lines on stdout. It decides nothing; what is right is in the scenarios."
 import asyncio
 import json
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "clients" / "python"))
@@ -216,6 +217,8 @@ class Driver:
             return [message["message_id"] for message in session.pending]
         elif op == "serve":
             return await self.serve(command["options"])
+        elif op == "block":
+            time.sleep(command["seconds"])
         elif op == "let":
             self.gate(command["gate"]).set()
         elif op == "publish":
