@@ -322,7 +322,7 @@ export class Session {
     const own = messageId !== undefined && this.outbox.mine.has(messageId);
     const { cursor } = event;
     if (!Number.isSafeInteger(cursor)) {
-      if (!this.overflow) this.enqueue({ event });
+      if (!this.overflow && this.queue.length < this.maxQueued) this.enqueue({ event });
       return;
     }
     if (own) this.outbox.settle(messageId, { cursor, turn: event.turn ?? cursor, duplicate: true });

@@ -108,6 +108,11 @@ class Outbox:
             if not entry.in_flight:
                 entry.in_flight = self._transmit(entry.frame)
 
+    def stored(self, entry: Entry) -> None:
+        """The entry is in the store: it may be sent, even if who gave it no longer waits."""
+        entry.saved = True
+        self.pump()
+
     def settle(self, message_id: Any, cursor: Any, turn: Any, duplicate: bool) -> Optional[Frame]:
         """The gateway has it. Gives the message's frame, or None if it was not one of these."""
         entry = self.entries.pop(message_id, None)

@@ -116,7 +116,7 @@ class Session:
         self._acked = 0
         self._saw_end = False
         self._failure: Optional[EbbgateError] = None
-        self._dirty = False
+        self._saving = False  # the last saver has read the state
         self._saver: Optional["asyncio.Task[None]"] = None
         self._opened: "asyncio.Future[None]" = asyncio.get_running_loop().create_future()
         self._link = Link(
@@ -165,9 +165,9 @@ class Session:
         check_frame({"content": content, "metadata": metadata})
         entry = self._outbox.add(message_id or str(uuid.uuid4()), content, metadata)
         if not entry.saved:
-            await asyncio.shield(self._save())
-            entry.saved = True
-            self._outbox.pump()
+            saver = self._save()
+            saver.add_done_callback(lambda _: self._outbox.stored(entry))
+            await asyncio.shield(saver)
         return await asyncio.shield(entry.future)
 
     def ask(self, content: Any, *, message_id: Optional[str] = None, metadata: Any = None) -> Answer:
@@ -401,7 +401,7 @@ class Session:
         own = message_id is not None and message_id in self._outbox.mine
         cursor = event.get("cursor")
         if not isinstance(cursor, int):
-            if not self._overflow:
+            if not self._overflow and len(self._queue) < self._max_queued:
                 self._enqueue(event, None)
             return
         if own:
@@ -558,27 +558,31 @@ class Session:
         self._link.spawn(wait())
 
     def _save(self) -> "asyncio.Task[None]":
-        """Stores place and outbox; saves are done one after the other, the newest state last."""
-        self._dirty = True
-        if self._saver is None or self._saver.done():
-            self._saver = asyncio.ensure_future(self._save_all())
+        """Stores place and outbox, as they are when its turn comes: saves are done one after the other.
+
+        The task ends with the first save that begins after this call, whatever is to be saved later.
+        """
+        if self._saver is None or self._saver.done() or self._saving:
+            self._saver = asyncio.ensure_future(self._save_after(self._saver))
+            self._saving = False
         return self._saver
 
-    async def _save_all(self) -> None:
-        while self._dirty:
-            self._dirty = False
-            if self.id is None and not self._outbox.entries:
-                continue
-            state: State = {
-                "session_id": self.id,
-                "epoch": self._delivered.epoch if self._delivered else None,
-                "cursor": self._delivered.cursor if self._delivered else None,
-                "outbox": self._outbox.snapshot(),
-            }
-            try:
-                await settle(self.store.save(self.key, state))
-            except Exception as error:
-                self._tell("error", EbbgateError("store_failed", f"the session could not be stored: {error}"))
+    async def _save_after(self, before: "Optional[asyncio.Task[None]]") -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        self._saving = True
+        if self.id is None and not self._outbox.entries:
+            return
+        state: State = {
+            "session_id": self.id,
+            "epoch": self._delivered.epoch if self._delivered else None,
+            "cursor": self._delivered.cursor if self._delivered else None,
+            "outbox": self._outbox.snapshot(),
+        }
+        try:
+            await settle(self.store.save(self.key, state))
+        except Exception as error:
+            self._tell("error", EbbgateError("store_failed", f"the session could not be stored: {error}"))
 
     def _closed_error(self) -> EbbgateError:
         if self._failure is not None:

@@ -24,10 +24,12 @@ if (process.env.EBBGATE_WS) WebSocketClass = createRequire(import.meta.url)(proc
 
 const memory = new MemoryStore();
 let slowStore = false;
+let saveGates = [];
 const loggedStore = {
   load: (key) => memory.load(key),
   async save(key, state) {
     if (slowStore) await new Promise((resolve) => setTimeout(resolve, 50));
+    if (saveGates.length > 0) await saveGates.shift().promise;
     note('saved', { state });
     memory.save(key, state);
   },
@@ -101,6 +103,7 @@ async function open(options) {
   if (options.max_queued !== undefined) made.maxQueued = options.max_queued;
   if (options.send_window !== undefined) made.sendWindow = options.send_window;
   slowStore = options.slow_store === true;
+  saveGates = Array.from({ length: options.gated_saves ?? 0 }, (_, n) => gate(`save ${n + 1}`));
   made.store = options.store_directory ? new FileStore(options.store_directory) : loggedStore;
   made.onGap = (gap) => note('gap', gap);
   made.onResync = (resync) => note('resync', { reason: resync.reason, from: resync.from, oldest_cursor: resync.oldestCursor, cursor: resync.cursor });

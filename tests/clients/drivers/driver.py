@@ -37,10 +37,13 @@ def raising(callback):
 
 class LoggedStore(MemoryStore):
     slow = False
+    gates = []
 
     async def save(self, key, state):
         if self.slow:
             await asyncio.sleep(0.05)
+        if self.gates:
+            await self.gates.pop(0).wait()
         note("saved", state=state)
         super().save(key, state)
 
@@ -109,6 +112,7 @@ class Driver:
             if name in options:
                 made[name] = options[name]
         self.memory.slow = options.get("slow_store", False)
+        self.memory.gates = [self.gate(f"save {number + 1}") for number in range(options.get("gated_saves", 0))]
         directory = options.get("store_directory")
         made["store"] = FileStore(directory) if directory else self.memory
         made["on_gap"] = lambda gap: note("gap", **gap)
@@ -167,9 +171,15 @@ class Driver:
         elif op == "open":
             return await self.open(command["options"])
         elif op == "send":
-            result = await session.send(
-                command["content"], message_id=command.get("message_id"), metadata=command.get("metadata")
+            sending = asyncio.ensure_future(
+                session.send(command["content"], message_id=command.get("message_id"), metadata=command.get("metadata"))
             )
+            if command.get("cancelled"):
+                await asyncio.sleep(0)
+                sending.cancel()
+                await asyncio.wait({sending})
+                return None
+            result = await sending
             return {
                 "message_id": result.message_id,
                 "cursor": result.cursor,

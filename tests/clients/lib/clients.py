@@ -51,5 +51,5 @@ def find_clients(only=None):
             found.append(Client("js-global", [node, "--no-warnings", *flags, driver], set()))
         if ws is None and flags is None:
             print("js: this node has no WebSocket; install node-ws", file=sys.stderr)
-    found.append(Client("python", [sys.executable, str(DRIVERS / "driver.py")], {"http"}))
+    found.append(Client("python", [sys.executable, str(DRIVERS / "driver.py")], {"http", "cancel"}))
     return [client for client in found if only is None or client.name == only or client.name.split("-")[0] == only]
