@@ -67,6 +67,12 @@ export function checkFrame(frame, maxPayload) {
   if (bytes > maxPayload) throw new EbbgateError('payload_too_large', `the frame has ${bytes} bytes, the gateway takes ${maxPayload}`);
 }
 
+/** Refuses an id the gateway would; its refusal could not name the frame. @throws EbbgateError `invalid_request` */
+export function checkId(name, value) {
+  const bytes = typeof value === 'string' ? new TextEncoder().encode(value).length : 0;
+  if (bytes < 1 || bytes > 128) throw new EbbgateError('invalid_request', `${name}: must be a text of 1 to 128 bytes`, { field: name });
+}
+
 /** Publish errors that say "not now": the same id is sent again later. */
 export const RETRYABLE = new Set(['rate_limited', 'queue_full', 'storage_unavailable', 'internal', 'not_joined']);
 

@@ -10,7 +10,7 @@
  *
  * An event counts as delivered when the application asks for the next one, or closes the session.
  */
-import { EbbgateError, checkFrame, errorFromFrame, tell } from './errors.js';
+import { EbbgateError, checkFrame, checkId, errorFromFrame, tell } from './errors.js';
 import { Link } from './link.js';
 import { Outbox } from './outbox.js';
 import { MemoryStore } from './stores.js';
@@ -95,12 +95,14 @@ export class Session {
     if (content === '/stop' && !this.capabilities.includes('raw')) {
       return this.abort().then((result) => ({ messageId: null, cursor: null, duplicate: false, ...result }));
     }
+    const messageId = options.messageId ?? newId();
     try {
-      checkFrame({ content, metadata: options.metadata });
+      checkId('messageId', messageId);
+      checkFrame({ content, metadata: options.metadata, message_id: messageId });
     } catch (error) {
       return Promise.reject(error);
     }
-    const entry = this.outbox.add(options.messageId ?? newId(), content, options.metadata);
+    const entry = this.outbox.add(messageId, content, options.metadata);
     if (!entry.saved) {
       this.save().then(() => {
         entry.saved = true;
@@ -150,7 +152,9 @@ export class Session {
 
   /** Tells others in the session how we are. Not stored; dropped while there is no connection. */
   presence(status, data) {
-    this.link.send(data === undefined ? { type: 'presence', status } : { type: 'presence', status, data });
+    const frame = data === undefined ? { type: 'presence', status } : { type: 'presence', status, data };
+    checkFrame(frame);
+    this.link.send(frame);
   }
 
   /** Tells others that we type. Not stored; dropped while there is no connection. */
@@ -455,6 +459,7 @@ export class Session {
   request(frame, answers, repeat, convert) {
     if (this.link.ended) return Promise.reject(this.closedError());
     return new Promise((resolve, reject) => {
+      checkFrame(frame);
       const request = { frame, answers, repeat, convert, resolve, reject };
       if (!this.link.send(frame) && !repeat) {
         reject(new EbbgateError('not_connected', `"${frame.type}" needs a connection, and there is none now`));

@@ -93,8 +93,9 @@ export class Answer {
     sent.catch(() => {});
   }
 
+  /** Leaving the loop early ends nothing: `final` reads on. */
   [Symbol.asyncIterator]() {
-    return this.pieces;
+    return { next: () => this.pieces.next(), return: async () => ({ done: true, value: undefined }) };
   }
 
   /** `{ text, content, outcome, turn, cursor }`. Reads to the end if nobody iterates. */

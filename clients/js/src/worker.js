@@ -8,7 +8,7 @@
  * that went to another worker meanwhile is given up after `reattachMs`.
  */
 import { Backoff } from './backoff.js';
-import { EbbgateError, RETRYABLE, checkFrame, errorFromFrame, plainText, tell } from './errors.js';
+import { EbbgateError, RETRYABLE, checkFrame, checkId, errorFromFrame, plainText, tell } from './errors.js';
 import { Link } from './link.js';
 import { newId } from './session.js';
 
@@ -96,6 +96,7 @@ class Run {
       return;
     }
     frame.event_id = id ?? `${this.runId}.${this.count + 1}`;
+    checkId('id', frame.event_id);
     checkFrame(frame, this.server.maxPayload);
     this.count += 1;
     this.unconfirmed.set(frame.event_id, frame);
@@ -240,6 +241,7 @@ export class AgentServer {
     const eventId = id ?? newId();
     const entry = { frame: { type: 'publish', session_id: sessionId, event, data, event_id: eventId } };
     try {
+      checkId('id', eventId);
       checkFrame(entry.frame, this.maxPayload);
     } catch (error) {
       return Promise.reject(error);
@@ -253,7 +255,9 @@ export class AgentServer {
   history(sessionId, options = {}) {
     const frame = { type: 'history', session_id: sessionId };
     for (const name of ['since', 'before', 'limit']) if (options[name] !== undefined) frame[name] = options[name];
+    if (this.link.ended) return Promise.reject(new EbbgateError('closed', 'this agent is stopped'));
     return new Promise((resolve, reject) => {
+      checkFrame(frame);
       this.requests.push({ frame, resolve, reject });
       this.link.send(frame);
     });
@@ -470,13 +474,13 @@ export class AgentServer {
       this.rejected(run, frame, error);
     } else {
       if (frame.ref === undefined && this.requests.length > 0) this.requests.shift().reject(error);
-      this.options.onError?.(error);
+      this.onError(error);
     }
   }
 
   /** The gateway will never take this frame: the turn cannot go on as its handler meant it. */
   rejected(run, frame, error) {
-    this.options.onError?.(error);
+    this.onError(error);
     run.unconfirmed.delete(frame.ref);
     if (run.ending) {
       this.kept.delete(this.key(run.frame));

@@ -92,6 +92,12 @@ def check_frame(frame: Frame, max_payload: Any = None) -> None:
         raise EbbgateError("payload_too_large", f"the frame has {size} bytes, the gateway takes {max_payload}")
 
 
+def check_id(name: str, value: Any) -> None:
+    """Refuses an id the gateway would; its refusal could not name the frame."""
+    if not isinstance(value, str) or not 1 <= len(value.encode("utf-8", "surrogatepass")) <= 128:
+        raise EbbgateError("invalid_request", f"{name}: must be a text of 1 to 128 bytes", field=name)
+
+
 #: Publish errors that say "not now": the same id is sent again later.
 RETRYABLE = frozenset({"rate_limited", "queue_full", "storage_unavailable", "internal", "not_joined"})
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from .backoff import Retry
-from .errors import EbbgateError, Frame, Outcome, check_frame, error_from_frame, tell
+from .errors import EbbgateError, Frame, Outcome, check_frame, check_id, error_from_frame, tell
 from .link import Link, Sleep, Token
 from .outbox import Accepted, Outbox
 from .stores import MemoryStore, State, Store, settle
@@ -162,8 +162,10 @@ class Session:
         if content == "/stop" and "raw" not in self.capabilities:
             turn = await self.abort()
             return Accepted(None, None, turn, aborted=turn is not None)
-        check_frame({"content": content, "metadata": metadata})
-        entry = self._outbox.add(message_id or str(uuid.uuid4()), content, metadata)
+        message_id = str(uuid.uuid4()) if message_id is None else message_id
+        check_id("message_id", message_id)
+        check_frame({"content": content, "metadata": metadata, "message_id": message_id})
+        entry = self._outbox.add(message_id, content, metadata)
         if not entry.saved:
             saver = self._save()
             saver.add_done_callback(lambda _: self._outbox.stored(entry))
@@ -218,6 +220,7 @@ class Session:
         frame: Frame = {"type": "presence", "status": status}
         if data is not None:
             frame["data"] = data
+        check_frame(frame)
         self._link.send(frame)
 
     def typing(self) -> None:
@@ -542,6 +545,7 @@ class Session:
     async def _request(self, frame: Frame, answers: Tuple[str, ...], repeat: bool) -> Frame:
         if self._link.ended:
             raise self._closed_error()
+        check_frame(frame)
         request = Request(frame, answers, repeat, asyncio.get_running_loop().create_future())
         if not self._link.send(frame) and not repeat:
             text = f"\"{frame['type']}\" needs a connection, and there is none now"

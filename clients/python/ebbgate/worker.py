@@ -16,7 +16,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .backoff import Backoff, Retry
-from .errors import RETRYABLE, EbbgateError, Frame, Outcome, check_frame, error_from_frame, plain_text, seconds, tell
+from .errors import RETRYABLE, EbbgateError, Frame, Outcome, check_frame, check_id, error_from_frame, plain_text, seconds, tell
 from .link import Link, Sleep, Token
 from .session import Page
 
@@ -135,7 +135,8 @@ class Run:
             check_frame(frame, self.server.max_payload)
             self.transmit(frame)
             return
-        event_id = id or f"{self.run_id}.{self.count + 1}"
+        event_id = f"{self.run_id}.{self.count + 1}" if id is None else id
+        check_id("id", event_id)
         frame["event_id"] = event_id
         check_frame(frame, self.server.max_payload)
         self.count += 1
@@ -306,7 +307,8 @@ class AgentServer:
         """An event outside a turn; gives its cursor when it is on disk."""
         if self.link.ended:
             raise EbbgateError("closed", "this agent is stopped")
-        event_id = id or str(uuid.uuid4())
+        event_id = str(uuid.uuid4()) if id is None else id
+        check_id("id", event_id)
         frame: Frame = {
             "type": "publish",
             "session_id": session_id,
@@ -332,6 +334,9 @@ class AgentServer:
         for name, value in (("since", since), ("before", before), ("limit", limit)):
             if value is not None:
                 frame[name] = value
+        if self.link.ended:
+            raise EbbgateError("closed", "this agent is stopped")
+        check_frame(frame)
         future: "asyncio.Future[Frame]" = asyncio.get_running_loop().create_future()
         self._requests.append((frame, future))
         self.link.send(frame)
@@ -468,7 +473,8 @@ class AgentServer:
             check_frame({**frame, **named}, self.max_payload)
             run.end(frame)
         except asyncio.CancelledError:
-            if run.cancelled is None:
+            if run.cancelled is None:  # by somebody else: something the handler waited for, or the end of the program
+                self._failed(run, EbbgateError("cancelled", "the handler was cancelled"))
                 raise
         except Exception as error:
             if run.cancelled is None:

@@ -142,10 +142,10 @@ const operations = {
   open: ({ options }) => open(options),
   send: ({ content, message_id, metadata }) =>
     session.send(content, { messageId: message_id, metadata }).then((result) => ({ message_id: result.messageId, cursor: result.cursor, turn: result.turn, duplicate: result.duplicate, aborted: result.aborted })),
-  async ask({ content, message_id }) {
+  async ask({ content, message_id, only }) {
     const pieces = [];
     const answer = session.ask(content, { messageId: message_id });
-    for await (const piece of answer) pieces.push(piece);
+    for await (const piece of answer) if (pieces.push(piece) === only) break;
     const final = await answer.final;
     return { pieces, text: final.text, content: final.content, outcome: final.outcome, cursor: final.cursor };
   },
@@ -169,6 +169,7 @@ const operations = {
   block: ({ seconds }) => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, seconds * 1000),
   let: ({ gate: name }) => gate(name).open(),
   publish: ({ session: id, event, data, event_id }) => server.publish(id, event, data, { id: event_id }),
+  agent_history: ({ session: id }) => server.history(id),
   stop: () => server.stop(),
   closed: () => server.closed,
 };

@@ -133,6 +133,8 @@ class Driver:
                         yield f"{turn.content}:{number} "
                 elif "wait" in step:
                     await self.gate(step["wait"]).wait()
+                elif "cancel" in step:
+                    raise asyncio.CancelledError
                 elif "history" in step:
                     page = await turn.history(**step["history"])
                     note("history", cursors=[event["cursor"] for event in page.events])
@@ -189,7 +191,11 @@ class Driver:
             }
         elif op == "ask":
             answer = session.ask(command["content"], message_id=command.get("message_id"))
-            pieces = [piece async for piece in answer]
+            pieces = []
+            async for piece in answer:
+                pieces.append(piece)
+                if len(pieces) == command.get("only"):
+                    break
             final = await answer.final()
             return {
                 "pieces": pieces,
@@ -236,6 +242,8 @@ class Driver:
                 command["session"], command["event"], command["data"], id=command.get("event_id")
             )
             return {"cursor": cursor}
+        elif op == "agent_history":
+            await self.server.history(command["session"])
         elif op == "stop":
             await self.server.stop()
         elif op == "closed":
