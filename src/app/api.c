@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 #define OWN_TTL_MS (15 * 60 * 1000LL)
 
 static int make_token(struct eg_api *a, const struct eg_settings *s)
@@ -41,6 +43,7 @@ int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_
     int code = eg_cli_data(cmd, &o->data, &c);
     if (code != EG_PROCEED)
         return code;
+    a->silence_ms = 4 * c.settings->heartbeat_ms + 5000;
     if (url && *url) {
         size_t n = strlen(url);
         while (n > 0 && url[n - 1] == '/')
@@ -49,16 +52,37 @@ int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_
     } else if (asprintf(&a->base, "http://%s", c.settings->admin) < 0) {
         a->base = NULL;
     }
-    if (token && *token)
+    if (token && *token) {
         eg_buf_str(&a->token, token);
-    else
+    } else {
+        a->own = o;
         code = make_token(a, c.settings);
+    }
     eg_buf_char(&a->token, '\0');
     eg_config_free(&c);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     a->curl = curl_easy_init();
     if (code == EG_PROCEED && (!a->base || !a->curl || a->token.err != EG_OK)) {
         eg_complain(cmd, "out of memory");
+        code = EG_EXIT_RETRY;
+    }
+    return code;
+}
+
+int eg_api_renew(struct eg_api *a)
+{
+    struct eg_config c;
+    if (!a->own)
+        return EG_PROCEED;
+    int code = eg_cli_data(a->cmd, &a->own->data, &c);
+    if (code != EG_PROCEED)
+        return code;
+    eg_buf_reset(&a->token);
+    code = make_token(a, c.settings);
+    eg_buf_char(&a->token, '\0');
+    eg_config_free(&c);
+    if (code == EG_PROCEED && a->token.err != EG_OK) {
+        eg_complain(a->cmd, "out of memory");
         code = EG_EXIT_RETRY;
     }
     return code;
@@ -106,14 +130,14 @@ struct answer {
     const struct eg_api_request *r;
     struct eg_buf *out;
     struct eg_buf problem;
+    int64_t heard_ms; /* when the gateway last said something */
+    int64_t silence_ms;
     bool stopped;
 };
 
-static size_t take(char *p, size_t size, size_t n, void *arg)
+static size_t take_piece(struct answer *a, char *p, size_t n)
 {
-    struct answer *a = arg;
     long status = 0;
-    n *= size;
     curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
     if (status < 200 || status > 299) {
         if (a->problem.n < 65536)
@@ -126,6 +150,22 @@ static size_t take(char *p, size_t size, size_t n, void *arg)
         return a->out->err == EG_OK ? n : 0;
     }
     return n;
+}
+
+static size_t take(char *p, size_t size, size_t n, void *arg)
+{
+    struct answer *a = arg;
+    n = take_piece(a, p, size * n);
+    a->heard_ms = eg_clock_mono_ms(); /* after a sink that may have waited for its reader */
+    return n;
+}
+
+/* libcurl asks about once a second whether to go on. */
+static int is_silent(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+    const struct answer *answer = arg;
+    (void)a, (void)b, (void)c, (void)d;
+    return eg_clock_mono_ms() - answer->heard_ms > answer->silence_ms;
 }
 
 static int refused(const struct eg_api *a, long status, const struct eg_buf *problem)
@@ -156,7 +196,11 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
 
 int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf *out)
 {
-    struct answer answer = {.curl = a->curl, .r = r, .out = out};
+    struct answer answer = {.curl = a->curl,
+                            .r = r,
+                            .out = out,
+                            .heard_ms = eg_clock_mono_ms(),
+                            .silence_ms = a->silence_ms};
     struct curl_slist *headers = NULL;
     struct eg_buf b = {0};
     char error[CURL_ERROR_SIZE] = "";
@@ -184,6 +228,9 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, error);
     curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, &answer);
+    curl_easy_setopt(a->curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(a->curl, CURLOPT_XFERINFOFUNCTION, is_silent);
+    curl_easy_setopt(a->curl, CURLOPT_XFERINFODATA, &answer);
     if (strncmp(a->base, "http://127.", 11) == 0 || strncmp(a->base, "http://localhost", 16) == 0)
         curl_easy_setopt(a->curl, CURLOPT_NOPROXY, "*");
     if (r->body) {
@@ -196,8 +243,11 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     if (a->quiet && (status == 0 || status == 503 || (status == 200 && rc != CURLE_OK))) {
         code = EG_EXIT_FAILED;
     } else if (rc != CURLE_OK && !answer.stopped) {
+        const bool silent = rc == CURLE_ABORTED_BY_CALLBACK;
         eg_complain(a->cmd, "%s: %s (is the gateway running?)", a->base,
-                    *error ? error : curl_easy_strerror(rc));
+                    silent   ? "it accepts requests and says nothing"
+                    : *error ? error
+                             : curl_easy_strerror(rc));
         code = EG_EXIT_FAILED;
     } else if (status < 200 || status > 299) {
         code = refused(a, status, &answer.problem);

@@ -2,7 +2,9 @@
  * api.h - the admin API as the command line sees it: one HTTP request at a time, by libcurl.
  *
  * Threads: the main one. Owns the token and the connection. Failure modes: one line on stderr and
- * EG_EXIT_FAILED; an answer that is a problem is told by its code and detail.
+ * EG_EXIT_FAILED; an answer that is a problem is told by its code and detail. A gateway that takes
+ * a request and falls silent (stopped, or behind a connection that is gone) is given up after four
+ * heartbeats and 5 s.
  */
 #ifndef EG_APP_API_H
 #define EG_APP_API_H
@@ -38,15 +40,20 @@ struct eg_api_opts {
 struct eg_api {
     const struct eg_command *cmd;
     void *curl;
-    char *base;          /* http://HOST:PORT */
-    struct eg_buf token; /* NUL-terminated */
-    bool quiet;          /* say nothing when the gateway cannot be reached or is busy */
-    long status;         /* HTTP status of the last answer; 0: there was none */
+    char *base;                    /* http://HOST:PORT */
+    struct eg_buf token;           /* NUL-terminated */
+    const struct eg_api_opts *own; /* what the token was made with; NULL: it was given */
+    bool quiet;                    /* say nothing when the gateway cannot be reached or is busy */
+    long status;                   /* HTTP status of the last answer; 0: there was none */
+    int64_t silence_ms;            /* how long the gateway may say nothing while it is asked */
 };
 
 /* EG_PROCEED or an exit code, said why. */
 int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_api_opts *o);
 void eg_api_free(struct eg_api *a);
+/* Makes the token anew if it is one of our own; o of eg_api_init must still be there. EG_PROCEED or
+ * an exit code, said why. */
+int eg_api_renew(struct eg_api *a);
 
 /* Takes a piece of an answer as it comes; false ends the request. */
 typedef bool eg_api_sink(void *arg, const char *p, size_t n);

@@ -15,6 +15,7 @@
 
 /* The stream's state: a line under way, the event's cursor and data. */
 struct tail {
+    struct eg_api *api;
     struct eg_buf line, data;
     int64_t cursor; /* of the last event printed */
     bool json, resync;
@@ -84,6 +85,7 @@ static void take_line(struct tail *t, const char *p, size_t n)
 static bool take_stream(void *arg, const char *p, size_t n)
 {
     struct tail *t = arg;
+    t->api->quiet = true; /* there is a stream: whatever ends it, it is asked for again */
     eg_buf_add(&t->line, p, n);
     size_t at = 0;
     char *end;
@@ -123,7 +125,7 @@ static int newest(struct eg_api *api, const char *session, int64_t *out)
 static int follow(struct eg_api *api, const char *session, int64_t since, bool json)
 {
     int code = since < 0 ? newest(api, session, &since) : EG_PROCEED;
-    struct tail t = {.json = json, .cursor = since};
+    struct tail t = {.api = api, .json = json, .cursor = since};
     while (code == EG_PROCEED && !ferror(stdout)) {
         struct eg_buf path = {0};
         char cursor[24];
@@ -137,7 +139,9 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
                                          .accept = "text/event-stream",
                                          .sink = take_stream,
                                          .arg = &t};
-        code = eg_api_call(api, &r, NULL);
+        code = eg_api_renew(api); /* a stream lives no longer than its token */
+        if (code == EG_PROCEED)
+            code = eg_api_call(api, &r, NULL);
         eg_buf_free(&path);
         eg_buf_reset(&t.line);
         eg_buf_reset(&t.data);
@@ -148,7 +152,6 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
         bool away = api->status == 0 || api->status == 503 || api->status == 200;
         if (api->quiet && away)
             code = EG_PROCEED; /* it will be back */
-        api->quiet = api->quiet || api->status == 200;
         if (code == EG_PROCEED) {
             const struct timespec pause = {.tv_nsec = 500000000};
             nanosleep(&pause, NULL);

@@ -200,4 +200,60 @@ test_tail_from_now_on_through_a_break() {
     same "$T/out" "$T/tail"
 }
 
+# A gateway that is stopped, or a connection whose other end is gone: the kernel says nothing of it.
+# The server here has a part for each connection.
+silent_server() {
+    cat >"$T/silent.py" <<'EOF'
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+kept = []
+for part in sys.argv[1:]:
+    peer = server.accept()[0]
+    request = peer.recv(65536).decode().split("\r\n")
+    print(request[0], *(line for line in request if line.startswith("Authorization")), sep="\n", flush=True)
+    head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    if part == "closed":
+        peer.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    elif part == "silent":
+        kept.append(peer)
+        continue
+    else:
+        peer.sendall((head + 'data: {"cursor":%s,"type":"x.a"}\n\n' % part.strip("!")).encode())
+        if part[0] == "!":  # a reset
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        else:
+            kept.append(peer)
+            continue
+    peer.close()
+if "silent" in sys.argv:
+    server.accept()
+EOF
+    python3 "$T/silent.py" "$@" >"$T/server" &
+    started $!
+    eventually test -s "$T/server"
+    ADMIN=127.0.0.1:$(head -n 1 "$T/server")
+    export EBBGATE_HEARTBEAT_MS=100
+}
+
+test_tail_leaves_a_silent_connection() {
+    command -v python3 >/dev/null || return 0
+    gate # for its key
+    silent_server '!1' 2 closed
+    code 0 admin tail --since 0 --json one >"$T/tail" 2>"$T/err"
+    [ "$(cat "$T/tail")" = "{\"cursor\":1,\"type\":\"x.a\"}
+{\"cursor\":2,\"type\":\"x.a\"}" ] || die "$(cat "$T/tail")"
+    has "$T/server" 'since=1'
+    has "$T/server" 'since=2'
+    [ "$(grep Authorization "$T/server" | sort -u | wc -l)" -eq 3 ] || die 'one token for all: it expires'
+    [ "$(cat "$T/err")" = '(the session is closed)' ] || die "$(cat "$T/err")"
+}
+
+test_a_gateway_that_never_answers() {
+    command -v python3 >/dev/null || return 0
+    silent_server silent
+    code 1 admin sessions --token t 2>"$T/err"
+    has "$T/err" 'it accepts requests and says nothing'
+}
+
 run_tests "$@"
