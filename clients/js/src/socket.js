@@ -39,7 +39,12 @@ export async function findWebSocket(given) {
 /** `http(s)` becomes `ws(s)`, and a bare host gets the path `/ws`. */
 export function webSocketUrl(url) {
   const base = globalThis.location === undefined ? undefined : globalThis.location.href;
-  const parsed = new URL(String(url), base);
+  let parsed;
+  try {
+    parsed = new URL(String(url), base);
+  } catch {
+    throw new EbbgateError('bad_url', `"${url}" is not a gateway's address`);
+  }
   if (parsed.protocol === 'http:') parsed.protocol = 'ws:';
   if (parsed.protocol === 'https:') parsed.protocol = 'wss:';
   if (parsed.protocol !== 'ws:' && parsed.protocol !== 'wss:') {

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import websockets
 from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.version import version as websockets_version
 
 from .backoff import Backoff, Retry
 from .errors import EbbgateError, Frame, Outcome, error_from_frame, judge
@@ -57,7 +58,13 @@ class Owner(Protocol):
 
 def websocket_url(url: str) -> str:
     """``http(s)`` becomes ``ws(s)``, and a bare host gets the path ``/ws``."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        known = bool(parts.hostname) and parts.port != 0  # a port out of range raises
+    except ValueError:
+        known = False
+    if not known:
+        raise EbbgateError("bad_url", f"{url!r} is not a gateway's address")
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     if scheme not in ("ws", "wss"):
         raise EbbgateError(
@@ -65,6 +72,11 @@ def websocket_url(url: str) -> str:
         )
     path = "/ws" if parts.path in ("", "/") else parts.path
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+def is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class Link:
@@ -80,6 +92,9 @@ class Link:
         client_name: str = "ebbgate-python",
     ) -> None:
         self.url = websocket_url(url)
+        # Version 15 takes proxies from the environment; one that stands elsewhere cannot reach a loopback of ours.
+        past = int(websockets_version.split(".")[0]) >= 15 and is_loopback(self.url)
+        self._proxy: Dict[str, Any] = {"proxy": None} if past else {}
         self.owner = owner
         self.given_token = token
         self.sleep: Sleep = sleep or asyncio.sleep
@@ -239,6 +254,7 @@ class Link:
             ping_interval=None,
             max_size=MAX_FRAME,
             compression=None,
+            **self._proxy,
         )
 
     async def _until_end(self, work: Awaitable[Any]) -> Any:
