@@ -43,8 +43,10 @@ void eg_complain(const struct eg_command *cmd, const char *fmt, ...)
 
 int eg_cli_done(const struct eg_command *cmd, int code)
 {
+    errno = 0; /* a write that failed before has left none that is to be trusted */
     if (fflush(stdout) != 0 || ferror(stdout)) {
-        eg_complain(cmd, "cannot write to stdout: %s", strerror(errno));
+        eg_complain(cmd, "cannot write to stdout%s%s", errno ? ": " : "",
+                    errno ? strerror(errno) : "");
         return code == EG_EXIT_OK ? EG_EXIT_FAILED : code;
     }
     return code;

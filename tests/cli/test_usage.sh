@@ -86,6 +86,11 @@ test_stdout_that_is_full() {
     [ -e /dev/full ] || return 0
     code 1 sh -c '"$0" --version >/dev/full 2>"$1"' "$BIN" "$T/err"
     has "$T/err" 'cannot write to stdout'
+    gate
+    agent --id echo --exec cat
+    code 1 sh -c '"$0" chat --data "$2" --agent echo hi >/dev/full 2>"$1"' "$BIN" "$T/err" "$T/data"
+    has "$T/err" 'cannot write to stdout'
+    has_not "$T/err" 'temporarily'
 }
 
 run_tests "$@"
