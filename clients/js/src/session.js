@@ -77,8 +77,11 @@ export class Session {
       }
       this.outbox.restore(kept.outbox);
     }
-    this.options.signal?.addEventListener('abort', () => this.close(), { once: true });
-    if (this.options.signal?.aborted) throw this.options.signal.reason;
+    const { signal } = this.options;
+    if (signal?.aborted) throw signal.reason;
+    const leave = () => this.close();
+    signal?.addEventListener('abort', leave);
+    this.unlisten = () => signal?.removeEventListener('abort', leave); // a signal may outlive many sessions
     this.link.start();
     await this.opened;
     return this;
@@ -302,6 +305,7 @@ export class Session {
   onEnd(error) {
     const reason = error ?? this.closedError();
     this.failure = error;
+    this.unlisten?.();
     this.outbox.end(reason);
     for (const request of this.requests.splice(0)) request.reject(reason);
     this.open.reject(reason);

@@ -54,10 +54,7 @@ class Run {
     this.attached = true;
     this.controller = new AbortController();
     this.room = [];
-    this.gone = new Promise((resolve, reject) => {
-      this.stop = reject;
-    });
-    this.gone.catch(() => {});
+    this.stop = () => {}; // ends the step that is waited for
     this.context = this.makeContext();
   }
 
@@ -158,6 +155,15 @@ class Run {
     this.server.finished(this);
   }
 
+  /** What the handler's step comes to, or the cancellation before. A long turn keeps nothing of its earlier steps. */
+  step(work) {
+    return new Promise((resolve, reject) => {
+      Promise.resolve(work).then(resolve, reject);
+      this.stop = reject;
+      if (this.controller.signal.aborted) reject(this.controller.signal.reason);
+    });
+  }
+
   /** Stops the handler. `reason.code` `aborted` is answered, others mean that the turn is no longer ours. */
   cancel(error) {
     if (this.controller.signal.aborted) return;
@@ -170,16 +176,16 @@ class Run {
 async function drive(run, handler) {
   const made = handler(run.context);
   if (typeof made?.[Symbol.asyncIterator] !== 'function' && typeof made?.next !== 'function') {
-    const value = await Promise.race([made, run.gone]);
+    const value = await run.step(made);
     return value instanceof Final ? value : new Final(value ?? '');
   }
   const steps = made[Symbol.asyncIterator]?.() ?? made;
   try {
     for (;;) {
-      const { done, value } = await Promise.race([steps.next(), run.gone]);
+      const { done, value } = await run.step(steps.next());
       if (done) return value === undefined ? new Final(run.text) : value instanceof Final ? value : new Final(value);
       if (value instanceof Final) return value;
-      await Promise.race([emitValue(run, value), run.gone]);
+      await run.step(emitValue(run, value));
     }
   } finally {
     Promise.resolve(steps.return?.()).catch(() => {});
