@@ -115,15 +115,13 @@ static enum eg_code call_abort(struct eg_machine *m, struct eg_call *call)
     return s ? eg_client_abort(m, s, call->turn, call->reason, &call->out_turn) : code;
 }
 
-bool eg_session_close(struct eg_machine *m, struct eg_session *s, const char *reason)
+/* Ends all turns of s, oldest first; no worker gets one of them meanwhile. */
+static void end_turns(struct eg_machine *m, struct eg_session *s, const char *reason)
 {
-    struct eg_conn *c;
-    struct eg_buf tail = {0};
-    if (!eg_machine_write(m)) {
-        return false;
-    }
+    const bool dispatching = s->agent->dispatching;
+    s->agent->dispatching = true;
     while (s->turn_count && !m->failed) {
-        struct eg_turn *t = eg_turn_at(s, s->turn_count - 1);
+        struct eg_turn *t = eg_turn_head(s);
         enum eg_turn_input in = EG_IN_ABORT;
         if (t->state == EG_TURN_RUNNING) {
             eg_turn_abort_running(m, s, t, eg_slice_cstr(reason));
@@ -133,6 +131,18 @@ bool eg_session_close(struct eg_machine *m, struct eg_session *s, const char *re
         }
         eg_turn_end_aborted(m, s, t, in);
     }
+    s->agent->dispatching = dispatching;
+    eg_dispatch(m, s->agent);
+}
+
+bool eg_session_close(struct eg_machine *m, struct eg_session *s, const char *reason)
+{
+    struct eg_conn *c;
+    struct eg_buf tail = {0};
+    if (!eg_machine_write(m)) {
+        return false;
+    }
+    end_turns(m, s, reason);
     eg_buf_str(&tail, "\"data\":{\"reason\":");
     eg_json_quote(&tail, eg_slice_cstr(reason));
     eg_buf_char(&tail, '}');

@@ -59,11 +59,17 @@ Test(calls, close_ends_turns_and_connections)
     cr_assert_eq(mr_out(r, EG_OUT_CLOSE, c, 0)->close_code, 1000);
     cr_assert_neq(mr_out(r, EG_OUT_CLOSE, c, 0)->sid, 0, "who catches up is let to the end");
     int aborted = 0;
+    int64_t turn = 0;
     for (int i = 0; i < r->outs; i++) {
-        aborted +=
-            r->out[i].kind == EG_OUT_EVENT && strstr(r->out[i].bytes->data, "aborted") != NULL;
+        if (r->out[i].kind == EG_OUT_EVENT && strstr(r->out[i].bytes->data, "aborted")) {
+            const int64_t next = mr_int(r->out[i].bytes->data, "\"turn\":");
+            cr_assert_gt(next, turn, "oldest first");
+            turn = next;
+            aborted++;
+        }
     }
     cr_assert_eq(aborted, 5);
+    cr_assert_null(mr_out(r, EG_OUT_NOTICE, 0, 0), "none is handed out meanwhile");
     cr_assert_eq(call(EG_CALL_CLOSE, 0), EG_CODE_session_closed);
     cr_assert_eq(call(EG_CALL_ABORT, 0), EG_CODE_conflict);
     const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
