@@ -2,8 +2,13 @@
 # Runs test programs one after the other: run-tests.sh PROGRAM...
 #
 # Each gets at most TEST_TIMEOUT seconds (default 120). Sanitizer reports go to files below SAN_DIR,
-# and any report fails the run: Criterion itself does not notice leaks. Exit 1 when anything failed.
+# and any report fails the run: Criterion itself does not notice leaks. Exit 1 when anything failed,
+# or when there was nothing to run.
 set -u
+if [ $# -eq 0 ]; then
+    echo 'FAILED: no test program has this name' >&2
+    exit 1
+fi
 timeout_s=${TEST_TIMEOUT:-120}
 san=${SAN_DIR:-build/san}
 mkdir -p "$san"

@@ -139,7 +139,7 @@ CHECKS = {"node": check_node, "python": check_python, "curl": check_curl, "brows
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", help="the ebbgate program")
-    parser.add_argument("--only", help="only this page")
+    parser.add_argument("--only", choices=CHECKS, help="only this page")
     options = parser.parse_args()
     failed = 0
     for name, check in CHECKS.items():

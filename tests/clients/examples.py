@@ -315,9 +315,11 @@ async def main():
     options = parser.parse_args()
     with_node = node()[0] is not None
     failed = 0
-    for name, check in CHECKS.items():
-        if options.only and options.only not in name:
-            continue
+    checks = {name: check for name, check in CHECKS.items() if not options.only or options.only in name}
+    if not checks:
+        print(f"FAIL no check has {options.only} in its name")
+        return 1
+    for name, check in checks.items():
         if not with_node and ("JavaScript" in name or "OpenAI" in name or "web" in name):
             print(f"skipped: {name} (no node with a WebSocket here)")
             continue

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The client libraries against a real gateway that is killed, again and again, while they talk.
 
-    real.py PROGRAM [--client NAME] [--kills N] [--only TEXT]
+    real.py PROGRAM [--client NAME] [--kills N]
 
 Each client plays both parts: it talks to an agent that another client serves. The kills come by
 progress (after so many events were told), not by time. Afterwards the application must have been told

@@ -92,9 +92,13 @@ async def main():
     parser.add_argument("--rounds", type=int, default=30, help="how many random schedules each")
     parser.add_argument("--list", action="store_true", help="name the scenarios and sweeps")
     options = parser.parse_args()
+    names = [scenario["name"] for scenario in scenarios()] + list(SWEEPS)
     if options.list:
-        print("\n".join([scenario["name"] for scenario in scenarios()] + list(SWEEPS)))
+        print("\n".join(names))
         return 0
+    if options.only and not any(options.only in name for name in names):
+        print(f"FAIL no scenario or sweep has {options.only} in its name")
+        return 1
     clients = find_clients(options.client)
     if not clients:
         print("no client can run here", file=sys.stderr)

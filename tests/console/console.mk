@@ -11,6 +11,8 @@ CONSOLE_RUN = EBBGATE_BIN=$(abspath $(DAEMON)) CONSOLE_BUILD=$(abspath build/con
 
 .PHONY: test-console console-screens
 test-console: $(DAEMON) ## the console in Chromium (CONSOLE_ONLY=part of a name)
+	@grep -qE "\b(test|it|describe)\(.*$(CONSOLE_ONLY)" tests/console/*.test.mjs || { \
+	    echo 'FAILED: no test has $(CONSOLE_ONLY) in its name' >&2; exit 1; }
 	@why=$$(sh tests/console/setup.sh build/console) || { echo "SKIPPED: console tests: $$why"; exit 0; }; \
 	$(CONSOLE_RUN) timeout -k 10 $(CONSOLE_TIMEOUT) node --test --test-concurrency=1 \
 	    --test-reporter=spec $(if $(CONSOLE_ONLY),--test-name-pattern='$(CONSOLE_ONLY)') $(wildcard tests/console/*.test.mjs)

@@ -160,6 +160,22 @@ static int run_case(size_t i)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
+/* Whether each of names is a case; says which is not. */
+static bool known(char **names)
+{
+    for (; *names; names++) {
+        size_t i = 0;
+        while (i < CASES && strcmp(*names, cases[i].name) != 0) {
+            i++;
+        }
+        if (i == CASES) {
+            printf("FAILED: no case has the name %s\n", *names);
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"library", required_argument, NULL, 'l'},
@@ -178,7 +194,7 @@ int main(int argc, char **argv)
             return 64;
         }
     }
-    if (!library[0]) {
+    if (!library[0] || !known(argv + optind)) {
         return 64;
     }
     if (tl_gate_sanitized()) {

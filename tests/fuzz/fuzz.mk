@@ -13,7 +13,7 @@ FUZZ ?= *
 FUZZ_SECONDS ?= 20
 FUZZ_CC ?= clang
 OPT_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
-FUZZ_SRC := $(wildcard tests/fuzz/fuzz_$(FUZZ).c)
+FUZZ_SRC := $(wildcard $(patsubst %,tests/fuzz/fuzz_%.c,$(patsubst fuzz_%,%,$(FUZZ))))
 FUZZ_NAMES := $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%)
 FUZZ_BIN = $(FUZZ_NAMES:%=$(BUILD)/tests/fuzz/fuzz_%)
 
@@ -50,7 +50,11 @@ $(BUILD)/tests/fuzz/fuzz_http: $(FUZZ_EXTRA_http)
 $(BUILD)/tests/fuzz/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIB)
 	$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $(FUZZ_EXTRA_$*) $(FUZZ_WRAP_$*) $(LIB) $(LIBS)
 
-fuzz-run: $(FUZZ_BIN)
+.PHONY: fuzz-names
+fuzz-names:
+	@test -n '$(FUZZ_NAMES)' || { echo 'FAILED: no fuzz target has the name $(FUZZ)' >&2; exit 1; }
+
+fuzz-run: fuzz-names $(FUZZ_BIN)
 	@options() { case $$1 in ${foreach n,$(FUZZ_NAMES),$(n)) echo '$(FUZZ_OPTS_$(n))';;} esac; }; \
 	for name in $(FUZZ_NAMES); do \
 	    mkdir -p $(BUILD)/corpus/$$name $(BUILD)/found; \
@@ -64,7 +68,7 @@ fuzz-run: $(FUZZ_BIN)
 	    else tail -n 60 $$log; printf 'FAILED: fuzz %s, see %s\n' "$$name" $$log; exit 1; fi; \
 	done
 
-fuzz-once: $(FUZZ_BIN)
+fuzz-once: fuzz-names $(FUZZ_BIN)
 	@mkdir -p $(BUILD)/found; for name in $(FUZZ_NAMES); do \
 	    log=$(BUILD)/found/$$name-once.log; \
 	    $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 -verbosity=0 -artifact_prefix=$(BUILD)/found/$$name- \
@@ -74,7 +78,7 @@ fuzz-once: $(FUZZ_BIN)
 	        "$$(find tests/fuzz/corpus/$$name -type f | wc -l)"; \
 	done
 
-fuzz-cover-run: $(FUZZ_BIN)
+fuzz-cover-run: fuzz-names $(FUZZ_BIN)
 	@mkdir -p $(BUILD)/profile; for name in $(FUZZ_NAMES); do \
 	    found=; test ! -d build/fuzz/corpus/$$name || found=build/fuzz/corpus/$$name; \
 	    LLVM_PROFILE_FILE=$(BUILD)/profile/$$name.profraw $(BUILD)/tests/fuzz/fuzz_$$name -runs=0 \

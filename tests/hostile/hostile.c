@@ -302,6 +302,22 @@ static bool wanted(const char *name, char **names)
     return any;
 }
 
+/* Whether each of names is an attack; says which is not. */
+static bool known(char **names)
+{
+    for (; *names; names++) {
+        size_t i = 0;
+        while (attack_name(i) && strcmp(*names, attack_name(i)) != 0) {
+            i++;
+        }
+        if (!attack_name(i) && strcmp(*names, "storm") != 0) {
+            printf("FAILED: no attack has the name %s\n", *names);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void attack_all(struct tl_gate *g, struct attack_at *at, int rounds, char **names)
 {
     bool filled = false;
@@ -378,7 +394,7 @@ int main(int argc, char **argv)
     const struct tl_gate_opts o = {.config = config};
     struct attack_at at = {.seconds = 2, .scale = 1, .events = 1000000, .crowd = 5000};
     int rounds = 1;
-    if (!options(argc, argv, &at, &rounds)) {
+    if (!options(argc, argv, &at, &rounds) || !known(argv + optind)) {
         return 64;
     }
     signal(SIGPIPE, SIG_IGN);

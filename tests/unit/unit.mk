@@ -1,7 +1,7 @@
 # Unit tests: each tests/unit/test_NAME.c is one program (Criterion) linked with libebbgate.a.
 #
 #   make test-unit                 all of them
-#   make test-unit UNIT=json       tests/unit/test_json.c alone
+#   make test-unit UNIT=json       tests/unit/test_json.c alone (so does UNIT=test_json)
 #   make VARIANT=asan test-unit    with AddressSanitizer and UndefinedBehaviorSanitizer
 #
 # A test that wants the test library or more libraries says so below, as UNIT_EXTRA_test_NAME.
@@ -9,7 +9,7 @@
 
 UNIT ?= *
 UNIT_TIMEOUT ?= 120
-UNIT_SRC := $(wildcard tests/unit/test_$(UNIT).c)
+UNIT_SRC := $(wildcard $(patsubst %,tests/unit/test_%.c,$(patsubst test_%,%,$(UNIT))))
 UNIT_HELPERS := $(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c))
 UNIT_HELPER_OBJ = $(UNIT_HELPERS:%.c=$(BUILD)/%.o)
 UNIT_HELPER_LIB = $(BUILD)/tests/unit/libhelpers.a
