@@ -60,6 +60,7 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
         if (m->storage->ops->count_open_sessions(m->storage, owner, &open) != EG_OK) {
             m->failed = true;
         } else if (open >= m->settings->max_sessions_per_sub) {
+            call->retry_after_s = EG_SUB_SESSIONS_WAIT_S;
             return EG_CODE_rate_limited;
         }
     }

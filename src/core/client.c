@@ -180,7 +180,7 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
             m->failed = true;
         }
         if (open >= m->settings->max_sessions_per_sub) {
-            refuse(m, cmd, EG_CODE_rate_limited, sub_sessions_text, NULL, 60);
+            refuse(m, cmd, EG_CODE_rate_limited, sub_sessions_text, NULL, EG_SUB_SESSIONS_WAIT_S);
             return NULL;
         }
     }

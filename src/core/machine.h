@@ -20,6 +20,8 @@
 #include "base/table.h"
 #include "core/core.h"
 
+#define EG_SUB_SESSIONS_WAIT_S 60 /* told to a sub that has as many sessions as it may */
+
 struct eg_machine;
 struct eg_worker;
 struct eg_agent;

@@ -593,10 +593,12 @@ enum eg_err eg_adopt_stream(struct eg_listener *l, struct mg_connection *conn, s
     struct eg_limits *limits = l->config.limits;
     a->fd = -1;
     eg_listener_client_addr(l, conn, a->addr);
-    if (limits != NULL && eg_limits_enter(limits, a->addr, eg_clock_mono_ms()) != EG_CODE_NONE) {
+    const enum eg_code full =
+        limits != NULL ? eg_limits_enter(limits, a->addr, eg_clock_mono_ms()) : EG_CODE_NONE;
+    if (full != EG_CODE_NONE) {
         eg_metric_add(EG_M_connections_refused_total, 1);
         eg_adopted_free(a);
-        return EG_EFULL;
+        return full == EG_CODE_rate_limited ? EG_EAGAIN : EG_EFULL;
     }
     err = eg_adopt_plain(conn, head, a);
     if (err == EG_OK) {

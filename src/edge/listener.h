@@ -42,8 +42,9 @@ void eg_listener_client_addr(struct eg_listener *l, const struct mg_connection *
  * and header block) to it and hands it to the reactors of l, the public listener, even for a
  * request that came in on the admin one. To be called as the handler's last act. a->fd and a->addr
  * are filled in. Takes a, whatever happens.
- * EG_EFULL: a limit of the address or of all connections is reached; nothing was written, the
- * handler answers too_many_connections. EG_EIO: not adopted, the connection closes.
+ * EG_EFULL: a limit of the address or of all connections is reached; EG_EAGAIN: new ones of the
+ * address come too fast. Nothing was written then: the handler answers too_many_connections or
+ * rate_limited. EG_EIO: not adopted, the connection closes.
  */
 enum eg_err eg_adopt_stream(struct eg_listener *l, struct mg_connection *conn, struct eg_slice head,
                             struct eg_adopted *a) EG_MUST;

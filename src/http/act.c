@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "http/http_int.h"
+#include "wire/frame.h"
 
 struct eg_slice eg_x_id(const struct eg_exchange *x)
 {
@@ -50,21 +51,11 @@ bool eg_x_audit(struct eg_exchange *x, const char *action, const char *detail)
     return eg_x_call(x, &call, action, detail);
 }
 
-/* A traceparent header of version 00 (W3C Trace Context 3.2), else nothing. */
+/* A traceparent header, as a frame may have one; else nothing (W3C Trace Context 3.2.2). */
 static struct eg_slice trace_of(const struct eg_exchange *x)
 {
-    const char *s = eg_x_header(x, "Traceparent");
-    const struct eg_slice none = {NULL, 0};
-    if (!s || strlen(s) != 55 || strncmp(s, "00-", 3) != 0)
-        return none;
-    for (int i = 3; i < 55; i++) {
-        const bool dash = i == 35 || i == 52;
-        if (dash ? s[i] != '-' : !strchr("0123456789abcdef", s[i]))
-            return none;
-    }
-    if (strspn(s + 3, "0") >= 32 || strspn(s + 36, "0") >= 16)
-        return none;
-    return eg_slice_cstr(s);
+    const struct eg_slice s = eg_slice_cstr(eg_x_header(x, "Traceparent"));
+    return eg_traceparent_valid(s) ? s : (struct eg_slice){NULL, 0};
 }
 
 /* Content as a client may say it; compact, so that it is stored as a frame's would be. */

@@ -98,7 +98,8 @@ static void problem(struct eg_exchange *x, int status, enum eg_code code, const 
                     const char *field, const char *scope)
 {
     const struct eg_code_info *info = eg_code_info(code);
-    const int retry_s = strcmp(info->next_step, "wait_then_retry") == 0 ? 1 : -1;
+    const bool waits = strcmp(info->next_step, "wait_then_retry") == 0;
+    const int retry_s = !waits ? -1 : x->retry_s ? x->retry_s : 1;
     struct eg_buf b = {0};
     if (x->status)
         return;

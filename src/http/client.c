@@ -58,7 +58,9 @@ void eg_h_client_create(struct eg_exchange *x)
     }
     eg_core_call(x->http->config.core, &call);
     if (call.code != EG_CODE_NONE) {
-        eg_x_problem(x, 0, call.code, NULL,
+        x->retry_s = call.retry_after_s;
+        eg_x_problem(x, 0, call.code,
+                     call.retry_after_s ? "too many open sessions of this sub" : NULL,
                      call.code == EG_CODE_agent_not_found ? "agent_id" : NULL);
         return;
     }

@@ -293,10 +293,11 @@ static void write_stream(struct eg_exchange *x, const struct eg_session_row *row
     if (epoch.n && !(a->epoch = eg_slice_dup(epoch)))
         goto no_memory;
     const enum eg_err err = eg_x_adopt(x, (struct eg_slice){head.p, head.n}, a);
-    if (err == EG_EFULL) {
+    if (err == EG_EFULL || err == EG_EAGAIN) {
         x->status = 0;
         eg_buf_reset(&x->fields);
-        eg_x_problem(x, 0, EG_CODE_too_many_connections, NULL, NULL);
+        eg_x_problem(x, 0, err == EG_EFULL ? EG_CODE_too_many_connections : EG_CODE_rate_limited,
+                     NULL, NULL);
     }
     goto out;
 no_memory:
@@ -314,6 +315,23 @@ out:
 
 /* --- which of them --- */
 
+/* Whether the parameters of an element of Accept give it the weight 0: it is not wanted. */
+static bool weightless(const char *p)
+{
+    const char *const end = p + strcspn(p, ",");
+    while ((p += strcspn(p, ";,")) < end) {
+        p++;
+        p += strspn(p, " \t");
+        if (strncasecmp(p, "q=0", 3) == 0) {
+            p += 3;
+            p += *p == '.';
+            p += strspn(p, "0");
+            return strspn(p, "123456789") == 0;
+        }
+    }
+    return false;
+}
+
 /* Whether a comma-separated list of media types (RFC 9110 12.5.1) names type. */
 bool eg_x_wants(const struct eg_exchange *x, const char *type)
 {
@@ -321,7 +339,8 @@ bool eg_x_wants(const struct eg_exchange *x, const char *type)
     const size_t n = strlen(type);
     while (p && *p) {
         p += strspn(p, " \t,");
-        if (strncasecmp(p, type, n) == 0 && (p[n] == '\0' || strchr(" \t,;", p[n])))
+        if (strncasecmp(p, type, n) == 0 && (p[n] == '\0' || strchr(" \t,;", p[n])) &&
+            !weightless(p + n))
             return true;
         p += strcspn(p, ",");
     }

@@ -115,6 +115,7 @@ struct eg_exchange {
     struct eg_buf body; /* raw */
     struct eg_json_doc doc;
     struct eg_buf texts[4]; /* decoded strings of the body and the like, for handlers */
+    int retry_s;            /* what a problem tells to wait; 0: a second */
     struct eg_buf fields;   /* further header lines of the answer */
     int status;             /* of the answer; 0: none yet */
 };

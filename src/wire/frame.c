@@ -176,8 +176,7 @@ static bool lower_hex(const char *p, size_t n)
     return true;
 }
 
-/* W3C Trace Context 3.2: version-traceid-parentid-flags; later versions may append to it. */
-static bool trace_valid(struct eg_slice t)
+bool eg_traceparent_valid(struct eg_slice t)
 {
     static const char zeros[33] = "00000000000000000000000000000000";
 
@@ -201,7 +200,7 @@ static bool read_trace(struct eg_parse *p, const struct eg_json_member *m, const
 {
     if (!eg_read_string(p, m, field, out))
         return false;
-    return trace_valid(*out) || eg_refuse(p, field, "must be a W3C traceparent");
+    return eg_traceparent_valid(*out) || eg_refuse(p, field, "must be a W3C traceparent");
 }
 
 static bool read_event(struct eg_parse *p, const struct eg_json_member *m, const char *field,

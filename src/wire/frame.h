@@ -91,6 +91,9 @@ enum eg_err eg_frame_parse_into(struct eg_slice text, struct eg_buf *spare, stru
 void eg_frame_free(struct eg_frame *f);
 const char *eg_frame_name(enum eg_frame_type t);
 
+/* W3C Trace Context 3.2: version-traceid-parentid-flags; later versions may append to it. */
+bool eg_traceparent_valid(struct eg_slice t);
+
 /* Whether id is 1-128 characters of A-Za-z0-9._:- */
 bool eg_session_id_valid(struct eg_slice id);
 /* Whether name is an event that a worker may emit. */

@@ -2,6 +2,7 @@
 'use strict';
 const { describe, it, before, after } = require('node:test');
 const assert = require('node:assert/strict');
+const http = require('node:http');
 const { spawn } = require('node:child_process');
 const { Gate } = require('./gate.js');
 
@@ -128,6 +129,11 @@ describe('client', () => {
     await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token: alice, headers: { traceparent: 'nonsense' } });
     const { events } = (await g.pget(`/v1/sessions/${id}/events`, { token: alice })).json;
     assert.deepEqual(events.map((e) => e.traceparent), [trace, undefined]);
+    // what a later version adds is kept, as by WebSocket
+    const later = ['cc' + trace.slice(2), `cc${trace.slice(2)}-more`, `${trace}-more`, 'ff' + trace.slice(2)];
+    for (const traceparent of later) await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token: alice, headers: { traceparent } });
+    const kept = (await g.pget(`/v1/sessions/${id}/events?since=2`, { token: alice })).json.events;
+    assert.deepEqual(kept.map((e) => e.traceparent), [later[0], later[1], undefined, undefined]);
   });
 
   it('aborts', async () => {
@@ -289,7 +295,6 @@ describe('client', () => {
     const id = await g.session();
     const before = threads();
     const streams = Array.from({ length: 4 }, () => new Stream(url(id), { token: alice }));
-    const http = require('node:http');
     const open = await Promise.all(Array.from({ length: 200 }, () => new Promise((done, failed) => {
       http.get(url(id), { agent: false, headers: { Accept: 'text/event-stream', Authorization: `Bearer ${alice}` } }, (res) => {
         const one = { res, text: '' };
@@ -316,7 +321,8 @@ describe('client', () => {
     await l.session();
     const third = await l.ppost('/v1/sessions', { agent_id: 'support' }, { token });
     assert.deepEqual([third.status, third.json.code, third.json.next_step], [429, 'rate_limited', 'wait_then_retry']);
-    assert.ok(third.json.retry_after_seconds >= 0 && third.headers['retry-after'] !== undefined);
+    assert.deepEqual([third.json.retry_after_seconds, third.headers['retry-after']], [60, '60'], 'as by WebSocket');
+    assert.match(third.json.detail, /sessions/);
     const said = await Promise.all(Array.from({ length: 20 }, (_, i) => l.ppost(`/v1/sessions/${id}/messages`, { content: 'x' }, { token, headers: { 'Idempotency-Key': `k${i}` } })));
     const refused = said.filter((r) => r.status === 429);
     assert.ok(refused.length > 0);
@@ -329,6 +335,35 @@ describe('client', () => {
     assert.equal((await l.get(`/sessions/${id}`)).json.queue, 4);
     assert.equal(await l.stop(), 0);
     l.kill();
+  });
+
+  it('a stream that comes too fast is told so', async () => {
+    const l = await new Gate(['--handshake_rate', '1']).start();
+    after(() => l.kill());
+    const id = await l.session();
+    const get = () => new Promise((done, fail) => {
+      http.get(`http://${l.public}/v1/sessions/${id}/events`, { agent: false, headers: { Accept: 'text/event-stream', Authorization: `Bearer ${l.alice()}` } }, (res) => {
+        if (res.statusCode === 200) return done({ status: 200, close: () => res.destroy() });
+        res.on('data', (text) => done({ status: res.statusCode, json: JSON.parse(text), close: () => res.destroy() }));
+      }).on('error', fail);
+    });
+    const said = await Promise.all(Array.from({ length: 8 }, get));
+    assert.deepEqual(said.map((r) => r.status).sort()[0], 200);
+    const refused = said.filter((r) => r.status !== 200);
+    assert.ok(refused.length > 0);
+    for (const r of refused) assert.deepEqual([r.status, r.json.code], [429, 'rate_limited']);
+    for (const r of said) r.close();
+    l.kill();
+  });
+
+  it('a type of weight 0 is not wanted', async () => {
+    const id = await g.session(1);
+    const get = (Accept) => g.pget(`/v1/sessions/${id}/events`, { token: alice, headers: { Accept } });
+    for (const Accept of ['text/event-stream;q=0', 'text/event-stream; Q=0.000, application/json', 'application/x-ndjson;q=0.0, */*;q=0.1']) {
+      const r = await get(Accept);
+      if (Accept.includes('application/json') || Accept.includes('*/*')) assert.deepEqual([r.status, r.json.events.length], [200, 1], Accept);
+      else assert.equal(r.status, 406, Accept);
+    }
   });
 
   it('jwks', async () => {
