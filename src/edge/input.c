@@ -42,7 +42,7 @@ static bool blocked(const struct eg_peer *p)
 
 static uint64_t longest(const struct eg_peer *p)
 {
-    const uint64_t max = (uint64_t)p->r->settings->max_payload;
+    const uint64_t max = p->max_payload ? p->max_payload : (uint64_t)p->r->settings->max_payload;
     return p->state == EG_PEER_JOINED || max < EG_HELLO_BYTES_MAX ? max : EG_HELLO_BYTES_MAX;
 }
 

@@ -90,9 +90,10 @@ struct eg_peer {
     bool parsing : 1;          /* a large text of it is read elsewhere */
     /* what epoll tells of it; once: as it does of a muted one */
     bool watch_in : 1, watch_out : 1, watch_once : 1;
-    uint32_t refused;   /* frames in the present minute */
-    uint32_t refused_s; /* its beginning */
-    uint32_t owed;      /* commands since the last sync */
+    uint32_t max_payload; /* as it was told, whatever the settings become; 0: not joined */
+    uint32_t refused;     /* frames in the present minute */
+    uint32_t refused_s;   /* its beginning */
+    uint32_t owed;        /* commands since the last sync */
     uint32_t owed_bytes;
     uint32_t syncs;      /* on their way */
     uint32_t alarm;      /* place in the heap, UINT32_MAX: none */

@@ -213,6 +213,7 @@ static enum eg_err remember(struct eg_peer *p, const struct eg_welcome *w)
     p->closed_session = w->closed;
     p->by_sessions = w->guest;
     p->state = EG_PEER_JOINED;
+    p->max_payload = (uint32_t)p->r->settings->max_payload;
     p->last_in_ms = p->r->now.mono_ms;
     if (p->counted) {
         eg_limits_established(p->r->set->limits, eg_peer_text(p, EG_TEXT_ADDR));
