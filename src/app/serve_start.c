@@ -4,9 +4,9 @@
  * Start: descriptors, storage (takes the data folder's lock), keys, auth and limits, reactors,
  * core, reactor threads, retention, admin listener, public listener. Stop is the reverse, except
  * that the reactors end before the core, whose last batch then goes nowhere, and are freed after
- * it. Failure modes: each is one line on stderr and an exit code: 75 what may pass by itself
- * (folder or address in use, disk full), 78 what a person must put right, 70 a library that fails
- * its test.
+ * it, and that the admin listener, whose requests ask the public one, goes before that. Failure
+ * modes: each is one line on stderr and an exit code: 75 what may pass by itself (folder or address
+ * in use, disk full), 78 what a person must put right, 70 a library that fails its test.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -235,10 +235,10 @@ int eg_serve_start(struct eg_serve *s)
 void eg_serve_stop(struct eg_serve *s)
 {
     eg_http_stop(s->http);
-    if (s->public_listener)
-        eg_listener_stop(s->public_listener);
     if (s->admin_listener)
         eg_listener_stop(s->admin_listener);
+    if (s->public_listener)
+        eg_listener_stop(s->public_listener);
     eg_http_free(s->http);
     eg_maintain_stop(s->maintain);
     if (s->reactors && s->core)
