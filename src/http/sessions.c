@@ -11,6 +11,7 @@
 #include "http/http_int.h"
 
 #define TURNS_AT_ONCE 32 /* looked through for the first that is not dead */
+#define SECONDS_CHARS 15 /* of a time: as milliseconds it fits into 64 bits */
 #define SUBS_MAX 1000    /* read positions shown of one session */
 
 /* A row of a listing. */
@@ -140,7 +141,7 @@ static bool take_seconds(struct eg_exchange *x, const char *name, int64_t *out)
     const struct eg_slice s = eg_x_query(x, name);
     int64_t ms = 0;
     int decimals = -1;
-    bool ok = s.n > 0 && s.n <= 16 && s.p[0] != '.' && s.p[s.n - 1] != '.';
+    bool ok = s.n > 0 && s.n <= SECONDS_CHARS && s.p[0] != '.' && s.p[s.n - 1] != '.';
     if (!s.p)
         return true;
     for (size_t i = 0; ok && i < s.n; i++) {
