@@ -157,7 +157,7 @@ void eg_h_token_mint(struct eg_exchange *x)
     eg_buf_printf(&detail, "sub=%s jti=%s scope=%.*s exp=%lld", c.sub, c.jti, (int)scope.n,
                   scope.p ? scope.p : "", (long long)c.exp_s);
     eg_buf_char(&detail, '\0');
-    if (detail.err != EG_OK || !eg_x_audit(x, "token.mint", detail.p))
+    if (scope.err != EG_OK || detail.err != EG_OK || !eg_x_audit(x, "token.mint", detail.p))
         goto out;
     eg_buf_char(&b, '{');
     eg_json_kstr(&b, "token", (struct eg_slice){token.p, token.n});

@@ -74,6 +74,7 @@ static void add_workers(struct eg_buf *b, const cJSON *all, const char *id)
         }
     }
     eg_buf_str(b, text ? text : "[]");
+    b->err = e && !text && b->err == EG_OK ? EG_ENOMEM : b->err;
     free(text);
 }
 

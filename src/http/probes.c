@@ -53,6 +53,7 @@ void eg_h_ready(struct eg_exchange *x)
     if (parts.n)
         eg_buf_add(&b, parts.p + 1, parts.n - 1);
     eg_buf_char(&b, '}');
+    b.err = b.err != EG_OK ? b.err : parts.err;
     eg_buf_free(&parts);
     eg_x_json(x, ok ? 200 : 503, &b);
 }
@@ -72,6 +73,7 @@ void eg_h_health(struct eg_exchange *x)
     if (parts.n)
         eg_buf_add(&b, parts.p + 1, parts.n - 1);
     eg_buf_char(&b, '}');
+    b.err = b.err != EG_OK ? b.err : parts.err;
     eg_buf_free(&parts);
     eg_x_json(x, 200, &b);
 }
