@@ -149,6 +149,7 @@ static enum eg_err settle(struct eg_sqlite *s)
 
 static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
 {
+    char epoch[37] = "";
     int version = 0;
     bool whole = false;
     int rc =
@@ -194,7 +195,17 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
         eg_db_explain(why, why_size, s->path, "cannot prepare", s->db, rc);
         return eg_db_map(rc);
     }
-    e = eg_sq_heads_load(s);
+    e = eg_sq_epoch(&s->base, epoch);
+    if (e == EG_ENOTFOUND || (e == EG_OK && !epoch[0])) {
+        (void)snprintf(
+            why, why_size,
+            "%.400s: damaged: its epoch is missing; nothing was changed; restore a backup",
+            s->path);
+        return EG_ECORRUPT;
+    }
+    if (e == EG_OK) {
+        e = eg_sq_heads_load(s);
+    }
     if (e == EG_OK) {
         e = eg_sq_index_load(s);
     }

@@ -342,6 +342,18 @@ Test(sqlite_open, turns_of_no_known_state_and_texts_of_no_known_form_do_no_harm)
     scratch_drop(dir);
 }
 
+Test(sqlite_open, without_its_epoch_it_is_refused)
+{
+    struct eg_storage *s = NULL;
+    char dir[64], why[512] = "";
+    scratch_make(dir);
+    store_close(store_must_open(dir));
+    (void)store_sql(dir, "DELETE FROM meta WHERE key='epoch'");
+    cr_assert_eq(eg_sqlite_open(dir, &s, why, sizeof why), EG_ECORRUPT);
+    cr_assert(strstr(why, "epoch"), "%s", why);
+    scratch_drop(dir);
+}
+
 Test(sqlite_open, a_cut_file_is_refused)
 {
     char dir[64];
