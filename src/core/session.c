@@ -68,12 +68,12 @@ void eg_session_forget(struct eg_machine *m, struct eg_session *s)
 }
 
 /* Held: by a connection, by changes not yet written, or by a head turn that has a deadline or a
- * worker. */
+ * worker, or that is put off as unreadable: it stands in no ring, and only here is it known. */
 static bool held(const struct eg_session *s)
 {
     const struct eg_turn *head = eg_turn_head(s);
     return s->conns || s->touched || s->dirty ||
-           (head && (head->dirty || head->state != EG_TURN_QUEUED));
+           (head && (head->dirty || head->state != EG_TURN_QUEUED || head->turn == s->unreadable));
 }
 
 void eg_session_idle(struct eg_machine *m, struct eg_session *s)

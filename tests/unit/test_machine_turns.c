@@ -94,6 +94,12 @@ Test(turns_of_machine, a_damaged_message_does_not_keep_others_from_their_turns)
     }
     cr_assert_eq(r->failures, failures);
     r->storage->ops = whole;
+    /* It is not forgotten when memory is short: its agent is still needed. */
+    r->settings->session_cache = 0;
+    mr_detach(r, mr_client(r, "u", ",\"session_id\":\"p\",\"create\":true"));
+    struct eg_session *kept = NULL;
+    HASH_FIND(hh_sid, r->m->by_sid, &row.sid, sizeof row.sid, kept);
+    cr_assert(kept && kept->turn_count == 1);
     mr_restart(r);
     const eg_conn_id again = mr_worker(r, "a", "");
     cr_assert_not_null(mr_text(r, again, "\"type\":\"turn\""), "it was repaired");
