@@ -96,6 +96,7 @@ struct eg_out {
     uint64_t cursor;
     unsigned caps;
     bool stream;            /* EVENT: only for clients with the capability streaming */
+    bool stays;             /* the core's own: true whatever becomes of the batch */
     struct eg_bytes *bytes; /* one reference */
     struct eg_welcome *welcome;
     enum eg_code code;   /* REFUSE: why; FRAME: the error it is, NONE else */

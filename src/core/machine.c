@@ -211,6 +211,10 @@ void eg_machine_free(struct eg_machine *m)
     {
         free(chore);
     }
+    for (unsigned r = 0; m->release && r < m->reactors; r++) {
+        eg_release_free(m->release[r]); /* also what would stay */
+        m->release[r] = NULL;
+    }
     if (m->release) {
         eg_out_drop(m);
     }
@@ -390,6 +394,7 @@ static void settle(struct eg_machine *m)
 {
     struct eg_agent *a, *next;
     m->writing = false;
+    m->batch++;
     m->fresh = NULL;
     m->ended_count = 0;
     m->events_in_batch = m->bytes_in_batch = 0;
@@ -468,6 +473,7 @@ void eg_machine_rolled_back(struct eg_machine *m)
     while (m->fresh) {
         eg_conn_detach(m, m->fresh);
     }
+    eg_presence_rolled_back(m);
     eg_chores_rolled_back(m);
     eg_out_drop(m);
     m->ended_count = 0;

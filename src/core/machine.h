@@ -86,6 +86,7 @@ struct eg_conn {
     bool fresh;
     struct eg_conn *fresh_next;
     char *presence;              /* status announced; NULL: none */
+    uint64_t present_since;      /* batch in which it first was */
     char *presence_data;         /* raw JSON or NULL */
     struct eg_conn *prev, *next; /* of the session */
     UT_hash_handle hh;
@@ -145,10 +146,11 @@ struct eg_machine {
     struct eg_now now;
     unsigned reactors;
     char epoch[37];
-    bool writing;  /* a transaction is open */
-    bool readonly; /* storage fails: refuse what would write */
-    bool failed;   /* memory ran out or a read failed within this batch */
-    bool lost;     /* sessions were let go when a batch was taken back, and nobody is told yet */
+    uint64_t batch; /* number of the present one */
+    bool writing;   /* a transaction is open */
+    bool readonly;  /* storage fails: refuse what would write */
+    bool failed;    /* memory ran out or a read failed within this batch */
+    bool lost;      /* sessions were let go when a batch was taken back, and nobody is told yet */
     bool draining;
     struct eg_session *sessions, *by_sid, *lru, *touched;
     unsigned lru_count;
@@ -202,6 +204,9 @@ void eg_out_event(struct eg_machine *m, struct eg_session *s, uint64_t cursor, b
                   eg_conn_id except, struct eg_bytes *bytes);
 void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
                    struct eg_buf *take_buf);
+/* The same of what stays true when the batch is rolled back, and happens only once. */
+void eg_out_notice_stays(struct eg_machine *m, struct eg_session *s, unsigned caps,
+                         eg_conn_id except, struct eg_buf *take_buf);
 void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,
                   unsigned short code, const char *reason);
 /* Closes conn when it has been sent all that s holds: s is closed. */
@@ -212,6 +217,7 @@ void eg_out_welcome(struct eg_machine *m, eg_conn_id conn, const struct eg_welco
 void eg_out_error(struct eg_machine *m, eg_conn_id conn, enum eg_code code, const char *message,
                   const char *field, struct eg_slice ref, int retry_after_s);
 void eg_out_done(struct eg_machine *m, struct eg_call *call, enum eg_code code);
+/* Forgets the outputs of the batch; what stays true is kept. */
 void eg_out_drop(struct eg_machine *m);
 /* Remembers a revocation to be told after the commit. Takes what. */
 void eg_machine_revoked(struct eg_machine *m, char *what, int64_t until_ms);
@@ -284,6 +290,8 @@ struct eg_conn *eg_conn_attach(struct eg_machine *m, struct eg_cmd *cmd);
 /* --- presence (presence.c) --- */
 void eg_presence_frame(struct eg_machine *m, struct eg_conn *c, const struct eg_frame *f);
 void eg_presence_leave(struct eg_machine *m, struct eg_conn *c);
+/* The batch is rolled back and its commands come again: who became present in it, does again. */
+void eg_presence_rolled_back(struct eg_machine *m);
 void eg_presence_typing(struct eg_machine *m, struct eg_conn *c);
 
 /* --- workers (worker.c) --- */

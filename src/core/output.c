@@ -37,14 +37,19 @@ static struct eg_out *add(struct eg_machine *m, unsigned reactor)
     return o;
 }
 
+static void drop_one(struct eg_out *o)
+{
+    eg_bytes_unref(o->bytes);
+    free(o->welcome);
+}
+
 void eg_release_free(struct eg_release *r)
 {
     if (!r) {
         return;
     }
     for (int i = 0; i < r->n; i++) {
-        eg_bytes_unref(r->out[i].bytes);
-        free(r->out[i].welcome);
+        drop_one(&r->out[i]);
     }
     eg_cmds_free(r->spent);
     free(r->out);
@@ -99,7 +104,7 @@ void eg_out_event(struct eg_machine *m, struct eg_session *s, uint64_t cursor, b
     eg_bytes_unref(bytes);
 }
 
-void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
+static void notice(struct eg_machine *m, struct eg_session *s, struct eg_out what,
                    struct eg_buf *take_buf)
 {
     struct eg_bytes *bytes = eg_buf_bytes(take_buf);
@@ -108,10 +113,22 @@ void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg
         m->failed = true;
         return;
     }
-    to_followers(
-        m, s,
-        &(struct eg_out){.kind = EG_OUT_NOTICE, .caps = caps, .except = except, .bytes = bytes});
+    what.kind = EG_OUT_NOTICE;
+    what.bytes = bytes;
+    to_followers(m, s, &what);
     eg_bytes_unref(bytes);
+}
+
+void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
+                   struct eg_buf *take_buf)
+{
+    notice(m, s, (struct eg_out){.caps = caps, .except = except}, take_buf);
+}
+
+void eg_out_notice_stays(struct eg_machine *m, struct eg_session *s, unsigned caps,
+                         eg_conn_id except, struct eg_buf *take_buf)
+{
+    notice(m, s, (struct eg_out){.caps = caps, .except = except, .stays = true}, take_buf);
 }
 
 void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,
@@ -209,9 +226,23 @@ void eg_out_done(struct eg_machine *m, struct eg_call *call, enum eg_code code)
 
 void eg_out_drop(struct eg_machine *m)
 {
-    for (unsigned r = 0; r < m->reactors; r++) {
-        eg_release_free(m->release[r]);
-        m->release[r] = NULL;
+    for (unsigned i = 0; i < m->reactors; i++) {
+        struct eg_release *r = m->release[i];
+        int kept = 0;
+        for (int o = 0; r && o < r->n; o++) {
+            if (r->out[o].stays) {
+                r->out[kept++] = r->out[o];
+            } else {
+                drop_one(&r->out[o]);
+            }
+        }
+        if (r) {
+            r->n = kept;
+        }
+        if (!kept) {
+            eg_release_free(r);
+            m->release[i] = NULL;
+        }
     }
     m->done_count = 0;
     for (unsigned i = 0; i < m->revoked_count; i++) {

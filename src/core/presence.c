@@ -25,6 +25,15 @@ static void write_frame(struct eg_buf *b, const struct eg_conn *c, const char *t
     eg_buf_char(b, '}');
 }
 
+/* Of those that were present before this batch: it detaches only once, however often its command
+ * comes. */
+static void tell_left(struct eg_machine *m, struct eg_conn *c)
+{
+    struct eg_buf b = {0};
+    write_frame(&b, c, "presence_leave");
+    eg_out_notice_stays(m, c->session, EG_CAP_PRESENCE, c->id, &b);
+}
+
 static void tell(struct eg_machine *m, struct eg_conn *c, const char *type)
 {
     struct eg_buf b = {0};
@@ -63,13 +72,31 @@ void eg_presence_frame(struct eg_machine *m, struct eg_conn *c, const struct eg_
     c->presence_data = data;
     tell(m, c, joined ? "presence_join" : "presence_update");
     if (joined) {
+        c->present_since = m->batch;
         tell_newcomer(m, c);
     }
 }
 
 void eg_presence_leave(struct eg_machine *m, struct eg_conn *c)
 {
-    tell(m, c, "presence_leave");
+    if (c->present_since == m->batch) {
+        tell(m, c, "presence_leave");
+    } else {
+        tell_left(m, c);
+    }
+}
+
+void eg_presence_rolled_back(struct eg_machine *m)
+{
+    struct eg_conn *c, *next;
+    HASH_ITER(hh, m->conns, c, next)
+    {
+        if (c->presence && c->present_since == m->batch) {
+            free(c->presence);
+            free(c->presence_data);
+            c->presence = c->presence_data = NULL;
+        }
+    }
 }
 
 void eg_presence_typing(struct eg_machine *m, struct eg_conn *c)

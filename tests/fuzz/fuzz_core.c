@@ -365,6 +365,28 @@ static void check_frame(const struct eg_bytes *b)
     must(doc.kind == EG_JSON_OBJECT && eg_json_get(&doc, "type"));
 }
 
+/* A turn comes with its own message, as it is stored. */
+static void check_turn_text(struct eg_slice text)
+{
+    struct eg_json_doc doc;
+    struct eg_session_row row;
+    struct eg_bytes *body = NULL;
+    int64_t turn = 0;
+    must(eg_json_scan(text, EG_JSON_DEPTH_MAX + 2, &doc) == EG_OK);
+    if (!eg_slice_is(eg_json_get(&doc, "type")->value, "\"turn\"")) {
+        return;
+    }
+    const struct eg_slice id = eg_json_get(&doc, "session_id")->value;
+    must(eg_json_integer(eg_json_get(&doc, "turn")->value, &turn));
+    if (w.storage->ops->session_by_id(w.storage, (struct eg_slice){id.p + 1, id.n - 2}, &row) !=
+            EG_OK ||
+        w.storage->ops->event_get(w.storage, row.sid, (uint64_t)turn, &body) != EG_OK) {
+        return; /* removed in the same batch */
+    }
+    must(eg_slice_eq(eg_json_get(&doc, "message")->value, eg_bytes_slice(body)));
+    eg_bytes_unref(body);
+}
+
 static void deliver(unsigned reactor, const struct eg_out *o)
 {
     struct conn *c = conn_of(o->conn);
@@ -390,6 +412,7 @@ static void deliver(unsigned reactor, const struct eg_out *o)
         break;
     case EG_OUT_FRAME:
         check_frame(o->bytes);
+        check_turn_text(eg_bytes_slice(o->bytes));
         if (o->cursor) {
             check_stored(o->sid, o->cursor, NULL);
             if (c && c->attached) {

@@ -146,6 +146,22 @@ static void check_promises(const struct log *l)
     }
 }
 
+/* What was confirmed as aborted was asked to end, once. */
+static void check_aborts(const struct log *l)
+{
+    for (unsigned i = 0; i < l->w->stops; i++) {
+        unsigned asked = 0;
+        for (unsigned j = 0; j < l->n && l->w->stopped[i].session == l->session; j++) {
+            asked += l->entry[j].head.turn == l->w->stopped[i].turn &&
+                     eg_slice_is(l->entry[j].head.type, "message_abort");
+        }
+        if (asked != 1 && l->w->stopped[i].session == l->session) {
+            sim_fault(l->w, "s%d turn %llu was aborted, and the log says so %u times", l->session,
+                      (unsigned long long)l->w->stopped[i].turn, asked);
+        }
+    }
+}
+
 static void check_clients(const struct log *l)
 {
     for (int i = 0; i < SIM_CLIENTS; i++) {
@@ -189,6 +205,7 @@ void sim_check(struct sim *w)
         if (!w->fault[0]) {
             check_order(&l);
             check_promises(&l);
+            check_aborts(&l);
             check_clients(&l);
         }
         for (unsigned i = 0; i < l.n; i++) {

@@ -17,6 +17,8 @@
 #define SIM_SESSIONS 5
 #define SIM_CLIENTS 8
 #define SIM_WORKERS 4
+#define SIM_PENDING 4
+#define SIM_QUEUE 64
 #define SIM_STORY 4000 /* lines of the story that are kept */
 
 /* One stored event as somebody saw it. */
@@ -34,8 +36,11 @@ struct sim_client {
     uint64_t have; /* events 1..have were seen */
     struct seen *log;
     unsigned logged, cap;
-    unsigned next_id; /* of its messages */
-    unsigned pending; /* id that was sent and not answered; 0 none */
+    unsigned next_id;              /* of its messages */
+    unsigned pending[SIM_PENDING]; /* ids that were sent and not answered */
+    unsigned pendings;
+    bool present;                  /* it has said so, and was told who else is */
+    eg_conn_id knows[SIM_CLIENTS]; /* those of whose presence it was told; 0: none */
 };
 
 /* An accepted publish: must be in the log as told. */
@@ -43,6 +48,12 @@ struct promise {
     int session;
     uint64_t cursor;
     unsigned client, id;
+};
+
+/* An abort that was confirmed: the log says so, too. */
+struct stopped {
+    int session;
+    uint64_t turn;
 };
 
 /* A turn as it was handed to a worker's connection, in order. */
@@ -75,11 +86,13 @@ struct sim {
     struct sim_worker worker[SIM_WORKERS];
     struct promise *promise;
     unsigned promises, promise_cap;
+    struct stopped *stopped;
+    unsigned stops, stop_cap;
     struct handed *handed;
     unsigned hands, hand_cap;
     uint64_t next_conn;
     unsigned serial; /* makes contents unlike each other */
-    struct eg_cmd *queue[64];
+    struct eg_cmd *queue[SIM_QUEUE];
     int queued;
     char *story[SIM_STORY];
     unsigned told;

@@ -87,7 +87,7 @@ static struct eg_cmd *command(struct sim *w, enum eg_cmd_kind kind, eg_conn_id c
 
 static void post(struct sim *w, struct eg_cmd *cmd)
 {
-    if (cmd && w->queued < (int)(sizeof w->queue / sizeof w->queue[0])) {
+    if (cmd && w->queued < SIM_QUEUE) {
         w->queue[w->queued++] = cmd;
     } else {
         eg_cmd_free(cmd);
@@ -156,15 +156,92 @@ static struct eg_slice field(struct eg_slice frame, const char *key)
     return (struct eg_slice){0};
 }
 
-static void promise(struct sim *w, struct sim_client *c, uint64_t cursor)
+/* message_id is "m<client>-<id>". */
+static void promise(struct sim *w, struct sim_client *c, uint64_t cursor,
+                    struct eg_slice message_id)
 {
+    const char *dash = message_id.n ? memchr(message_id.p, '-', message_id.n) : NULL;
+    const unsigned id = dash ? (unsigned)strtoul(dash + 1, NULL, 10) : 0;
+    unsigned i = 0;
+    while (i < c->pendings && c->pending[i] != id) {
+        i++;
+    }
+    if (i == c->pendings) {
+        return; /* said twice, and accepted before */
+    }
+    c->pending[i] = c->pending[--c->pendings];
     if (w->promises == w->promise_cap) {
         w->promise_cap = w->promise_cap ? w->promise_cap * 2 : 64;
         w->promise = realloc(w->promise, w->promise_cap * sizeof *w->promise);
     }
-    w->promise[w->promises++] =
-        (struct promise){c->session, cursor, (unsigned)(c - w->client), c->pending};
-    c->pending = 0;
+    w->promise[w->promises++] = (struct promise){c->session, cursor, (unsigned)(c - w->client), id};
+}
+
+static void confirmed(struct sim *w, const struct sim_client *c, uint64_t turn)
+{
+    if (w->stops == w->stop_cap) {
+        w->stop_cap = w->stop_cap ? w->stop_cap * 2 : 64;
+        w->stopped = realloc(w->stopped, w->stop_cap * sizeof *w->stopped);
+    }
+    w->stopped[w->stops++] = (struct stopped){c->session, turn};
+}
+
+/* --- presence: who knows of whom --- */
+
+static eg_conn_id *knows(struct sim_client *c, eg_conn_id who)
+{
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        if (c->knows[i] == who) {
+            return &c->knows[i];
+        }
+    }
+    return NULL;
+}
+
+static void learn(struct sim *w, struct sim_client *c, struct eg_slice text, bool snapshot)
+{
+    const struct eg_slice type = field(text, "type");
+    const eg_conn_id who = strtoull(field(text, "connection_id").p, NULL, 16);
+    eg_conn_id *known = knows(c, who);
+    if (eg_slice_is(type, "presence_leave")) {
+        if (known) {
+            *known = 0;
+        }
+    } else if (eg_slice_is(type, "presence_join") || eg_slice_is(type, "presence_update")) {
+        if (eg_slice_is(type, "presence_join") && known && !snapshot) {
+            sim_fault(w, "client %d was told twice that %llu joins", (int)(c - w->client),
+                      (unsigned long long)who);
+        }
+        known = known ? known : knows(c, 0);
+        if (known) {
+            *known = who;
+        } else {
+            sim_fault(w, "client %d knows more than there are", (int)(c - w->client));
+        }
+    }
+}
+
+/* After each batch: nobody knows of one that is gone, or misses one that is there. */
+static void check_presence(struct sim *w)
+{
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        struct sim_client *c = &w->client[i];
+        for (int k = 0; k < SIM_CLIENTS && c->attached; k++) {
+            const struct sim_client *o = &w->client[k];
+            if (o != c && c->present && o->attached && o->present && o->session == c->session &&
+                !knows(c, o->conn)) {
+                sim_fault(w, "client %d was not told of client %d", i, k);
+            }
+            bool there = c->knows[k] == 0;
+            for (int j = 0; j < SIM_CLIENTS && !there; j++) {
+                there = w->client[j].present && w->client[j].conn == c->knows[k];
+            }
+            if (!there) {
+                sim_fault(w, "client %d was not told that %llu left", i,
+                          (unsigned long long)c->knows[k]);
+            }
+        }
+    }
 }
 
 static void client_frame(struct sim *w, struct sim_client *c, const struct eg_out *o)
@@ -176,9 +253,11 @@ static void client_frame(struct sim *w, struct sim_client *c, const struct eg_ou
         if (o->cursor) {
             client_read_log(w, c, o->sid, o->cursor);
         }
-        if (c->pending) {
-            promise(w, c, (uint64_t)field_int(text, "cursor"));
-        }
+        promise(w, c, (uint64_t)field_int(text, "cursor"), field(text, "message_id"));
+    } else if (eg_slice_is(type, "aborted")) {
+        confirmed(w, c, (uint64_t)field_int(text, "turn"));
+    } else if (eg_slice_is(type, "presence_join")) {
+        learn(w, c, text, true);
     } else if (eg_slice_is(type, "error")) {
         const struct eg_slice code = field(text, "code");
         if (!eg_slice_is(code, "storage_unavailable") && !eg_slice_is(code, "queue_full")) {
@@ -206,6 +285,8 @@ static void let_go(struct sim_worker *k, struct held_turn *h)
  * an attempt of before is then taken for this one, rightly: the turn is its own again. */
 static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
 {
+    struct eg_session_row row;
+    struct eg_bytes *body = NULL;
     if (!eg_slice_is(field(text, "type"), "turn")) {
         return;
     }
@@ -215,6 +296,15 @@ static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
     }
     w->handed[w->hands++] = (struct handed){session_number(field(text, "session_id")),
                                             (uint64_t)field_int(text, "turn"), conn};
+    /* It comes with its own message, as it is in the log. */
+    const struct handed *h = &w->handed[w->hands - 1];
+    if (w->storage->ops->session_by_id(w->storage, field(text, "session_id"), &row) != EG_OK ||
+        w->storage->ops->event_get(w->storage, row.sid, h->turn, &body) != EG_OK ||
+        !eg_slice_eq(field(text, "message"), eg_bytes_slice(body))) {
+        sim_fault(w, "s%d: turn %llu was handed out with another message", h->session,
+                  (unsigned long long)h->turn);
+    }
+    eg_bytes_unref(body);
 }
 
 static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice text)
@@ -312,6 +402,14 @@ static void deliver(struct sim *w, const struct eg_out *o)
             }
         }
         break;
+    case EG_OUT_NOTICE:
+        for (int i = 0; i < SIM_CLIENTS && (o->caps & EG_CAP_PRESENCE); i++) {
+            struct sim_client *f = &w->client[i];
+            if (f->attached && f->conn != o->except && f->sid == o->sid) {
+                learn(w, f, eg_bytes_slice(o->bytes), false);
+            }
+        }
+        break;
     default:
         break;
     }
@@ -319,11 +417,17 @@ static void deliver(struct sim *w, const struct eg_out *o)
 
 /* --- batches, failures, crashes --- */
 
+static void client_gone(struct sim_client *c)
+{
+    c->conn = 0;
+    c->attached = c->present = false;
+    memset(c->knows, 0, sizeof c->knows);
+}
+
 static void forget_connections(struct sim *w)
 {
     for (int i = 0; i < SIM_CLIENTS; i++) {
-        w->client[i].conn = 0;
-        w->client[i].attached = false;
+        client_gone(&w->client[i]);
     }
     for (int i = 0; i < SIM_WORKERS; i++) {
         w->worker[i].conn = 0;
@@ -419,6 +523,7 @@ static void batch(struct sim *w)
         return;
     }
     release(w);
+    check_presence(w);
     for (int i = 0; i < w->queued; i++) {
         eg_cmd_free(w->queue[i]);
     }
@@ -436,7 +541,7 @@ static void client_connect(struct sim *w, struct sim_client *c)
     struct eg_cmd *cmd;
     snprintf(json, sizeof json,
              "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"s%d\",\"create\":true,"
-             "\"since\":%llu,\"capabilities\":[\"streaming\",\"ack\"]}",
+             "\"since\":%llu,\"capabilities\":[\"streaming\",\"ack\",\"presence\"]}",
              c->session, (unsigned long long)c->have);
     c->conn = w->next_conn++;
     cmd = command(w, EG_CMD_ATTACH, c->conn, json);
@@ -447,31 +552,61 @@ static void client_connect(struct sim *w, struct sim_client *c)
     }
 }
 
-static void client_acts(struct sim *w, struct sim_client *c)
+/* A new message, or again one that was not answered. */
+static void client_says(struct sim *w, struct sim_client *c)
 {
     char json[300];
     const int number = (int)(c - w->client);
-    const uint64_t what = sim_random(w, 10);
+    unsigned id;
+    if (!c->pendings || (c->pendings < SIM_PENDING && sim_random(w, 2))) {
+        id = c->pending[c->pendings++] = ++c->next_id;
+    } else {
+        id = c->pending[sim_random(w, c->pendings)];
+    }
+    sim_tell(w, "client %d says m%d-%u in s%d", number, number, id, c->session);
+    snprintf(json, sizeof json,
+             "{\"type\":\"message\",\"content\":\"m%d-%u\",\"message_id\":\"m%d-%u\"}", number, id,
+             number, id);
+    post_frame(w, c->conn, json);
+}
+
+/* The turn at work, or one named: an old one, or one whose message is not answered yet. */
+static void client_aborts(struct sim *w, const struct sim_client *c)
+{
+    char json[100];
+    const uint64_t turn = c->have + sim_random(w, 8);
+    if (sim_random(w, 3) == 0 || turn < 3) {
+        snprintf(json, sizeof json, "{\"type\":\"abort\"}");
+    } else {
+        snprintf(json, sizeof json, "{\"type\":\"abort\",\"turn\":%llu}",
+                 (unsigned long long)turn - 2);
+    }
+    sim_tell(w, "client %d in s%d: %s", (int)(c - w->client), c->session, json);
+    post_frame(w, c->conn, json);
+}
+
+static void client_acts(struct sim *w, struct sim_client *c)
+{
+    char json[300];
+    const uint64_t what = sim_random(w, 20);
     if (!c->conn) {
         client_connect(w, c);
-    } else if (what == 0) {
-        sim_tell(w, "client %d drops", number);
+    } else if (what < 2) {
+        sim_tell(w, "client %d drops", (int)(c - w->client));
         post(w, command(w, EG_CMD_DETACH, c->conn, NULL));
-        c->conn = 0;
-        c->attached = false;
-    } else if (what < 7 && c->attached) {
-        if (!c->pending) {
-            c->pending = ++c->next_id;
-        }
-        sim_tell(w, "client %d says m%d-%u in s%d", number, number, c->pending, c->session);
-        snprintf(json, sizeof json,
-                 "{\"type\":\"message\",\"content\":\"m%d-%u\",\"message_id\":\"m%d-%u\"}", number,
-                 c->pending, number, c->pending);
+        client_gone(c);
+    } else if (!c->attached) {
+        return;
+    } else if (what < 13) {
+        client_says(w, c);
+    } else if (what < 16) {
+        client_aborts(w, c);
+    } else if (what < 18) {
+        snprintf(json, sizeof json, "{\"type\":\"presence\",\"status\":\"p%u\"}", w->serial++);
+        sim_tell(w, "client %d of s%d is present", (int)(c - w->client), c->session);
         post_frame(w, c->conn, json);
-    } else if (what == 7 && c->attached) {
-        sim_tell(w, "client %d aborts in s%d", number, c->session);
-        post_frame(w, c->conn, "{\"type\":\"abort\"}");
-    } else if (c->attached && c->have) {
+        c->present = true;
+    } else if (c->have) {
         snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%llu}",
                  (unsigned long long)c->have);
         post_frame(w, c->conn, json);
@@ -647,6 +782,16 @@ static void come_to_an_end(struct sim *w)
     sim_fault(w, "turns stay open although workers are there");
 }
 
+/* Much in one session before the core comes to it: it is all one batch. */
+static void burst(struct sim *w)
+{
+    const int session = (int)sim_random(w, SIM_SESSIONS);
+    for (uint64_t n = 2 + sim_random(w, 5); n; n--) {
+        const int i = session + (sim_random(w, 2) ? SIM_SESSIONS : 0);
+        client_acts(w, &w->client[i < SIM_CLIENTS ? i : session]);
+    }
+}
+
 static void one_step(struct sim *w)
 {
     const uint64_t what = sim_random(w, 100);
@@ -656,8 +801,10 @@ static void one_step(struct sim *w)
         worker_acts(w, &w->worker[sim_random(w, SIM_WORKERS)]);
     } else if (what == 97 && sim_random(w, 4) == 0) {
         crash(w);
+    } else if (what > 97) {
+        burst(w);
     }
-    if (sim_random(w, 3) == 0) {
+    if (sim_random(w, 3) == 0 || w->queued > SIM_QUEUE / 2) {
         time_passes(w);
         batch(w);
     }
@@ -712,5 +859,6 @@ void sim_end(struct sim *w)
         eg_cmd_free(w->queue[i]);
     }
     free(w->promise);
+    free(w->stopped);
     free(w->handed);
 }

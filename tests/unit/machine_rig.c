@@ -189,6 +189,13 @@ void mr_frames(struct machine_rig *r, eg_conn_id conn, const char *const json[],
     batch(r, first);
 }
 
+void mr_frame_and_detach(struct machine_rig *r, eg_conn_id conn, const char *json, eg_conn_id gone)
+{
+    struct eg_cmd *const cmd = command(EG_CMD_FRAME, conn, json);
+    cmd->node.next = &eg_cmd_new(EG_CMD_DETACH, gone)->node;
+    batch(r, cmd);
+}
+
 enum eg_code mr_call(struct machine_rig *r, struct eg_call *call)
 {
     struct eg_cmd *cmd = eg_cmd_new(EG_CMD_CALL, 0);

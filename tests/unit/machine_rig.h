@@ -40,6 +40,8 @@ void mr_detach(struct machine_rig *r, eg_conn_id conn);
 void mr_frame(struct machine_rig *r, eg_conn_id conn, const char *json);
 /* Several frames in one batch. */
 void mr_frames(struct machine_rig *r, eg_conn_id conn, const char *const json[], int n);
+/* A frame of conn, and gone detaches, in one batch. */
+void mr_frame_and_detach(struct machine_rig *r, eg_conn_id conn, const char *json, eg_conn_id gone);
 enum eg_code mr_call(struct machine_rig *r, struct eg_call *call);
 
 /* The n-th output (from 0) of kind for conn (0: any), or NULL. */

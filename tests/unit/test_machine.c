@@ -260,6 +260,38 @@ Test(machine, presence_is_told_to_others)
     cr_assert(strstr(mr_out(r, EG_OUT_NOTICE, 0, 0)->bytes->data, "presence_leave"));
 }
 
+/* The notice that has part, or NULL. */
+static const struct eg_out *noticed(const char *part)
+{
+    const struct eg_out *o = NULL;
+    for (int i = 0; (o = mr_out(r, EG_OUT_NOTICE, 0, i)); i++) {
+        if (strstr(o->bytes->data, part)) {
+            break;
+        }
+    }
+    return o;
+}
+
+Test(machine, who_comes_and_goes_is_told_also_when_the_batch_fails)
+{
+    static const char *const here[] = {"{\"type\":\"presence\",\"status\":\"here\"}",
+                                       "{\"type\":\"message\",\"content\":1}"};
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    const eg_conn_id d = mr_client(r, "u", ",\"session_id\":\"s\"");
+    mr_frame(r, d, here[0]);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frames(r, c, here, 2);
+    cr_assert_eq(r->failures, 1);
+    cr_assert(noticed("presence_join"));
+    cr_assert_null(noticed("presence_update"));
+    cr_assert(mr_text(r, c, "presence_join"), "a newcomer learns who is there");
+    eg_machine_resume(r->m);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frame_and_detach(r, d, here[1], c);
+    cr_assert_eq(r->failures, 2);
+    cr_assert(noticed("presence_leave"));
+}
+
 /* --- what the edge lets nobody do --- */
 
 Test(machine, frames_of_the_other_role_are_refused)
