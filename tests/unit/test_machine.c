@@ -195,6 +195,20 @@ Test(machine, a_full_disk_is_said_and_passes)
     cr_assert_eq(mr_int(mr_text(r, c, "\"duplicate\":false"), "\"cursor\":"), 2);
 }
 
+Test(machine, what_cannot_be_noted_is_not_confirmed)
+{
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2}");
+    mr_frame(r, c, "{\"type\":\"ack\",\"cursor\":1}");
+    cr_assert(mr_text(r, c, "storage_unavailable"));
+    struct eg_call act = {
+        .kind = EG_CALL_AUDIT, .audit_who = EG_LIT("o"), .audit_action = EG_LIT("act")};
+    cr_assert_eq(mr_call(r, &act), EG_CODE_storage_unavailable);
+    cr_assert_eq(memstore_audits(r->storage, NULL), 0);
+}
+
 Test(machine, a_session_of_a_failed_batch_never_was)
 {
     memstore_fail_commits(r->storage, MEMSTORE_IO, 0, 1);
