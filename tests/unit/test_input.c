@@ -339,6 +339,54 @@ Test(input, who_leaves_amid_a_replay_and_is_lost_is_let_go)
     sem_destroy(&reading);
 }
 
+/* The same when all it said was dealt with, and only the replay holds up its farewell. */
+Test(input, who_leaves_amid_a_replay_and_is_lost_waiting_for_it_is_let_go)
+{
+    struct rig *const rig = rig_new();
+    struct eg_cmd *cmd;
+    rig->before_read = wait_to_read;
+    sem_init(&reading, 0, 0);
+    rig_run_by_hand(rig);
+    struct eg_reactor *const r = rig->rs->reactor;
+    struct client *const c = join_by_hand(rig);
+    rig_append(rig, 1, "message", "{}");
+    struct eg_peer *const p = r->slots[0].peer;
+    const eg_conn_id id = eg_peer_id(p);
+    p->sid = 1;
+    cr_assert_eq(eg_follow_add(&r->follows, p), EG_OK);
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME,
+                                 .conn = id,
+                                 .sid = 1,
+                                 .cursor = 2,
+                                 .bytes = eg_bytes_copy("{}", 2)});
+    rig_turn(rig);
+    cr_assert_not_null(p->catchup);
+    client_text(c, "{\"type\":\"leave\"}");
+    bool asked = false;
+    for (int i = 0; i < 100 && !asked; i++) {
+        rig_turn(rig);
+        while ((cmd = rig_try_cmd(rig))) {
+            asked = asked || cmd->kind == EG_CMD_SYNC;
+            eg_cmd_free(cmd);
+        }
+    }
+    cr_assert(asked);
+    rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
+    rig_turn(rig);
+    cr_assert(p->leaving && p->syncs == 0 && p->catchup);
+    client_free(c);
+    for (int i = 0; i < 100 && r->peers; i++) {
+        rig_turn(rig);
+        while ((cmd = rig_try_cmd(rig))) {
+            eg_cmd_free(cmd);
+        }
+    }
+    cr_expect_eq(r->peers, 0);
+    sem_post(&reading);
+    rig_free(rig);
+    sem_destroy(&reading);
+}
+
 Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
 {
     struct rig *const rig = rig_new();
