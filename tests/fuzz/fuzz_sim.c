@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "../sim/sim.h"
+#include "base/log.h"
 
 #define LAST_LINES 60
 
@@ -18,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > 4096) {
         return 0;
     }
+    eg_log_setup(EG_LOG_ERROR, EG_LOG_TEXT);
     if (!sim_play(&world, data, size)) {
         for (unsigned i = world.told > LAST_LINES ? world.told - LAST_LINES : 0; i < world.told;
              i++) {

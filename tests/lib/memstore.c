@@ -52,6 +52,8 @@ struct memstore {
     enum memstore_fate fate;
     int after, times;
     int fail_write;
+    int64_t damaged_sid; /* 0: none */
+    uint64_t damaged_cursor;
     bool fail_reads; /* atomic */
     enum eg_err fail_with;
     long commits;
@@ -476,8 +478,12 @@ static enum eg_err op_event_by_idkey(struct eg_storage *s, int64_t sid, const ui
 static enum eg_err op_event_get(struct eg_storage *s, int64_t sid, uint64_t cursor,
                                 struct eg_bytes **body)
 {
-    struct record *r = find(self(s), EVENTS, sid, cursor);
-    enum eg_err e = looked(self(s), r);
+    struct memstore *m = self(s);
+    struct record *r = find(m, EVENTS, sid, cursor);
+    enum eg_err e = looked(m, r);
+    if (e == EG_OK && sid == m->damaged_sid && cursor == m->damaged_cursor) {
+        e = EG_ECORRUPT;
+    }
     if (e == EG_OK) {
         *body = eg_bytes_ref(r->u.event.body);
     }
@@ -796,6 +802,12 @@ void memstore_fail_write(struct eg_storage *s, int n, enum eg_err e)
     self(s)->fail_with = e;
 }
 
+void memstore_damage(struct eg_storage *s, int64_t sid, uint64_t cursor)
+{
+    self(s)->damaged_sid = sid;
+    self(s)->damaged_cursor = cursor;
+}
+
 struct eg_storage *memstore_restart(struct eg_storage *s)
 {
     struct memstore *m = self(s);
@@ -804,6 +816,8 @@ struct eg_storage *memstore_restart(struct eg_storage *s)
     n->next_sid = m->next_sid;
     n->next_audit = m->next_audit;
     n->commits = m->commits;
+    n->damaged_sid = m->damaged_sid;
+    n->damaged_cursor = m->damaged_cursor;
     for (int t = 0; t < TABLES; t++) {
         n->rows[t] = m->rows[t];
         m->rows[t] = (struct rows){NULL, 0, 0};

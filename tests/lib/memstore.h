@@ -30,6 +30,9 @@ void memstore_fail_reads(struct eg_storage *s, bool fail);
 /* The write number n from now on (1: the next) is latched as e. 0: none. */
 void memstore_fail_write(struct eg_storage *s, int n, enum eg_err e);
 
+/* From now on, and after restarts, the text of this event cannot be read: EG_ECORRUPT. */
+void memstore_damage(struct eg_storage *s, int64_t sid, uint64_t cursor);
+
 /*
  * A new store with the same committed data, as a process that starts again would find it; frees s.
  * A store whose commit was EG_EUNKNOWN refuses to begin; its restart does not.

@@ -198,7 +198,8 @@ void sim_check(struct sim *w)
         }
         check_chain(&l, &row);
         for (unsigned i = 0; i < l.n && !w->fault[0]; i++) {
-            if (eg_slice_is(l.entry[i].head.type, "message")) {
+            /* A turn whose message is damaged waits, and those behind it: they have no end yet. */
+            if (eg_slice_is(l.entry[i].head.type, "message") && row.sid != w->damaged_sid) {
                 check_turn(&l, i);
             }
         }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "sim.h"
 
 static struct sim world;
@@ -23,7 +24,7 @@ static double seconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-static unsigned long batches, crashes, failures, events;
+static unsigned long batches, crashes, failures, damages, events;
 
 static bool one(uint64_t seed, unsigned steps)
 {
@@ -38,6 +39,7 @@ static bool one(uint64_t seed, unsigned steps)
     batches += world.batches;
     crashes += world.crashes;
     failures += world.failures;
+    damages += world.damages;
     for (int i = 0; i < SIM_CLIENTS; i++) {
         events += world.client[i].logged;
     }
@@ -96,6 +98,7 @@ int main(int argc, char **argv)
             return 64;
         }
     }
+    eg_log_setup(EG_LOG_ERROR, EG_LOG_TEXT); /* damaged messages are warned of */
     clock_gettime(CLOCK_MONOTONIC, &start);
     if (seed) {
         ok = one(seed, steps);
@@ -107,9 +110,9 @@ int main(int argc, char **argv)
             ok = one(++n, steps);
         }
     }
-    printf(
-        "%lu schedules in %.1f s: %lu batches, %lu failed commits, %lu crashes, %lu events seen\n",
-        n, seconds_since(&start), batches, failures, crashes, events);
+    printf("%lu schedules in %.1f s: %lu batches, %lu failed commits, %lu crashes, "
+           "%lu damaged messages, %lu events seen\n",
+           n, seconds_since(&start), batches, failures, crashes, damages, events);
     printf("%lu passed, %d failed\n", ok ? n : n - 1, !ok);
     return !ok;
 }

@@ -96,8 +96,9 @@ struct sim {
     int queued;
     char *story[SIM_STORY];
     unsigned told;
-    unsigned long batches, crashes, failures;
-    bool calm; /* no more faults: everything is to come to an end */
+    unsigned long batches, crashes, failures, damages;
+    int64_t damaged_sid; /* session with a message that cannot be read; 0: none */
+    bool calm;           /* no more faults: everything is to come to an end */
     char fault[400];
 };
 

@@ -740,12 +740,17 @@ static void begin(struct sim *w, uint64_t seed)
     }
 }
 
+struct open_count {
+    int64_t but_sid;
+    unsigned n;
+};
+
 static void count_open(void *arg, int64_t sid, const char *agent, enum eg_turn_state head)
 {
-    (void)sid;
+    struct open_count *c = arg;
     (void)agent;
     (void)head;
-    ++*(unsigned *)arg;
+    c->n += sid != c->but_sid;
 }
 
 /* Faults stop; workers and clients stay until nothing is open. */
@@ -763,11 +768,12 @@ static void come_to_an_end(struct sim *w)
         }
         time_passes(w);
         batch(w);
-        unsigned open = 0;
+        struct open_count open = {.but_sid =
+                                      w->damaged_sid}; /* its turn cannot end, all others do */
         if (w->storage->ops->open_turns(w->storage, count_open, &open) != EG_OK) {
             sim_fault(w, "the log cannot be read");
         }
-        if (!open && round > 3) {
+        if (!open.n && round > 3) {
             return;
         }
     }
@@ -780,6 +786,22 @@ static void come_to_an_end(struct sim *w)
         }
     }
     sim_fault(w, "turns stay open although workers are there");
+}
+
+/* The newest event of a session, perhaps a message that nobody has had yet, is lost on the disk. */
+static void damage(struct sim *w)
+{
+    struct eg_session_row row;
+    char name[32];
+    sim_session_name((int)sim_random(w, SIM_SESSIONS), name);
+    if (!w->damaged_sid && !w->machine->writing &&
+        w->storage->ops->session_by_id(w->storage, eg_slice_cstr(name), &row) == EG_OK &&
+        row.cursor) {
+        sim_tell(w, "event %llu of %s is damaged", (unsigned long long)row.cursor, name);
+        w->damages++;
+        w->damaged_sid = row.sid;
+        memstore_damage(w->storage, row.sid, row.cursor);
+    }
 }
 
 /* Much in one session before the core comes to it: it is all one batch. */
@@ -801,6 +823,8 @@ static void one_step(struct sim *w)
         worker_acts(w, &w->worker[sim_random(w, SIM_WORKERS)]);
     } else if (what == 97 && sim_random(w, 4) == 0) {
         crash(w);
+    } else if (what == 97 && sim_random(w, 16) == 0) {
+        damage(w);
     } else if (what > 97) {
         burst(w);
     }
