@@ -558,6 +558,33 @@ Test(heads, a_generation_grows)
     eg_buf_free(&c.body);
 }
 
+/* What is reserved before a commit is enough after it, when nothing may fail any more. */
+Test(heads, what_was_reserved_suffices)
+{
+    for (int kind = 0; kind < 3; kind++) {
+        struct eg_heads_gen g = {0};
+        struct eg_change c = {0};
+        for (int i = 0; i < 5000; i++) {
+            struct eg_turn_row t = {.sid = i + 1, .turn = 1};
+            struct eg_session_row row = {.sid = i + 1};
+            if (kind == 0) {
+                eg_change_session(&c, &row);
+            } else if (kind == 1) {
+                eg_change_turn(&c, &t, true);
+            } else {
+                eg_change_turn_gone(&c, t.sid, t.turn);
+            }
+        }
+        cr_assert_eq(eg_heads_reserve(&g, &c), EG_OK);
+        const uint32_t cap = g.cap, tcap = g.tcap;
+        cr_assert_eq(eg_heads_apply(&g, (struct eg_slice){c.body.p, c.body.n}, 7), EG_OK);
+        cr_expect_eq(g.n + g.tn, 5000);
+        cr_expect(g.cap == cap && g.tcap == tcap, "kind %d", kind);
+        eg_heads_drop(&g);
+        eg_buf_free(&c.body);
+    }
+}
+
 static int growing; /* atomic */
 
 static void *look_on(void *heads)
