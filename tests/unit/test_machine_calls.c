@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "machine_rig.h"
+#include "wire/event.h"
 
 static struct machine_rig *r;
 static eg_conn_id c;
@@ -151,6 +152,32 @@ Test(calls, fork_copies_up_to_a_cursor)
     mr_call(r, &k);
     settle();
     cr_assert_eq(k.code, EG_CODE_NONE);
+}
+
+static void chain(void *hash, uint64_t cursor, struct eg_slice body)
+{
+    (void)cursor;
+    eg_chain_next(hash, body, hash);
+}
+
+Test(calls, a_fork_of_a_trimmed_session_has_a_whole_chain)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    mr_frame(r, w, "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":1}");
+    cr_assert_eq(call(EG_CALL_TRIM, 2), EG_CODE_NONE);
+    settle();
+    struct eg_call k = {.kind = EG_CALL_FORK, .session_id = EG_LIT("s"), .cursor = 4};
+    mr_call(r, &k);
+    settle();
+    cr_assert_eq(k.code, EG_CODE_NONE);
+    struct eg_session_row row;
+    uint8_t hash[EG_CHAIN_BYTES];
+    cr_assert_eq(r->storage->ops->session_by_id(r->storage, eg_slice_cstr(k.out_session_id), &row),
+                 EG_OK);
+    cr_assert(row.oldest == 2 && row.cursor == 4);
+    memcpy(hash, row.floor_hash, sizeof hash);
+    cr_assert_eq(r->storage->ops->events(r->storage, row.sid, 2, 3, chain, hash), EG_OK);
+    cr_assert_arr_eq(hash, row.hash, sizeof hash);
 }
 
 Test(calls, agents_come_and_go)
