@@ -73,6 +73,7 @@ void core_check_machine(const struct eg_machine *m)
     const struct eg_agent *a, *next_agent;
     const struct eg_worker *k;
     const struct eg_conn *c, *next_conn;
+    const struct eg_chore *chore;
     int64_t running = 0, at_workers = 0;
     unsigned idle = 0;
     must(!m->writing && !m->failed && !m->fresh && m->ended_count == 0);
@@ -96,6 +97,10 @@ void core_check_machine(const struct eg_machine *m)
     HASH_ITER(hh, m->conns, c, next_conn)
     {
         must((c->session != NULL) != (c->worker != NULL) && c->sub->refs > 0);
+    }
+    DL_FOREACH(m->chores, chore)
+    {
+        must(!chore->fresh && !chore->stepped && !chore->finished);
     }
     must(running == at_workers && running == m->running);
     must(idle == m->lru_count && idle <= CACHE_MOST);

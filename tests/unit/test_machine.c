@@ -147,7 +147,9 @@ Test(machine, limits_have_their_answers)
     r->settings->max_sessions_per_sub = 1;
     r->settings->message_rate_per_sub = 3;
     const eg_conn_id c = mr_client(r, "u", "");
-    cr_assert_eq(refused(mr_client(r, "u", "")), EG_CODE_rate_limited);
+    const eg_conn_id more = mr_client(r, "u", "");
+    cr_assert_eq(refused(more), EG_CODE_rate_limited);
+    cr_assert_not_null(mr_out(r, EG_OUT_REFUSE, more, 0)->message, "which of the rates it is");
     mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
     mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
     mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");

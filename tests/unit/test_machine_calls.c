@@ -216,6 +216,17 @@ Test(calls, live_information_is_json)
     cr_assert(mr_out(r, EG_OUT_CLOSE, c, 0));
 }
 
+Test(calls, what_a_failed_batch_began_is_not_gone_on_with)
+{
+    static const enum eg_call_kind begins[] = {EG_CALL_FORK, EG_CALL_DELETE};
+    for (int i = 0; i < 2; i++) {
+        memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+        cr_assert_eq(call(begins[i], 2), EG_CODE_storage_unavailable);
+        cr_assert_null(r->m->chores);
+        eg_machine_resume(r->m);
+    }
+}
+
 Test(calls, nothing_changes_while_the_storage_fails)
 {
     memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
