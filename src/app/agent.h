@@ -85,6 +85,7 @@ struct eg_agent {
     bool jsonl, quiet;
     int64_t concurrency, timeout_ms;
     int64_t max_payload, extend_ms; /* extend_ms: silence after which extend is sent */
+    char trouble[256];              /* why no connection came about, told once; "" none */
     bool welcome;                   /* hello_ok came on this connection */
     int64_t welcome_ms, resend_ms;  /* resend_ms: when refused frames are sent again; 0 never */
     struct eg_task *tasks;

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "app/trust.h"
 #include "base/clock.h"
 
 #define OWN_TTL_MS (15 * 60 * 1000LL)
@@ -226,6 +227,7 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     curl_easy_setopt(a->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(a->curl, CURLOPT_CONNECTTIMEOUT, 10L);
     curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, error);
+    eg_trust(a->curl);
     curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, &answer);
     curl_easy_setopt(a->curl, CURLOPT_NOPROGRESS, 0L);

@@ -45,6 +45,7 @@ static void take_welcome(struct eg_agent *a, const struct eg_json_doc *doc)
     a->extend_ms = lease_ms / 3 < EG_AGENT_EXTEND_MS ? lease_ms / 3 : EG_AGENT_EXTEND_MS;
     eg_wsc_settled(a->wsc, heartbeat_ms);
     a->welcome = true;
+    a->trouble[0] = '\0';
     a->resend_ms = 0;
     a->welcome_ms = eg_clock_mono_ms();
     if (!a->quiet)
@@ -175,6 +176,10 @@ static void on_lost(void *arg, const struct eg_wsc_end *end)
     } else if (!a->quiet && (was || end->http_status)) {
         eg_complain(a->cmd, "connection lost%s%s; trying again", *end->reason ? ": " : "",
                     end->reason);
+    } else if (!a->quiet && strcmp(a->trouble, end->reason) != 0) {
+        snprintf(a->trouble, sizeof a->trouble, "%s", end->reason);
+        eg_complain(a->cmd, "%s (is the gateway running at %s?); trying again", end->reason,
+                    a->gate.url);
     }
 }
 

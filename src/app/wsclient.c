@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/trust.h"
 #include "app/wsframe.h"
 #include "base/clock.h"
 #include "ebbgate/codes.h"
@@ -259,6 +260,7 @@ static void start_connect(struct eg_wsc *c)
     curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
     curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, c->error);
+    eg_trust(c->easy);
     if (is_loopback(c->host))
         curl_easy_setopt(c->easy, CURLOPT_NOPROXY, "*");
     if (curl_multi_add_handle(c->multi, c->easy) != CURLM_OK) {

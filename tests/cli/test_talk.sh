@@ -494,6 +494,77 @@ EOF
     has "$T/err" 'status 503'
 }
 
+# An agent whose gateway is not there says so, once a reason, and waits for it.
+test_agent_before_its_gateway() {
+    gate
+    crash
+    "$BIN" agent --data "$T/data" --id echo --exec cat 2>"$T/err" &
+    started $!
+    eventually grep -q 'is the gateway running at' "$T/err"
+    has "$T/err" 'trying again'
+    gate
+    eventually grep -q 'is attached' "$T/err"
+    [ "$(grep -c 'trying again' "$T/err")" -eq 1 ] || die "$(cat "$T/err")"
+}
+
+# wss:// with a certificate of one's own authority: refused by name, unless SSL_CERT_FILE names it.
+test_own_authority() {
+    unset SSL_CERT_FILE
+    command -v openssl >/dev/null && command -v python3 >/dev/null || return 0
+    gate
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost -keyout "$T/key.pem" -out "$T/cert.pem" 2>/dev/null
+    cat >"$T/tls.py" <<'EOF'
+import asyncio, signal, ssl, sys
+signal.alarm(120)
+
+async def copy(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+
+def to(port):
+    async def serve(reader, writer):
+        there = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+    return serve
+
+async def main():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1], sys.argv[2])
+    for port in sys.argv[3:]:
+        server = await asyncio.start_server(to(int(port)), "127.0.0.1", 0, ssl=context)
+        print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+EOF
+    python3 "$T/tls.py" "$T/cert.pem" "$T/key.pem" "$PORT" "${ADMIN##*:}" >"$T/ports" 2>/dev/null &
+    started $!
+    eventually sh -c 'sed -n 2p "$1" | grep -q .' sh "$T/ports"
+    wss=wss://localhost:$(sed -n 1p "$T/ports") https=https://localhost:$(sed -n 2p "$T/ports")
+    "$BIN" agent --data "$T/data" --id echo --url "$wss" --exec cat 2>"$T/err" &
+    started $!
+    eventually grep -q 'certificate.*trying again' "$T/err"
+    code 1 chat --agent echo --url "$wss" hello 2>"$T/err"
+    has "$T/err" certificate
+    code 1 "$BIN" agents --data "$T/data" --url "$https" 2>"$T/err"
+    has "$T/err" certificate
+    SSL_CERT_FILE=$T/cert.pem
+    export SSL_CERT_FILE
+    agent --id echo --url "$wss" --exec cat
+    [ "$(chat --agent echo --url "$wss" hello)" = hello ] || die 'no answer'
+    "$BIN" agents --data "$T/data" --url "$https" >"$T/out"
+    has "$T/out" echo
+    SSL_CERT_FILE=$T/none.pem
+    code 1 chat --agent echo --url "$wss" hello 2>"$T/err"
+    has "$T/err" none.pem
+}
+
 # The key that an agent makes its tokens with gives way to another: it goes on with that one.
 test_agent_through_a_change_of_keys() {
     gate
