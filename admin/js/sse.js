@@ -104,8 +104,12 @@ export async function follow(id, since, on) {
       const response = await request('GET', `sessions/${seg(id)}/events`, {
         query: { since: last }, headers: { Accept: 'text/event-stream' }, signal: attempt.signal,
       });
-      on.state('live');
-      await read(response, parser(take), stop);
+      if (response.status === 204) {
+        ended = true; // closed, and nothing more to come
+      } else {
+        on.state('live');
+        await read(response, parser(take), stop);
+      }
     } catch (problem) {
       if (problem.status >= 400 && problem.status < 500 && problem.status !== 429) {
         if (!on.signal.aborted) on.state('failed', problem);

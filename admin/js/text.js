@@ -17,6 +17,12 @@ export function visible(text) {
   return String(text).replace(UNSEEN, (c) => `‹U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}›`);
 }
 
+/** `text` as one word of a shell's command line; null when it has characters that nobody can see. */
+export function shellWord(text) {
+  if (/^[A-Za-z0-9_.:@%+,/][A-Za-z0-9_.:@%+,/=-]*$/.test(text)) return text;
+  return visible(text) === text ? `'${text.replace(/'/g, "'\\''")}'` : null;
+}
+
 /** A name or id on one line; null is a dash. */
 export function label(text, className) {
   if (text === null || text === undefined || text === '') return h('span', { class: 'soft' }, '–');

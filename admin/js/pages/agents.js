@@ -4,7 +4,7 @@ import { h, put } from '../dom.js';
 import { count, plural, when } from '../format.js';
 import { link } from '../router.js';
 import { list, table } from '../table.js';
-import { code, label, visible } from '../text.js';
+import { code, label, shellWord, visible } from '../text.js';
 import { act, actButton, badge, confirm, empty, facts, field, submitButton, toast } from '../widgets.js';
 
 const workerColumns = [
@@ -45,7 +45,7 @@ function card(a, again) {
     ]),
     a.workers.length > 0
       ? table(`Workers of ${visible(a.id)}`, workerColumns, a.workers.map((w) => ({ ...w, agent: a.id })), (w) => w.worker_id)
-      : h('p', { class: 'soft' }, 'Nobody serves it now; messages wait. Attach a worker: ', h('code', null, `ebbgate agent --id ${visible(a.id)} --exec CMD`)));
+      : h('p', { class: 'soft' }, 'Nobody serves it now; messages wait. Attach a worker: ', h('code', null, `ebbgate agent --id ${shellWord(a.id) ?? 'ID'} --exec CMD`)));
 }
 
 function register(again) {
