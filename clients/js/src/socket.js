@@ -74,8 +74,8 @@ export function openSocket(WebSocketClass, url, on) {
   };
   socket.onmessage = (message) => over || on.message(message.data);
   // Once open, a close follows and says more. Before that nobody has closed anything yet: some Nodes give a code of
-  // their own (1002) then, others no close event at all.
-  socket.onerror = () => open || end({ code: 1006, reason: '' });
+  // their own (1002) then, others no close event at all. Node says why (a certificate, a name), a browser never does.
+  socket.onerror = (event) => open || end({ code: 1006, reason: event?.error?.message || event?.message || '', failure: event?.error });
   socket.onclose = (event) => end({ code: (open && event.code) || 1006, reason: event.reason || '' });
   if (typeof socket.on === 'function') {
     socket.on('unexpected-response', (request, response) => {

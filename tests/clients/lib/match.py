@@ -3,7 +3,8 @@
 An expected object names the fields that matter: others may be there. An expected array must match
 whole. Special objects: ``{"$absent": true}`` the field is not there; ``{"$any": true}`` it is
 there; ``{"$as": "x"}`` it is there and is remembered as x; ``{"$ref": "x"}`` it equals what was remembered;
-``{"$has": [...]}`` an array that contains each of these; ``{"$min": n}`` a number of at least n.
+``{"$has": [...]}`` an array that contains each of these; ``{"$min": n}`` a number of at least n;
+``{"$not": x}`` anything but x.
 """
 
 
@@ -51,6 +52,9 @@ def check_special(expected, actual, names, where):
     elif kind == "$min":
         if not isinstance(actual, (int, float)) or actual < value:
             raise Mismatch(f"{where}: expected at least {value}, got {actual!r}")
+    elif kind == "$not":
+        if actual == value:
+            raise Mismatch(f"{where}: expected anything but {value!r}")
     else:
         raise Mismatch(f"{where}: unknown matcher {kind}")
 
