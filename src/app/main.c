@@ -4,8 +4,10 @@
  * Threads: those of the command. Owns nothing. Happy path: find the command, run it, its result is
  * the exit code. Failure modes: an unknown command is one line and exit code 64.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app/cli.h"
 #include "app/text.h"
@@ -54,8 +56,22 @@ static const struct eg_command *nearest(const char *name)
     return best;
 }
 
+/* Whoever starts us may have closed stdin, stdout or stderr; then the next file to be opened would be
+ * taken for it, and get what we print. Reading gives the end, and writing to stdout still fails. */
+static void hold_standard_files(void)
+{
+    while (true) {
+        const int fd = open("/dev/null", O_RDONLY);
+        if (fd > STDERR_FILENO)
+            close(fd);
+        if (fd < 0 || fd > STDERR_FILENO)
+            return;
+    }
+}
+
 int main(int argc, char **argv)
 {
+    hold_standard_files();
     if (argc < 2)
         return eg_usage(NULL, "a command is needed");
     const char *name = argv[1];

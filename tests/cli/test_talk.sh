@@ -441,6 +441,23 @@ test_escapes_on_a_terminal() {
     grep -q "$(printf '\033]0')" "$T/out" || die 'a pipe gets what was said'
 }
 
+# Colours where the terminal has them and nobody declined.
+test_colours_on_a_terminal() {
+    command -v script >/dev/null || return 0
+    gate
+    agent --id echo --exec cat
+    for wish in TERM=xterm TERM=dumb TERM= 'TERM=xterm NO_COLOR=1'; do
+        echo hello | timeout 30 script -qec \
+            "env $wish '$BIN' chat --data '$T/data' --agent echo" /dev/null >"$T/tty.$wish" 2>&1
+        has "$T/tty.$wish" 'echo: '
+        sgr=$(grep -c "$(printf '\033')" "$T/tty.$wish" || true)
+        case $wish in
+        TERM=xterm) [ "$sgr" -gt 0 ] || die 'no colours' ;;
+        *) [ "$sgr" -eq 0 ] || die "colours with $wish" ;;
+        esac
+    done
+}
+
 # A proxy in front answers the upgrade: in chunks, in HTTP/1.0, without an end, and holds the line.
 test_refused_by_a_proxy() {
     command -v python3 >/dev/null || return 0
@@ -492,6 +509,27 @@ EOF
     has "$T/err" 'status 502'
     has "$T/err" 'status 408'
     has "$T/err" 'status 503'
+}
+
+# Whoever starts us may have closed the standard files: nothing else is taken for them.
+test_closed_standard_files() {
+    "$BIN" serve --data "$T/data" --listen 127.0.0.1:0 --admin 127.0.0.1:0 <&- >&- 2>&- &
+    GATE=$!
+    started "$GATE"
+    eventually test -s "$T/data/ebbgate.db"
+    for n in 0 1 2; do
+        [ "$(readlink "/proc/$GATE/fd/$n")" = /dev/null ] || die "descriptor $n: $(readlink "/proc/$GATE/fd/$n")"
+    done
+    kill "$GATE"
+    wait "$GATE" || die "exit code $?"
+    has_not "$T/data/lock" ebbgate
+    gate
+    agent --id echo --exec cat
+    chat --agent echo hello <&- >"$T/out"
+    has "$T/out" hello
+    chat --agent echo <&- >"$T/out"
+    code 1 chat --agent echo hello >&- 2>"$T/err"
+    has "$T/err" 'cannot write to stdout'
 }
 
 # An agent whose gateway is not there says so, once a reason, and waits for it.
