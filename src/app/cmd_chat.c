@@ -205,8 +205,7 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     c.view.screen = isatty(1);
     c.view.tty = isatty(0) && c.view.screen && !c.view.json && !c.once && n == 0;
     const char *term = getenv("TERM");
-    c.view.colour =
-        c.view.tty && !getenv("NO_COLOR") && term && *term && strcmp(term, "dumb") != 0;
+    c.view.colour = c.view.tty && !getenv("NO_COLOR") && term && *term && strcmp(term, "dumb") != 0;
     c.view.at_start = true;
     c.raw = c.once || n > 0;
     if (c.history < 0)

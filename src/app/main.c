@@ -56,8 +56,9 @@ static const struct eg_command *nearest(const char *name)
     return best;
 }
 
-/* Whoever starts us may have closed stdin, stdout or stderr; then the next file to be opened would be
- * taken for it, and get what we print. Reading gives the end, and writing to stdout still fails. */
+/* Whoever starts us may have closed stdin, stdout or stderr; then the next file to be opened would
+ * be taken for it, and get what we print. Reading gives the end, and writing to stdout still fails.
+ */
 static void hold_standard_files(void)
 {
     while (true) {

@@ -238,6 +238,10 @@ describe('sessions', () => {
     assert.equal(made.status, 201);
     assert.deepEqual(made.json.workers, []);
     assert.equal((await g.put('/agents/new%20one', {})).status, 200);
+    for (const name of ['x'.repeat(129), '%ff']) {
+      const { status, json } = await g.put(`/agents/${name}`);
+      assert.deepEqual([status, json.code, json.field], [400, 'invalid_request', 'id']);
+    }
     assert.equal((await g.get('/agents/new%20one')).json.id, 'new one');
     await g.session(2, { agent: 'new one' });
     assert.equal((await g.get('/agents/new%20one')).json.queue_depth, 2);
