@@ -97,7 +97,7 @@ struct eg_conn *eg_conn_attach(struct eg_machine *m, struct eg_cmd *cmd)
     u->refs++;
     c->id = cmd->conn;
     c->sub = u;
-    c->caps = cmd->frame.caps;
+    c->caps = (unsigned char)cmd->frame.caps;
     c->fresh = true;
     c->fresh_next = m->fresh;
     m->fresh = c;

@@ -82,11 +82,11 @@ struct eg_conn {
     struct eg_session *session;
     struct eg_worker *worker;
     struct eg_sub *sub;
-    unsigned caps;
+    unsigned char caps;
     bool fresh;
+    uint32_t present_since; /* batch in which it first announced a status */
     struct eg_conn *fresh_next;
     char *presence;              /* status announced; NULL: none */
-    uint64_t present_since;      /* batch in which it first was */
     char *presence_data;         /* raw JSON or NULL */
     struct eg_conn *prev, *next; /* of the session */
     UT_hash_handle hh;
@@ -146,7 +146,7 @@ struct eg_machine {
     struct eg_now now;
     unsigned reactors;
     char epoch[37];
-    uint64_t batch; /* number of the present one */
+    uint32_t batch; /* number of the present one; begins again after the last */
     bool writing;   /* a transaction is open */
     bool readonly;  /* storage fails: refuse what would write */
     bool failed;    /* memory ran out or a read failed within this batch */
