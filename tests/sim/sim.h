@@ -107,6 +107,12 @@ void sim_tell(struct sim *w, const char *fmt, ...) EG_PRINTF(2, 3);
 /* Records the first fault found. */
 void sim_fault(struct sim *w, const char *fmt, ...) EG_PRINTF(2, 3);
 
+/* Gives an output to whom it goes (heard.c). */
+void sim_deliver(struct sim *w, const struct eg_out *o);
+/* Whether everybody knows of everybody's presence. */
+void sim_check_presence(struct sim *w);
+void sim_let_go(struct sim_worker *k, struct held_turn *h);
+
 /* Runs one schedule of steps; returns false, with w->fault set, when a rule was broken. */
 bool sim_run(struct sim *w, uint64_t seed, unsigned steps);
 /* The same with each choice taken from n bytes, until they are used up. */
