@@ -291,27 +291,47 @@ static void wait_to_read(void)
     sem_wait(&reading);
 }
 
-/* It leaves amid a replay, before which its message cannot be answered, and is gone. */
-Test(input, who_leaves_amid_a_replay_and_is_lost_is_let_go)
+/* A rig whose readers wait until end_reading(), which frees it. */
+static struct rig *rig_by_hand_without_reading(void)
 {
     struct rig *const rig = rig_new();
     rig->before_read = wait_to_read;
     sem_init(&reading, 0, 0);
     rig_run_by_hand(rig);
-    struct eg_reactor *const r = rig->rs->reactor;
-    struct client *const flood = join_by_hand(rig);
+    return rig;
+}
+
+static void end_reading(struct rig *rig)
+{
+    sem_post(&reading);
+    rig_free(rig);
+    sem_destroy(&reading);
+}
+
+/* Has the first peer follow a session, and miss what must be read for it. */
+static struct eg_peer *begin_replay(struct rig *rig)
+{
+    struct eg_peer *const p = rig->rs->reactor->slots[0].peer;
     rig_append(rig, 1, "message", "{}");
-    struct eg_peer *const p = r->slots[0].peer;
-    const eg_conn_id id = eg_peer_id(p);
     p->sid = 1;
-    cr_assert_eq(eg_follow_add(&r->follows, p), EG_OK);
+    cr_assert_eq(eg_follow_add(&rig->rs->reactor->follows, p), EG_OK);
     rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME, /* what is before it is read first */
-                                 .conn = id,
+                                 .conn = eg_peer_id(p),
                                  .sid = 1,
                                  .cursor = 2,
                                  .bytes = eg_bytes_copy("{}", 2)});
     rig_turn(rig);
     cr_assert_not_null(p->catchup);
+    return p;
+}
+
+/* It leaves amid a replay, before which its message cannot be answered, and is gone. */
+Test(input, who_leaves_amid_a_replay_and_is_lost_is_let_go)
+{
+    struct rig *const rig = rig_by_hand_without_reading();
+    struct eg_reactor *const r = rig->rs->reactor;
+    struct client *const flood = join_by_hand(rig);
+    const eg_conn_id id = eg_peer_id(begin_replay(rig));
     send_pings(flood);
     client_text(flood, "{\"type\":\"leave\"}");
     rig_turn(rig);
@@ -334,33 +354,18 @@ Test(input, who_leaves_amid_a_replay_and_is_lost_is_let_go)
         }
     }
     cr_expect_eq(r->peers, 0);
-    sem_post(&reading);
-    rig_free(rig);
-    sem_destroy(&reading);
+    end_reading(rig);
 }
 
 /* The same when all it said was dealt with, and only the replay holds up its farewell. */
 Test(input, who_leaves_amid_a_replay_and_is_lost_waiting_for_it_is_let_go)
 {
-    struct rig *const rig = rig_new();
+    struct rig *const rig = rig_by_hand_without_reading();
     struct eg_cmd *cmd;
-    rig->before_read = wait_to_read;
-    sem_init(&reading, 0, 0);
-    rig_run_by_hand(rig);
     struct eg_reactor *const r = rig->rs->reactor;
     struct client *const c = join_by_hand(rig);
-    rig_append(rig, 1, "message", "{}");
-    struct eg_peer *const p = r->slots[0].peer;
+    struct eg_peer *const p = begin_replay(rig);
     const eg_conn_id id = eg_peer_id(p);
-    p->sid = 1;
-    cr_assert_eq(eg_follow_add(&r->follows, p), EG_OK);
-    rig_out(rig, (struct eg_out){.kind = EG_OUT_FRAME,
-                                 .conn = id,
-                                 .sid = 1,
-                                 .cursor = 2,
-                                 .bytes = eg_bytes_copy("{}", 2)});
-    rig_turn(rig);
-    cr_assert_not_null(p->catchup);
     client_text(c, "{\"type\":\"leave\"}");
     bool asked = false;
     for (int i = 0; i < 100 && !asked; i++) {
@@ -382,9 +387,7 @@ Test(input, who_leaves_amid_a_replay_and_is_lost_waiting_for_it_is_let_go)
         }
     }
     cr_expect_eq(r->peers, 0);
-    sem_post(&reading);
-    rig_free(rig);
-    sem_destroy(&reading);
+    end_reading(rig);
 }
 
 Test(input, the_line_goes_on_at_once_when_nobody_else_is_served)
