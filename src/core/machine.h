@@ -202,11 +202,9 @@ void eg_out_frame(struct eg_machine *m, eg_conn_id conn, int64_t sid, uint64_t c
 void eg_out_buf(struct eg_machine *m, eg_conn_id conn, struct eg_buf *take_buf);
 void eg_out_event(struct eg_machine *m, struct eg_session *s, uint64_t cursor, bool stream,
                   eg_conn_id except, struct eg_bytes *bytes);
+/* stays: it remains true when the batch is rolled back, and does not come about again. */
 void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
-                   struct eg_buf *take_buf);
-/* The same of what stays true when the batch is rolled back, and happens only once. */
-void eg_out_notice_stays(struct eg_machine *m, struct eg_session *s, unsigned caps,
-                         eg_conn_id except, struct eg_buf *take_buf);
+                   bool stays, struct eg_buf *take_buf);
 void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,
                   unsigned short code, const char *reason);
 /* Closes conn when it has been sent all that s holds: s is closed. */

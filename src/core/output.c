@@ -104,8 +104,8 @@ void eg_out_event(struct eg_machine *m, struct eg_session *s, uint64_t cursor, b
     eg_bytes_unref(bytes);
 }
 
-static void notice(struct eg_machine *m, struct eg_session *s, struct eg_out what,
-                   struct eg_buf *take_buf)
+void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
+                   bool stays, struct eg_buf *take_buf)
 {
     struct eg_bytes *bytes = eg_buf_bytes(take_buf);
     eg_buf_free(take_buf);
@@ -113,22 +113,11 @@ static void notice(struct eg_machine *m, struct eg_session *s, struct eg_out wha
         m->failed = true;
         return;
     }
-    what.kind = EG_OUT_NOTICE;
-    what.bytes = bytes;
-    to_followers(m, s, &what);
+    to_followers(
+        m, s,
+        &(struct eg_out){
+            .kind = EG_OUT_NOTICE, .caps = caps, .except = except, .stays = stays, .bytes = bytes});
     eg_bytes_unref(bytes);
-}
-
-void eg_out_notice(struct eg_machine *m, struct eg_session *s, unsigned caps, eg_conn_id except,
-                   struct eg_buf *take_buf)
-{
-    notice(m, s, (struct eg_out){.caps = caps, .except = except}, take_buf);
-}
-
-void eg_out_notice_stays(struct eg_machine *m, struct eg_session *s, unsigned caps,
-                         eg_conn_id except, struct eg_buf *take_buf)
-{
-    notice(m, s, (struct eg_out){.caps = caps, .except = except, .stays = true}, take_buf);
 }
 
 void eg_out_close(struct eg_machine *m, eg_conn_id conn, struct eg_bytes *bytes,

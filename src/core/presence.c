@@ -25,20 +25,11 @@ static void write_frame(struct eg_buf *b, const struct eg_conn *c, const char *t
     eg_buf_char(b, '}');
 }
 
-/* Of those that were present before this batch: it detaches only once, however often its command
- * comes. */
-static void tell_left(struct eg_machine *m, struct eg_conn *c)
-{
-    struct eg_buf b = {0};
-    write_frame(&b, c, "presence_leave");
-    eg_out_notice_stays(m, c->session, EG_CAP_PRESENCE, c->id, &b);
-}
-
-static void tell(struct eg_machine *m, struct eg_conn *c, const char *type)
+static void tell(struct eg_machine *m, struct eg_conn *c, const char *type, bool stays)
 {
     struct eg_buf b = {0};
     write_frame(&b, c, type);
-    eg_out_notice(m, c->session, EG_CAP_PRESENCE, c->id, &b);
+    eg_out_notice(m, c->session, EG_CAP_PRESENCE, c->id, stays, &b);
 }
 
 /* A newcomer learns who was there before it. */
@@ -70,7 +61,7 @@ void eg_presence_frame(struct eg_machine *m, struct eg_conn *c, const struct eg_
     free(c->presence_data);
     c->presence = status;
     c->presence_data = data;
-    tell(m, c, joined ? "presence_join" : "presence_update");
+    tell(m, c, joined ? "presence_join" : "presence_update", false);
     if (joined) {
         c->present_since = m->batch;
         tell_newcomer(m, c);
@@ -79,11 +70,9 @@ void eg_presence_frame(struct eg_machine *m, struct eg_conn *c, const struct eg_
 
 void eg_presence_leave(struct eg_machine *m, struct eg_conn *c)
 {
-    if (c->present_since == m->batch) {
-        tell(m, c, "presence_leave");
-    } else {
-        tell_left(m, c);
-    }
+    /* It detaches only once, however often its command comes. Of one that became present in this
+     * batch nobody knows when that is undone. */
+    tell(m, c, "presence_leave", c->present_since != m->batch);
 }
 
 void eg_presence_rolled_back(struct eg_machine *m)
@@ -101,5 +90,5 @@ void eg_presence_rolled_back(struct eg_machine *m)
 
 void eg_presence_typing(struct eg_machine *m, struct eg_conn *c)
 {
-    tell(m, c, "typing");
+    tell(m, c, "typing", false);
 }

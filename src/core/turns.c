@@ -339,7 +339,7 @@ static void notice(struct eg_machine *m, struct eg_session *s, const struct eg_t
         eg_json_kint(&b, "retry_after_ms", retry_after_ms);
     }
     eg_buf_char(&b, '}');
-    eg_out_notice(m, s, EG_CAP_ACK, 0, &b);
+    eg_out_notice(m, s, EG_CAP_ACK, 0, false, &b);
 }
 
 static int64_t backoff_ms(const struct eg_machine *m, int attempt)

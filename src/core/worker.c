@@ -238,7 +238,7 @@ static void ephemeral(struct eg_machine *m, struct eg_session *s, const struct e
     eg_buf_char(&b, '}');
     m->failed = m->failed || source.err;
     eg_buf_free(&source);
-    eg_out_notice(m, s, EG_CAP_STREAMING, 0, &b);
+    eg_out_notice(m, s, EG_CAP_STREAMING, 0, false, &b);
 }
 
 static void frame_emit(struct eg_machine *m, struct eg_conn *c, struct eg_session *s,
