@@ -57,9 +57,9 @@ uninstall: ## remove what install put there, but not the configuration
 man: $(DAEMON) $(BUILD)/settings-man ## manual pages into build/man
 	@bash packaging/man/make.sh $(DAEMON) $(BUILD)/settings-man $(BUILD)/man
 
-$(BUILD)/settings-man: packaging/man/settings.c include/ebbgate/settings.h
+$(BUILD)/settings-man: packaging/man/settings.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $<
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(LIB) $(LIBS)
 
 completion: $(DAEMON) ## shell completion into build/completion
 	@bash packaging/completion/make.sh $(DAEMON) $(BUILD)/completion

@@ -95,12 +95,8 @@ static void print_setting(const struct eg_setting *d)
     for (; n < sizeof name - 1 && d->name[n]; n++)
         name[n] = d->name[n] == '_' ? '-' : d->name[n];
     name[n] = '\0';
-    if (d->type == EG_SETTING_DUR)
-        eg_duration_print(d->def, &b);
-    else if (d->type == EG_SETTING_SIZE)
-        eg_size_print(d->def, &b);
-    else if (d->type == EG_SETTING_INT)
-        eg_buf_int(&b, d->def);
+    if (d->type == EG_SETTING_INT || d->type == EG_SETTING_SIZE || d->type == EG_SETTING_DUR)
+        eg_setting_print_number(d, d->def, &b);
     else if (d->type == EG_SETTING_STR)
         eg_buf_str(&b, d->def_text);
     char *def = eg_buf_take(&b);
@@ -121,11 +117,10 @@ static int print_help(const struct eg_command *cmd, const struct eg_opt *opts, b
         print_option(o->letter, o->name, o->arg, o->help);
     print_option('h', "help", NULL, "this text");
     if (settings) {
-        printf(
+        puts(
             "\nSettings, also in the configuration file (with _ for -) and as EBBGATE_NAME in the\n"
-            "environment. TIME is a number of seconds or such as 500ms, 10s, 5m, 2h, 7d; SIZE is "
-            "a\n"
-            "number of bytes or such as 64k, 16m, 1g (1024, 1024^2, 1024^3 bytes):\n");
+            "environment. TIME is a number of seconds or such as 500ms, 10s, 5m, 2h, 7d; SIZE is\n"
+            "a number of bytes or such as 64k, 16m, 1g (1024, 1024^2, 1024^3 bytes):");
         for (int i = 0; i < EG_SETTING_COUNT; i++)
             print_setting(&eg_setting_table[i]);
     }

@@ -84,6 +84,9 @@ bool eg_duration_parse(const char *text, int64_t *ms);
 /* Appends a duration with the largest unit that is exact. */
 void eg_duration_print(int64_t ms, struct eg_buf *out);
 
+/* Appends a value or bound of d, a setting of a number, in the unit a person would write. */
+void eg_setting_print_number(const struct eg_setting *d, int64_t v, struct eg_buf *out);
+
 /*
  * A size: a whole number of bytes, or one directly followed by k, m or g (of either case), which
  * are 1024, 1024^2 and 1024^3 bytes. What does not fit becomes INT64_MAX. False when text is

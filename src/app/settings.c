@@ -203,8 +203,7 @@ const char *eg_setting_suggest(const char *name)
     return NULL;
 }
 
-/* Bounds are told in the unit a person would write. */
-static void print_bound(const struct eg_setting *d, int64_t v, struct eg_buf *out)
+void eg_setting_print_number(const struct eg_setting *d, int64_t v, struct eg_buf *out)
 {
     if (d->type == EG_SETTING_DUR)
         eg_duration_print(v, out);
@@ -226,9 +225,9 @@ enum eg_err eg_setting_set_number(const struct eg_setting *d, struct eg_settings
     }
     if (v < d->min || v > d->max) {
         struct eg_buf b = {0};
-        print_bound(d, d->min, &b);
+        eg_setting_print_number(d, d->min, &b);
         eg_buf_str(&b, " to ");
-        print_bound(d, d->max, &b);
+        eg_setting_print_number(d, d->max, &b);
         char *range = eg_buf_take(&b);
         snprintf(why, why_size, "must be in the range %s", range ? range : "allowed");
         free(range);
