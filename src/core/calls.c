@@ -38,7 +38,6 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
     enum eg_code code = EG_CODE_session_not_found;
     struct eg_agent *agent = eg_agent_find(m, call->agent);
     char made[37];
-    int64_t open = 0;
     struct eg_slice id = call->session_id;
     if (!agent || !agent->registered) {
         return EG_CODE_agent_not_found;
@@ -56,13 +55,10 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
         return code;
     }
     const struct eg_slice owner = eg_slice_cstr(call->identity->sub);
-    if (m->settings->max_sessions_per_sub > 0) {
-        if (m->storage->ops->count_open_sessions(m->storage, owner, &open) != EG_OK) {
-            m->failed = true;
-        } else if (open >= m->settings->max_sessions_per_sub) {
-            call->retry_after_s = EG_SUB_SESSIONS_WAIT_S;
-            return EG_CODE_rate_limited;
-        }
+    if (eg_sub_is_full(m, owner)) {
+        call->message = EG_SUB_FULL;
+        call->retry_after_s = EG_SUB_FULL_WAIT_S;
+        return EG_CODE_rate_limited;
     }
     if (id.n == 0) {
         eg_uuid7(m->now.wall_ms, made);

@@ -14,7 +14,6 @@
 #define SUBS_KEPT 10000
 
 static const char *const removal_text = "the session of this id is still being removed";
-static const char *const sub_sessions_text = "too many open sessions of this sub";
 
 void eg_identity_free(struct eg_identity *i)
 {
@@ -70,6 +69,17 @@ struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub)
     u->sub[sub.n] = '\0';
     HASH_ADD_KEYPTR(hh, m->subs, u->sub, sub.n, u);
     return u;
+}
+
+bool eg_sub_is_full(struct eg_machine *m, struct eg_slice sub)
+{
+    const int64_t max = m->settings->max_sessions_per_sub;
+    int64_t open = 0;
+    if (max > 0 && m->storage->ops->count_open_sessions(m->storage, sub, &open) != EG_OK) {
+        m->failed = true;
+        return false;
+    }
+    return max > 0 && open >= max;
 }
 
 static void sub_drop(struct eg_machine *m, struct eg_sub *u)
@@ -156,7 +166,6 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
     enum eg_code code = EG_CODE_NONE;
     struct eg_slice id = f->session_id;
     char made[37];
-    int64_t open = 0;
     if (id.n) {
         struct eg_session *s = eg_session_find(m, id, &code);
         if (s) {
@@ -175,14 +184,9 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
             return NULL;
         }
     }
-    if (m->settings->max_sessions_per_sub > 0) {
-        if (m->storage->ops->count_open_sessions(m->storage, owner, &open) != EG_OK) {
-            m->failed = true;
-        }
-        if (open >= m->settings->max_sessions_per_sub) {
-            refuse(m, cmd, EG_CODE_rate_limited, sub_sessions_text, NULL, EG_SUB_SESSIONS_WAIT_S);
-            return NULL;
-        }
+    if (eg_sub_is_full(m, owner)) {
+        refuse(m, cmd, EG_CODE_rate_limited, EG_SUB_FULL, NULL, EG_SUB_FULL_WAIT_S);
+        return NULL;
     }
     if (id.n == 0) {
         eg_uuid7(m->now.wall_ms, made);

@@ -162,7 +162,8 @@ struct eg_call {
     /* reply */
     enum eg_code code; /* EG_CODE_NONE: done */
     uint64_t out_cursor, out_turn;
-    int retry_after_s; /* of a refusal; 0: what is usual for its code */
+    const char *message; /* of a refusal, static; NULL: what is usual for its code */
+    int retry_after_s;   /* of a refusal; 0: what is usual for its code */
     bool duplicate, created;
     char out_session_id[EG_ID_MAX + 1];
     struct eg_buf json; /* caller frees */

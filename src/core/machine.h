@@ -20,7 +20,9 @@
 #include "base/table.h"
 #include "core/core.h"
 
-#define EG_SUB_SESSIONS_WAIT_S 60 /* told to a sub that has as many sessions as it may */
+/* Told to a sub that has as many sessions as it may. */
+#define EG_SUB_FULL "too many open sessions of this sub"
+#define EG_SUB_FULL_WAIT_S 60
 
 struct eg_machine;
 struct eg_worker;
@@ -281,6 +283,8 @@ enum eg_code eg_client_abort(struct eg_machine *m, struct eg_session *s, int64_t
 enum eg_repeat eg_repeat_look(struct eg_machine *m, struct eg_session *s, const uint8_t *idkey,
                               uint64_t *cursor, struct eg_bytes **body);
 struct eg_sub *eg_sub_get(struct eg_machine *m, struct eg_slice sub);
+/* Whether sub has as many open sessions as it may. */
+bool eg_sub_is_full(struct eg_machine *m, struct eg_slice sub);
 void eg_conn_detach(struct eg_machine *m, struct eg_conn *c);
 /* Adds a connection; NULL without memory. Takes the identity. */
 struct eg_conn *eg_conn_attach(struct eg_machine *m, struct eg_cmd *cmd);

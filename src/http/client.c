@@ -59,8 +59,7 @@ void eg_h_client_create(struct eg_exchange *x)
     eg_core_call(x->http->config.core, &call);
     if (call.code != EG_CODE_NONE) {
         x->retry_s = call.retry_after_s;
-        eg_x_problem(x, 0, call.code,
-                     call.retry_after_s ? "too many open sessions of this sub" : NULL,
+        eg_x_problem(x, 0, call.code, call.message,
                      call.code == EG_CODE_agent_not_found ? "agent_id" : NULL);
         return;
     }

@@ -124,9 +124,8 @@ static bool take_param(struct eg_exchange *x, int i, struct eg_slice raw)
     x->param[i] = (struct eg_slice){b->p, b->n - 1};
     if (b->err == EG_OK && b->n <= EG_ID_MAX + 1 && eg_utf8_valid(x->param[i], &bad))
         return true;
-    if (b->err == EG_OK && strcmp(x->method, "PUT") == 0)
-        eg_x_invalid(x, "id",
-                     "must be 1 to 128 bytes of UTF-8"); /* nothing of that name can be made */
+    if (b->err == EG_OK && strcmp(x->method, "PUT") == 0) /* nothing of that name can be made */
+        eg_x_invalid(x, "id", "must be 1 to 128 bytes of UTF-8");
     else
         eg_x_problem(x, 0, b->err != EG_OK ? EG_CODE_internal : EG_CODE_not_found, NULL, NULL);
     return false;
