@@ -224,7 +224,25 @@ enum eg_err eg_sqlite_backup(const char *dir, const char *to, progress_fn *progr
     return e;
 }
 
-/* Nothing may be in the folder but the lock, keys, and the remains of a restore that failed. */
+/* The lock, keys, and what begun work left. */
+static bool may_be_there(const char *name)
+{
+    static const char *const kept[] = {".", "..", EG_DB_LOCK, "keys"};
+    static const char *const begun[] = {EG_DB_NAME EG_DB_NEW, EG_DB_NAME EG_DB_RESTORING};
+    for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++) {
+        if (strcmp(name, kept[i]) == 0) {
+            return true;
+        }
+    }
+    for (size_t i = 0; i < sizeof(begun) / sizeof(begun[0]); i++) {
+        if (strncmp(name, begun[i], strlen(begun[i])) == 0) { /* or what SQLite put beside it */
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Nothing else may be in the folder into which is restored. */
 static enum eg_err must_be_empty(const char *dir, char *why, size_t why_size)
 {
     enum eg_err e = EG_OK;
@@ -235,9 +253,7 @@ static enum eg_err must_be_empty(const char *dir, char *why, size_t why_size)
     struct dirent *entry;
     while (e == EG_OK && (entry = readdir(d)) != NULL) {
         const char *name = entry->d_name;
-        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && strcmp(name, "lock") != 0 &&
-            strcmp(name, "keys") != 0 && strncmp(name, EG_DB_NAME ".new", 14) != 0 &&
-            strncmp(name, EG_DB_NAME EG_DB_RESTORING, 18) != 0) {
+        if (!may_be_there(name)) {
             (void)snprintf(why, why_size, "%s: not empty: %s is there; restore into a new folder",
                            dir, name);
             e = EG_EEXISTS;

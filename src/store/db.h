@@ -14,7 +14,9 @@
 
 #define EG_DB_APPLICATION_ID 0x45624761 /* "EbGa", PRAGMA application_id */
 #define EG_DB_NAME "ebbgate.db"
+#define EG_DB_NEW ".new"           /* after EG_DB_NAME: a new one that is not whole */
 #define EG_DB_RESTORING ".restore" /* after EG_DB_NAME: what a restore has not finished */
+#define EG_DB_LOCK "lock"          /* locked by the gateway that works in the folder */
 #define EG_DB_WHY 512
 
 /* The schema this program knows: how many files sql/ holds. */

@@ -240,7 +240,7 @@ enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why, 
         e = eg_db_path(s->path, dir, EG_DB_NAME);
     }
     if (e == EG_OK) {
-        e = eg_db_path(s->lock_path, dir, "lock");
+        e = eg_db_path(s->lock_path, dir, EG_DB_LOCK);
     }
     if (e == EG_OK) {
         e = eg_sqlite_lock(dir, &s->lock_fd, why, why_size);

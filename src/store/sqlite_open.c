@@ -66,7 +66,7 @@ enum eg_err eg_sqlite_lock(const char *dir, int *fd, char *why, size_t why_size)
     char path[PATH_MAX];
     char text[32] = "";
     *fd = -1;
-    if (eg_db_path(path, dir, "lock") != EG_OK) {
+    if (eg_db_path(path, dir, EG_DB_LOCK) != EG_OK) {
         (void)snprintf(why, why_size, "%s: the name is too long", dir);
         return EG_EINVALID;
     }
@@ -304,7 +304,7 @@ enum eg_err eg_sqlite_create(const char *dir, const char *path, char *why, size_
     char tmp[PATH_MAX];
     char pragmas[160];
     sqlite3 *db = NULL;
-    enum eg_err e = eg_db_path(tmp, dir, EG_DB_NAME ".new");
+    enum eg_err e = eg_db_path(tmp, dir, EG_DB_NAME EG_DB_NEW);
     if (e != EG_OK) {
         return e;
     }
