@@ -37,6 +37,40 @@ int __wrap_renameat2(int from, const char *old, int to, const char *name, unsign
     return __real_renameat2(from, old, to, name, flags);
 }
 
+/* Where a test is: the folder of a gateway, a backup of it, and what that is restored into. */
+static struct {
+    char dir[64], why[512];
+    char *data, *copy, *back;
+} at;
+
+static void begin(void)
+{
+    scratch_make(at.dir);
+    at.data = strdup(scratch_path(at.dir, "data"));
+    at.copy = strdup(scratch_path(at.dir, "copy"));
+    at.back = strdup(scratch_path(at.dir, "back"));
+}
+
+static void end(void)
+{
+    free(at.data);
+    free(at.copy);
+    free(at.back);
+    scratch_drop(at.dir);
+}
+
+TestSuite(backup, .init = begin, .fini = end);
+
+static enum eg_err back_up(void)
+{
+    return eg_sqlite_backup(at.data, at.copy, NULL, NULL, at.why, sizeof(at.why));
+}
+
+static enum eg_err restore(void)
+{
+    return eg_sqlite_restore(at.copy, at.back, at.why, sizeof(at.why));
+}
+
 static bool exists(const char *path)
 {
     struct stat st;
@@ -67,46 +101,38 @@ static void count_progress(void *arg, int64_t done, int64_t total)
 
 Test(backup, a_backup_is_restored_with_a_new_epoch)
 {
-    char dir[64];
     char epoch[2][37];
-    char why[512] = "";
     int64_t last[3] = {0, 0, 0};
     struct stat st;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "new/data"));
-    struct eg_storage *s = store_must_open(data);
+    char *new = strdup(scratch_path(at.dir, "new/data"));
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 300, "x");
     (void)store_filled(s, "b", 3, "y");
     /* With the gateway running, and most of it still in its write-ahead log. */
-    cr_assert_eq(eg_sqlite_backup(data, copy, count_progress, last, why, sizeof(why)), EG_OK, "%s",
-                 why);
+    cr_assert_eq(eg_sqlite_backup(at.data, at.copy, count_progress, last, at.why, sizeof(at.why)),
+                 EG_OK, "%s", at.why);
     cr_assert_gt(last[2], 0);
     cr_assert_gt(last[1], 0);
     cr_assert_eq(last[0], last[1]);
-    cr_assert_eq(stat(copy, &st), 0);
+    cr_assert_eq(stat(at.copy, &st), 0);
     cr_assert_eq(st.st_mode & 0777, 0600);
     (void)store_filled(s, "after", 1, "z");
     store_close(s);
-    cr_assert_eq(scratch_count(dir, "copy."), 0);
-    cr_assert(!exists(scratch_path(dir, "copy-wal")), "one file is the whole backup");
+    cr_assert_eq(scratch_count(at.dir, "copy."), 0);
+    cr_assert(!exists(scratch_path(at.dir, "copy-wal")), "one file is the whole backup");
 
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    must_verify(back, 2);
-    must_verify(data, 3);
-    read_epoch(data, epoch[0]);
-    read_epoch(back, epoch[1]);
+    cr_assert_eq(eg_sqlite_restore(at.copy, new, at.why, sizeof(at.why)), EG_OK, "%s", at.why);
+    must_verify(new, 2);
+    must_verify(at.data, 3);
+    read_epoch(at.data, epoch[0]);
+    read_epoch(new, epoch[1]);
     cr_assert_str_neq(epoch[0], epoch[1]);
-    must_verify(back, 2);
-    s = store_must_open(back);
+    must_verify(new, 2);
+    s = store_must_open(new);
     (void)store_filled(s, "c", 2, "works");
     store_close(s);
-    must_verify(back, 3);
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
+    must_verify(new, 3);
+    free(new);
 }
 
 /* ---- beside a writer ---- */
@@ -151,206 +177,142 @@ static void *write_on(void *arg)
 
 Test(backup, beside_a_writer_it_is_one_moment)
 {
-    char dir[64];
-    char why[512] = "";
     pthread_t thread;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    struct busy b = {.dir = data};
+    struct busy b = {.dir = at.data};
     cr_assert_eq(pthread_create(&thread, NULL, write_on, &b), 0);
     while (atomic_load(&b.committed) < 50) {
         (void)usleep(1000);
     }
     for (int i = 0; i < 3; i++) {
-        char *copy = strdup(scratch_path(dir, "copy"));
-        char *back = strdup(scratch_path(dir, "back"));
         long before = atomic_load(&b.committed);
-        enum eg_err e = eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why));
+        enum eg_err e = back_up();
         if (e != EG_OK) {
             atomic_store(&b.stop, 1);
             (void)pthread_join(thread, NULL);
         }
-        cr_assert_eq(e, EG_OK, "%s", why);
+        cr_assert_eq(e, EG_OK, "%s", at.why);
         long after = atomic_load(&b.committed);
-        cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-        must_verify(back, 8);
+        cr_assert_eq(restore(), EG_OK, "%s", at.why);
+        must_verify(at.back, 8);
         /* All sessions as of the same commit, one between the start of the backup and its end. */
-        int64_t low = store_sql(back, MIN_HEAD);
-        int64_t high = store_sql(back, MAX_HEAD);
+        int64_t low = store_sql(at.back, MIN_HEAD);
+        int64_t high = store_sql(at.back, MAX_HEAD);
         cr_assert_eq(low, high);
         cr_assert_eq(low % 5, 0);
         cr_assert_geq(low / 5, before);
         cr_assert_leq(low / 5, after + 1);
-        scratch_drop(back);
-        (void)unlink(copy);
-        free(copy);
-        free(back);
+        scratch_drop(at.back);
+        (void)unlink(at.copy);
     }
     long at_end = atomic_load(&b.committed);
     atomic_store(&b.stop, 1);
     (void)pthread_join(thread, NULL);
-    must_verify(data, 8);
-    cr_assert_geq(store_sql(data, MIN_HEAD), at_end * 5);
-    free(data);
-    scratch_drop(dir);
+    must_verify(at.data, 8);
+    cr_assert_geq(store_sql(at.data, MIN_HEAD), at_end * 5);
 }
 
 /* ---- refusals ---- */
 
 Test(backup, what_is_there_is_not_overwritten)
 {
-    char dir[64];
-    char why[512] = "";
     size_t n = 0;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 3, "x");
     store_close(s);
-    scratch_write(copy, "mine", 4);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_EEXISTS);
-    char *kept = scratch_read(copy, &n);
+    scratch_write(at.copy, "mine", 4);
+    cr_assert_eq(back_up(), EG_EEXISTS);
+    char *kept = scratch_read(at.copy, &n);
     cr_assert_eq(n, 4);
     free(kept);
-    (void)unlink(copy);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(eg_sqlite_restore(copy, data, why, sizeof(why)), EG_EEXISTS);
-    cr_assert_neq(strstr(why, "not empty"), NULL, "%s", why);
-    must_verify(data, 1);
-    s = store_must_open(data);
-    cr_assert_eq(eg_sqlite_restore(copy, data, why, sizeof(why)), EG_EBUSY);
+    (void)unlink(at.copy);
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
+    cr_assert_eq(eg_sqlite_restore(at.copy, at.data, at.why, sizeof(at.why)), EG_EEXISTS);
+    cr_assert_neq(strstr(at.why, "not empty"), NULL, "%s", at.why);
+    must_verify(at.data, 1);
+    s = store_must_open(at.data);
+    cr_assert_eq(eg_sqlite_restore(at.copy, at.data, at.why, sizeof(at.why)), EG_EBUSY);
     store_close(s);
-    free(data);
-    free(copy);
-    scratch_drop(dir);
 }
 
 Test(backup, keys_may_be_in_the_folder_already)
 {
-    char dir[64];
-    char why[512] = "";
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "back"));
-    store_close(store_must_open(data));
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(mkdir(back, 0700), 0);
-    cr_assert_eq(mkdir(scratch_path(back, "keys"), 0700), 0);
-    scratch_write(scratch_path(back, "ebbgate.db.restore"), "half", 4);
-    scratch_write(scratch_path(back, "ebbgate.db.restore-journal"), "half", 4);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
-    must_verify(back, 0);
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
+    store_close(store_must_open(at.data));
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
+    cr_assert_eq(mkdir(at.back, 0700), 0);
+    cr_assert_eq(mkdir(scratch_path(at.back, "keys"), 0700), 0);
+    scratch_write(scratch_path(at.back, "ebbgate.db.restore"), "half", 4);
+    scratch_write(scratch_path(at.back, "ebbgate.db.restore-journal"), "half", 4);
+    cr_assert_eq(restore(), EG_OK, "%s", at.why);
+    cr_assert_eq(scratch_count(at.back, "ebbgate.db."), 0);
+    must_verify(at.back, 0);
 }
 
 Test(backup, a_damaged_source_gives_no_backup)
 {
-    char dir[64];
-    char why[512] = "";
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 30, "x");
     store_close(s);
-    (void)store_sql(data, "DELETE FROM events WHERE cursor=7");
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_ECORRUPT);
-    cr_assert_neq(strstr(why, "event 7 is missing"), NULL, "%s", why);
-    cr_assert(!exists(copy));
-    cr_assert_eq(scratch_count(dir, "copy."), 0);
-    free(data);
-    free(copy);
-    scratch_drop(dir);
+    (void)store_sql(at.data, "DELETE FROM events WHERE cursor=7");
+    cr_assert_eq(back_up(), EG_ECORRUPT);
+    cr_assert_neq(strstr(at.why, "event 7 is missing"), NULL, "%s", at.why);
+    cr_assert(!exists(at.copy));
+    cr_assert_eq(scratch_count(at.dir, "copy."), 0);
 }
 
 Test(backup, a_damaged_backup_is_not_restored)
 {
-    char dir[64];
-    char why[512] = "";
     size_t n = 0;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "back"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 300, "x");
     store_close(s);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    char *file = scratch_read(copy, &n);
-    scratch_write(copy, file, n - 8192 * 3);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
-    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
+    char *file = scratch_read(at.copy, &n);
+    scratch_write(at.copy, file, n - 8192 * 3);
+    cr_assert_eq(restore(), EG_ECORRUPT, "%s", at.why);
+    cr_assert(!exists(scratch_path(at.back, "ebbgate.db")));
     char *byte = memmem(file, n, "\"cursor\":299,", 13);
     cr_assert_neq(byte, NULL);
     byte[9] = '1';
-    scratch_write(copy, file, n);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
-    cr_assert_neq(strstr(why, "event 299"), NULL, "%s", why);
-    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
-    scratch_write(copy, "no", 2);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ECORRUPT, "%s", why);
-    (void)unlink(copy);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_ENOTFOUND, "%s", why);
+    scratch_write(at.copy, file, n);
+    cr_assert_eq(restore(), EG_ECORRUPT, "%s", at.why);
+    cr_assert_neq(strstr(at.why, "event 299"), NULL, "%s", at.why);
+    cr_assert(!exists(scratch_path(at.back, "ebbgate.db")));
+    scratch_write(at.copy, "no", 2);
+    cr_assert_eq(restore(), EG_ECORRUPT, "%s", at.why);
+    (void)unlink(at.copy);
+    cr_assert_eq(restore(), EG_ENOTFOUND, "%s", at.why);
     free(file);
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
 }
 
 Test(backup, without_room_nothing_is_left_behind)
 {
-    char dir[64];
-    char why[512] = "";
     struct rlimit was;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 2000, "x");
     store_close(s);
     (void)signal(SIGXFSZ, SIG_IGN);
     cr_assert_eq(getrlimit(RLIMIT_FSIZE, &was), 0);
     struct rlimit small = {200000, was.rlim_max};
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
-    enum eg_err e = eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why));
+    enum eg_err e = back_up();
     cr_assert_eq(setrlimit(RLIMIT_FSIZE, &was), 0);
-    cr_assert(e == EG_EIO || e == EG_EFULL, "%d %s", (int)e, why);
-    cr_assert(!exists(copy));
-    cr_assert_eq(scratch_count(dir, "copy."), 0);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    free(data);
-    free(copy);
-    scratch_drop(dir);
+    cr_assert(e == EG_EIO || e == EG_EFULL, "%d %s", (int)e, at.why);
+    cr_assert(!exists(at.copy));
+    cr_assert_eq(scratch_count(at.dir, "copy."), 0);
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
 }
 
 Test(backup, it_goes_to_a_file_system_that_cannot_rename_without_replacing)
 {
-    char dir[64];
-    char why[512] = "";
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "back"));
     no_renameat2 = true;
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 20, "x");
     store_close(s);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(scratch_count(dir, "copy."), 0);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
-    must_verify(back, 1);
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
+    cr_assert_eq(scratch_count(at.dir, "copy."), 0);
+    cr_assert_eq(restore(), EG_OK, "%s", at.why);
+    cr_assert_eq(scratch_count(at.back, "ebbgate.db."), 0);
+    must_verify(at.back, 1);
 }
 
 static void take_the_name(void *arg, int64_t done, int64_t total)
@@ -362,28 +324,21 @@ static void take_the_name(void *arg, int64_t done, int64_t total)
 
 Test(backup, a_file_that_appears_meanwhile_is_not_replaced)
 {
-    char dir[64];
-    char why[512] = "";
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 20, "x");
     store_close(s);
     for (int i = 0; i < 2; i++) {
         size_t n = 0;
         no_renameat2 = i == 1;
-        cr_assert_eq(eg_sqlite_backup(data, copy, take_the_name, copy, why, sizeof(why)),
-                     EG_EEXISTS, "%s", why);
-        char *file = scratch_read(copy, &n);
+        cr_assert_eq(
+            eg_sqlite_backup(at.data, at.copy, take_the_name, at.copy, at.why, sizeof(at.why)),
+            EG_EEXISTS, "%s", at.why);
+        char *file = scratch_read(at.copy, &n);
         cr_assert_eq(n, 4);
-        cr_assert_eq(scratch_count(dir, "copy."), 0);
+        cr_assert_eq(scratch_count(at.dir, "copy."), 0);
         free(file);
-        cr_assert_eq(unlink(copy), 0);
+        cr_assert_eq(unlink(at.copy), 0);
     }
-    free(data);
-    free(copy);
-    scratch_drop(dir);
 }
 
 /* ---- interrupted, and two at once ---- */
@@ -405,29 +360,19 @@ static void interrupt_a_restore(const char *from, const char *to)
 
 Test(backup, a_gateway_makes_no_database_where_a_restore_was_interrupted)
 {
-    char dir[64];
-    char why[512] = "";
     struct eg_storage *s = NULL;
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "back"));
-    s = store_must_open(data);
+    s = store_must_open(at.data);
     (void)store_filled(s, "a", 30, "x");
     store_close(s);
-    cr_assert_eq(eg_sqlite_backup(data, copy, NULL, NULL, why, sizeof(why)), EG_OK, "%s", why);
-    interrupt_a_restore(copy, back);
-    cr_assert_eq(eg_sqlite_open(back, &s, why, sizeof(why)), EG_ECORRUPT);
-    cr_assert_neq(strstr(why, "a restore into this folder was interrupted"), NULL, "%s", why);
-    cr_assert(!exists(scratch_path(back, "ebbgate.db")));
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    cr_assert_eq(scratch_count(back, "ebbgate.db."), 0);
-    must_verify(back, 1);
-    store_close(store_must_open(back));
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
+    cr_assert_eq(back_up(), EG_OK, "%s", at.why);
+    interrupt_a_restore(at.copy, at.back);
+    cr_assert_eq(eg_sqlite_open(at.back, &s, at.why, sizeof(at.why)), EG_ECORRUPT);
+    cr_assert_neq(strstr(at.why, "a restore into this folder was interrupted"), NULL, "%s", at.why);
+    cr_assert(!exists(scratch_path(at.back, "ebbgate.db")));
+    cr_assert_eq(restore(), EG_OK, "%s", at.why);
+    cr_assert_eq(scratch_count(at.back, "ebbgate.db."), 0);
+    must_verify(at.back, 1);
+    store_close(store_must_open(at.back));
 }
 
 struct second {
@@ -449,24 +394,14 @@ static void back_up_again(void *arg, int64_t done, int64_t total)
 
 Test(backup, two_to_one_name_do_not_share_a_file)
 {
-    char dir[64];
-    char why[512] = "";
-    scratch_make(dir);
-    char *data = strdup(scratch_path(dir, "data"));
-    char *copy = strdup(scratch_path(dir, "copy"));
-    char *back = strdup(scratch_path(dir, "back"));
-    struct eg_storage *s = store_must_open(data);
+    struct eg_storage *s = store_must_open(at.data);
     (void)store_filled(s, "a", 20, "x");
     store_close(s);
-    struct second b = {data, copy, EG_EIO, "", false};
-    cr_assert_eq(eg_sqlite_backup(data, copy, back_up_again, &b, why, sizeof(why)), EG_EEXISTS,
-                 "%s", why);
+    struct second b = {at.data, at.copy, EG_EIO, "", false};
+    cr_assert_eq(eg_sqlite_backup(at.data, at.copy, back_up_again, &b, at.why, sizeof(at.why)),
+                 EG_EEXISTS, "%s", at.why);
     cr_assert_eq(b.err, EG_OK, "%s", b.why);
-    cr_assert_eq(scratch_count(dir, "copy."), 0);
-    cr_assert_eq(eg_sqlite_restore(copy, back, why, sizeof(why)), EG_OK, "%s", why);
-    must_verify(back, 1);
-    free(data);
-    free(copy);
-    free(back);
-    scratch_drop(dir);
+    cr_assert_eq(scratch_count(at.dir, "copy."), 0);
+    cr_assert_eq(restore(), EG_OK, "%s", at.why);
+    must_verify(at.back, 1);
 }
