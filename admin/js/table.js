@@ -34,10 +34,17 @@ function restore(root, where) {
   if (target) target.focus({ preventScroll: true });
 }
 
+/** A click is lost when its element is replaced between the press and the release. */
+const pressedIn = (root) => root.querySelector(':active') !== null;
+
+async function released(root) {
+  while (pressedIn(root)) await new Promise((resolve) => setTimeout(resolve, 30));
+}
+
 /** Whether a redraw would take away what the reader holds. */
 export const busyIn = (root) => {
   const selection = getSelection();
-  return document.querySelector('dialog[open]') !== null || (!selection.isCollapsed && root.contains(selection.anchorNode));
+  return pressedIn(root) || document.querySelector('dialog[open]') !== null || (!selection.isCollapsed && root.contains(selection.anchorNode));
 };
 
 /**
@@ -67,6 +74,7 @@ export function list(page, o) {
     if (!quiet) body.setAttribute('aria-busy', 'true');
     try {
       const { rows, next } = await o.load(starts[at], page.signal);
+      if (!quiet) await released(body);
       if (mine !== turn || (quiet && busyIn(body))) return;
       starts = [...starts.slice(0, at + 1), ...(next ? [next] : [])];
       const where = place(body);

@@ -5,7 +5,7 @@ import { enter, launch, open } from './browser.mjs';
 import { Gateway } from './gateway.mjs';
 
 /** What a browser says while the gateway is away. */
-export const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED|ERR_SOCKET_NOT_CONNECTED|WebSocket connection to/;
+export const AWAY = /ERR_CONNECTION_(REFUSED|RESET)|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE_CHUNKED|ERR_CONTENT_LENGTH_MISMATCH|ERR_SOCKET_NOT_CONNECTED|WebSocket connection to/;
 
 /** `more(at)` runs after the start. */
 export function fixture(agents = ['support'], args = [], more = async () => {}) {
