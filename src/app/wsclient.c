@@ -6,7 +6,6 @@
  */
 #include "app/wsclient.h"
 
-#include <ctype.h>
 #include <curl/curl.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,18 +13,17 @@
 #include <string.h>
 
 #include "app/trust.h"
+#include "app/wsanswer.h"
 #include "app/wsframe.h"
 #include "base/clock.h"
 #include "ebbgate/codes.h"
 #include "ebbgate/protocol.h"
-#include "wire/json.h"
 
 #define CONNECT_MS 10000L
 #define HANDSHAKE_MS 15000 /* from connecting to hello_ok */
 #define BACKOFF_MIN_MS 200
 #define BACKOFF_MAX_MS 10000
 #define MESSAGE_MAX ((size_t)68 << 20)
-#define ANSWER_MAX 65536
 #define EXTRA_MAX 1100
 
 enum state { WAITING, CONNECTING, UPGRADING, OPEN, STOPPED };
@@ -308,118 +306,30 @@ static void go_on_connecting(struct eg_wsc *c)
     send_upgrade(c);
 }
 
-/* The value of a header in the block, trimmed; empty when it is not there. */
-static struct eg_slice header(struct eg_slice block, const char *name)
-{
-    size_t n = strlen(name);
-    const char *p = block.p, *end = block.p + block.n;
-    while (p < end) {
-        const char *eol = memchr(p, '\n', (size_t)(end - p));
-        if (!eol)
-            break;
-        if ((size_t)(eol - p) > n && strncasecmp(p, name, n) == 0 && p[n] == ':') {
-            p += n + 1;
-            while (p < eol && (*p == ' ' || *p == '\t'))
-                p++;
-            while (eol > p && isspace((unsigned char)eol[-1]))
-                eol--;
-            return (struct eg_slice){p, (size_t)(eol - p)};
-        }
-        p = eol + 1;
-    }
-    return (struct eg_slice){NULL, 0};
-}
-
-/* Texts of a problem+json body into end. */
-static void read_problem(struct eg_slice body, struct eg_wsc_end *end)
-{
-    struct eg_json_doc doc;
-    struct eg_buf b = {0};
-    const struct eg_json_member *m;
-    int64_t seconds = 0;
-    if (eg_json_scan(body, EG_JSON_DEPTH_MAX, &doc) != EG_OK)
-        return;
-    if ((m = eg_json_get(&doc, "code")) && m->kind == EG_JSON_STRING) {
-        eg_json_unquote(m->value, &b);
-        snprintf(end->code, sizeof end->code, "%.*s", (int)b.n, b.p);
-        eg_buf_reset(&b);
-    }
-    m = eg_json_get(&doc, "detail");
-    if (!m)
-        m = eg_json_get(&doc, "title");
-    if (m && m->kind == EG_JSON_STRING) {
-        eg_json_unquote(m->value, &b);
-        snprintf(end->reason, sizeof end->reason, "%.*s", (int)b.n, b.p);
-    }
-    if ((m = eg_json_get(&doc, "retry_after_seconds")) && m->kind == EG_JSON_NUMBER &&
-        eg_json_integer(m->value, &seconds) && seconds >= 0 && seconds < 86400)
-        end->retry_after_ms = seconds * 1000;
-    eg_buf_free(&b);
-}
-
-/* A complete answer other than 101, or as much of one as came. */
-static void refused(struct eg_wsc *c, int status, struct eg_slice head, struct eg_slice body)
-{
-    struct eg_wsc_end end = {.http_status = status, .retry_after_ms = -1};
-    struct eg_slice after = header(head, "Retry-After");
-    snprintf(end.reason, sizeof end.reason, "the gateway answered with status %d", status);
-    if (after.n > 0 && after.n < 6 && isdigit((unsigned char)*after.p))
-        end.retry_after_ms = 1000 * strtol(after.p, NULL, 10);
-    read_problem(body, &end);
-    lose(c, &end);
-}
-
-static bool upgrade_is_right(const struct eg_wsc *c, struct eg_slice head)
-{
-    struct eg_slice upgrade = header(head, "Upgrade");
-    return upgrade.n == 9 && strncasecmp(upgrade.p, "websocket", 9) == 0 &&
-           eg_slice_is(header(head, "Sec-WebSocket-Accept"), c->accept) &&
-           header(head, "Sec-WebSocket-Extensions").n == 0;
-}
-
-/* Whether no more of the body will come, though the connection may stay. Chunks are not taken
- * apart: the gateway sends none here, and a proxy's page is of no use. */
-static bool body_is_whole(struct eg_slice head, struct eg_slice body)
-{
-    static const char last[] = "0\r\n\r\n";
-    struct eg_slice length = header(head, "Content-Length");
-    if (header(head, "Transfer-Encoding").n > 0)
-        return body.n >= 5 && memcmp(body.p + body.n - 5, last, 5) == 0;
-    return length.n > 0 && body.n >= (size_t)strtoul(length.p, NULL, 10);
-}
-
 /* Looks at what came so far. ended: there will be no more. */
 static void read_answer(struct eg_wsc *c, bool ended)
 {
-    struct eg_buf *a = &c->answer;
-    char *end = a->n ? memmem(a->p, a->n, "\r\n\r\n", 4) : NULL;
-    int status = 0;
-    if (!end) {
-        if (ended || a->n > ANSWER_MAX)
-            lose_because(c, 0, a->n ? "no answer that HTTP knows" : "connection closed");
+    struct eg_wsanswer a;
+    struct eg_wsc_end end = {0};
+    switch (eg_wsanswer_read((struct eg_slice){c->answer.p, c->answer.n}, ended, c->accept, &a)) {
+    case EG_WSANSWER_MORE:
         return;
-    }
-    struct eg_slice head = {a->p, (size_t)(end - a->p) + 2};
-    struct eg_slice body = {end + 4, a->n - head.n - 2};
-    if (head.n < 12 || (strncmp(head.p, "HTTP/1.1 ", 9) != 0 &&
-                        strncmp(head.p, "HTTP/1.0 ", 9) != 0)) /* some proxies */
-        status = -1;
-    else
-        status = (int)strtol(head.p + 9, NULL, 10);
-    if (status == 101 && head.p[7] == '1' && upgrade_is_right(c, head)) {
-        eg_buf_slice(&c->in.bytes, body);
-        eg_buf_free(a);
+    case EG_WSANSWER_OPEN:
+        eg_buf_slice(&c->in.bytes, a.frames);
+        eg_buf_free(&c->answer);
         c->state = OPEN;
         c->silence_ms = 0;
         c->hooks.open(c->hooks.arg);
         return;
-    }
-    if (status == 101 || status < 0) {
-        lose_because(c, 0, "the answer to the upgrade is wrong");
+    case EG_WSANSWER_REFUSED:
+    case EG_WSANSWER_BROKEN:
+        end.http_status = a.status;
+        end.retry_after_ms = a.retry_after_ms;
+        snprintf(end.code, sizeof end.code, "%s", a.code);
+        snprintf(end.reason, sizeof end.reason, "%s", a.reason);
+        lose(c, &end);
         return;
     }
-    if (ended || body_is_whole(head, body) || a->n > ANSWER_MAX)
-        refused(c, status, head, body);
 }
 
 /* ---- frames ---- */
