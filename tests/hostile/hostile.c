@@ -8,8 +8,9 @@
  * the gateway computed in such a wait (which others on this machine do not make longer), and the
  * gateway's memory beside the bound that its configuration implies. Asserted: nobody good is
  * dropped, refused or left waiting for 10 s, memory stays under the bound, the gateway lives, stops
- * cleanly, and its log is whole. The wait itself is not asserted: attackers and gateway share the
- * processors of this machine.
+ * cleanly, and its log is whole. The wait itself is not asserted: attackers, gateway and the good
+ * ones share the processors of this machine. The good ones run before the gateway, attackers when
+ * nobody else does: as if on machines of their own.
  */
 #include "../bench/load.h"
 #include "tl_gate.h"
@@ -18,6 +19,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,6 +142,14 @@ static void play(int64_t us)
         }
         load_run(&never, 500);
     }
+}
+
+/* What is measured is the gateway's share of the wait. What this process starts runs as usual. */
+static void run_first(void)
+{
+    const struct sched_param first = {.sched_priority = 1};
+    (void)sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK,
+                             &first); /* refused: beside others */
 }
 
 /* All of them, for the first time or again. */
@@ -407,6 +417,7 @@ int main(int argc, char **argv)
     at.token = tl_gate_token(g, &bad);
     at.worker = tl_gate_token(g, &worker);
     target = (struct load_target){.path = "/ws", .token = tl_gate_token(g, &nice)};
+    run_first();
     come_in(g);
     rest();
     attack_all(g, &at, rounds, argv + optind);
