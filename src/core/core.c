@@ -26,7 +26,6 @@
 #define PROBE_MOST_MS 2000 /* this */
 #define REFUSAL_TRIES 100  /* of a batch in read-only mode, one each */
 #define REFUSAL_WAIT_MS 10
-#define PAUSE_MS 120000   /* a backup that died does not stop us for longer */
 #define IDLE_WAKE_MS 1000 /* the watchdog sees progress this often */
 /* What commands cost: their bytes, and what takes as long as so many bytes of a large message. */
 #define COST_BATCH (128 << 10) /* a batch is committed when it has this much, whatever waits */
@@ -48,13 +47,12 @@ struct eg_core {
     const char *epoch; /* of machine, which never changes it */
     struct eg_core_hooks hooks;
     unsigned reactors;
-    struct eg_settings *new_settings;                /* atomic hand-over; NULL none */
-    int draining, stopping;                          /* atomic */
-    int64_t running, progress_ms;                    /* atomic */
-    int64_t paused_until EG_GUARDED_BY(core_thread); /* mono ms; 0: not, as the next */
-    int64_t probe_at EG_GUARDED_BY(core_thread);
+    struct eg_settings *new_settings;            /* atomic hand-over; NULL none */
+    int draining, stopping;                      /* atomic */
+    int64_t running, progress_ms;                /* atomic */
+    int64_t probe_at EG_GUARDED_BY(core_thread); /* mono ms; 0: not */
     int64_t probe_ms EG_GUARDED_BY(core_thread); /* from one probe to the next */
-    /* What waits for a later batch, or for the end of a pause. */
+    /* What waits for a later batch. */
     struct eg_fair *fair EG_PT_GUARDED_BY(core_thread);
     bool put_off EG_GUARDED_BY(core_thread); /* a large command was left out of the last batch */
 };
@@ -177,30 +175,12 @@ static void probe(struct eg_core *core, struct eg_now now)
 
 /* The part of a call that is not the machine's. */
 EG_REQUIRES(core_thread)
-static void around_call(struct eg_core *core, struct eg_call *call, struct eg_now now)
+static void around_call(struct eg_core *core, const struct eg_call *call)
 {
-    if (call->kind == EG_CALL_PAUSE) {
-        core->paused_until = now.mono_ms + PAUSE_MS;
-    } else if (call->kind == EG_CALL_RESUME) {
-        core->paused_until = 0;
-    } else if (call->kind == EG_CALL_CHECKPOINT && core->storage->ops->checkpoint &&
-               core->storage->ops->checkpoint(core->storage) == EG_EUNKNOWN) {
+    if (call->kind == EG_CALL_CHECKPOINT && core->storage->ops->checkpoint &&
+        core->storage->ops->checkpoint(core->storage) == EG_EUNKNOWN) {
         fatal(core);
     }
-}
-
-/* While paused, what would write waits, entries of the audit log too; what only reads passes, and
- * so do connections that end. */
-EG_REQUIRES(core_thread)
-static bool held_back(const struct eg_core *core, const struct eg_cmd *cmd)
-{
-    if (core->paused_until == 0 || cmd->kind == EG_CMD_DETACH || cmd->kind == EG_CMD_SYNC) {
-        return false;
-    }
-    return cmd->kind != EG_CMD_CALL ||
-           (cmd->call->kind != EG_CALL_RESUME && cmd->call->kind != EG_CALL_PAUSE &&
-            cmd->call->kind != EG_CALL_STATS && cmd->call->kind != EG_CALL_AGENTS_INFO &&
-            cmd->call->kind != EG_CALL_SESSION_INFO);
 }
 
 /* Steps all of first..last (by next), then the machine's own work; true when it could be committed.
@@ -309,7 +289,7 @@ static size_t cost_of(const struct eg_cmd *cmd)
     return COST_LEAST;
 }
 
-/* Whether list can be one batch as it came: nothing waits, nothing in it is large or a pause. */
+/* Whether list can be one batch as it came: nothing waits, nothing in it is large. */
 EG_REQUIRES(core_thread)
 static bool plain(const struct eg_core *core, const struct eg_qnode *list, int *n)
 {
@@ -319,18 +299,17 @@ static bool plain(const struct eg_core *core, const struct eg_qnode *list, int *
         const struct eg_cmd *const cmd = (const struct eg_cmd *)list;
         const size_t one = cost_of(cmd);
         cost += one;
-        if (one > COST_LARGE || cost > COST_BATCH ||
-            (cmd->kind == EG_CMD_CALL && cmd->call->kind == EG_CALL_PAUSE)) {
+        if (one > COST_LARGE || cost > COST_BATCH) {
             return false;
         }
     }
-    return core->paused_until == 0 && eg_fair_count(core->fair) == 0;
+    return eg_fair_count(core->fair) == 0;
 }
 
 /* The next batch of what waits: small commands together; a large one ends it, and is put off once
  * when small ones are there, so that they need not wait for it. */
 EG_REQUIRES(core_thread)
-static struct eg_qnode *choose(struct eg_core *core, int *n, struct eg_now now)
+static struct eg_qnode *choose(struct eg_core *core, int *n)
 {
     struct eg_qnode *first = NULL, **end = &first;
     size_t cost = 0;
@@ -338,10 +317,6 @@ static struct eg_qnode *choose(struct eg_core *core, int *n, struct eg_now now)
     for (struct eg_cmd *cmd; !full && (cmd = eg_fair_peek(core->fair));) {
         const size_t one = cost_of(cmd);
         const bool large = one > COST_LARGE;
-        if (held_back(core, cmd)) {
-            eg_fair_park(core->fair);
-            continue;
-        }
         if (*n && (large ? !core->put_off : cost + one > COST_BATCH)) {
             core->put_off = core->put_off || large;
             break;
@@ -355,10 +330,7 @@ static struct eg_qnode *choose(struct eg_core *core, int *n, struct eg_now now)
         full = large;
         core->put_off = core->put_off && !large;
         if (cmd->kind == EG_CMD_CALL) {
-            around_call(core, cmd->call, now);
-        }
-        if (core->paused_until == 0) {
-            eg_fair_unpark(core->fair);
+            around_call(core, cmd->call);
         }
     }
     return first;
@@ -368,13 +340,12 @@ static struct eg_qnode *choose(struct eg_core *core, int *n, struct eg_now now)
 EG_REQUIRES(core_thread)
 static void run(struct eg_core *core, struct eg_qnode *list)
 {
-    const struct eg_now now = eg_clock_now();
     int n = 0;
     if (plain(core, list, &n)) {
         for (struct eg_qnode *node = list; node; node = node->next) {
             struct eg_cmd *const cmd = (struct eg_cmd *)node;
             if (cmd->kind == EG_CMD_CALL) {
-                around_call(core, cmd->call, now);
+                around_call(core, cmd->call);
             }
         }
     } else {
@@ -383,7 +354,7 @@ static void run(struct eg_core *core, struct eg_qnode *list)
             eg_fair_add(core->fair, (struct eg_cmd *)list);
         }
         n = 0;
-        list = choose(core, &n, now);
+        list = choose(core, &n);
     }
     eg_metric_set(EG_M_core_queue, (int64_t)eg_fair_count(core->fair));
     batch(core, list, n);
@@ -408,9 +379,6 @@ static int wait_ms(const struct eg_core *core, int64_t now_mono)
     if (core->probe_at && core->probe_at < until) {
         until = core->probe_at;
     }
-    if (core->paused_until && core->paused_until < until) {
-        until = core->paused_until;
-    }
     if (until <= now_mono) {
         return 0;
     }
@@ -422,16 +390,12 @@ static struct eg_qnode *next_commands(struct eg_core *core)
 {
     struct eg_qnode *list = eg_queue_take(&core->queue);
     const int64_t now = eg_clock_mono_ms();
-    const int ms = list || eg_fair_ready(core->fair) ? 0 : wait_ms(core, now);
+    const int ms = list || eg_fair_count(core->fair) ? 0 : wait_ms(core, now);
     if (ms > 0 && eg_queue_sleep(&core->queue)) {
         struct pollfd p = {.fd = eg_queue_fd(&core->queue), .events = POLLIN};
         poll(&p, 1, ms);
         eg_queue_awake(&core->queue);
         list = eg_queue_take(&core->queue);
-    }
-    if (core->paused_until == 0 || core->paused_until <= eg_clock_mono_ms()) {
-        core->paused_until = 0;
-        eg_fair_unpark(core->fair);
     }
     return list;
 }
@@ -452,8 +416,6 @@ static void *core_main(void *arg)
         __atomic_store_n(&core->progress_ms, now.mono_ms, __ATOMIC_RELEASE);
         if (__atomic_load_n(&core->stopping, __ATOMIC_ACQUIRE)) {
             do {
-                core->paused_until = 0;
-                eg_fair_unpark(core->fair);
                 run(core, eg_queue_take(&core->queue));
             } while (eg_fair_count(core->fair));
             return NULL;

@@ -139,8 +139,6 @@ enum eg_call_kind {
     EG_CALL_STATS,        /* -> json: live numbers */
     EG_CALL_AUDIT,        /* audit entry alone (for acts that change nothing in the log) */
     EG_CALL_CHECKPOINT,
-    EG_CALL_PAUSE, /* hold publishing for a backup until RESUME; reads go on */
-    EG_CALL_RESUME,
     EG_CALL_KICK /* conn: disconnect it with close 1000 and reason "disconnected by operator" */
 };
 

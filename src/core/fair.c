@@ -20,7 +20,7 @@
 struct entry {
     struct entry *prev, *next;
     int64_t credit;
-    size_t count; /* commands below it that are not parked */
+    size_t count; /* commands below it */
     bool listed, fresh;
 };
 
@@ -40,8 +40,6 @@ struct flow {
     struct entry entry; /* first */
     struct group *group;
     struct eg_qnode *first, *last;
-    struct flow *parked_next;
-    bool parked;
     uint64_t key;
     UT_hash_handle hh;
 };
@@ -51,11 +49,11 @@ struct eg_fair {
     void *arg;
     struct line line; /* of groups */
     struct group *groups;
-    struct flow *flows, *parked;
+    struct flow *flows;
     struct group common_group; /* for want of memory */
     struct flow common;
     struct flow *at; /* what peek told */
-    size_t count, parked_count;
+    size_t count;
 };
 
 static void enlist(struct line *line, struct entry *e, bool fresh)
@@ -108,7 +106,7 @@ static void leave_flow(struct eg_fair *f, struct entry *e)
     }
 }
 
-/* An empty group: its flows are empty, too, or parked. */
+/* An empty group: its flows are empty, too. */
 static void leave_group(struct eg_fair *f, struct entry *e)
 {
     struct group *const g = (struct group *)e;
@@ -222,13 +220,9 @@ void eg_fair_add(struct eg_fair *f, struct eg_cmd *cmd)
     }
     flow->last = &cmd->node;
     f->count++;
-    if (flow->parked) {
-        f->parked_count++;
-    } else {
-        flow->group->entry.count++;
-        join(&flow->group->flows, &flow->entry);
-        join(&f->line, &flow->group->entry);
-    }
+    flow->group->entry.count++;
+    join(&flow->group->flows, &flow->entry);
+    join(&f->line, &flow->group->entry);
 }
 
 struct eg_cmd *eg_fair_peek(struct eg_fair *f)
@@ -252,36 +246,6 @@ struct eg_cmd *eg_fair_take(struct eg_fair *f, size_t cost)
     return cmd;
 }
 
-void eg_fair_park(struct eg_fair *f)
-{
-    struct flow *const flow = f->at;
-    delist(&flow->group->flows, &flow->entry);
-    flow->group->entry.count -= flow->entry.count;
-    f->parked_count += flow->entry.count;
-    flow->parked = true;
-    flow->parked_next = f->parked;
-    f->parked = flow;
-    f->at = NULL;
-}
-
-void eg_fair_unpark(struct eg_fair *f)
-{
-    f->parked_count = 0;
-    while (f->parked) {
-        struct flow *const flow = f->parked;
-        f->parked = flow->parked_next;
-        flow->parked = false;
-        flow->group->entry.count += flow->entry.count;
-        join(&flow->group->flows, &flow->entry);
-        join(&f->line, &flow->group->entry);
-    }
-}
-
-bool eg_fair_ready(const struct eg_fair *f)
-{
-    return f->count > f->parked_count;
-}
-
 size_t eg_fair_count(const struct eg_fair *f)
 {
     return f->count;
@@ -303,7 +267,6 @@ void eg_fair_free(struct eg_fair *f)
     if (!f) {
         return;
     }
-    eg_fair_unpark(f);
     while (eg_fair_peek(f)) {
         eg_cmd_free(eg_fair_take(f, 0));
     }

@@ -31,14 +31,10 @@ struct eg_fair *eg_fair_new(eg_fair_group_fn *group, void *arg);
 void eg_fair_free(struct eg_fair *f);
 /* Takes cmd. */
 void eg_fair_add(struct eg_fair *f, struct eg_cmd *cmd);
-/* The command whose turn it is; it stays. NULL: none waits, or all are parked. */
+/* The command whose turn it is; it stays. NULL: none waits. */
 struct eg_cmd *eg_fair_peek(struct eg_fair *f);
 /* Takes out what peek has just told. cost: what it is charged, in bytes or what weighs as much. */
 struct eg_cmd *eg_fair_take(struct eg_fair *f, size_t cost);
-/* The flow of what peek has just told waits, with all that joins it, until it is let go. */
-void eg_fair_park(struct eg_fair *f);
-void eg_fair_unpark(struct eg_fair *f);        /* all that are parked */
-bool eg_fair_ready(const struct eg_fair *f);   /* something waits that is not parked */
-size_t eg_fair_count(const struct eg_fair *f); /* how many wait, parked ones with them */
+size_t eg_fair_count(const struct eg_fair *f); /* how many wait */
 
 #endif

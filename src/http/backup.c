@@ -1,10 +1,8 @@
 /*
  * backup.c - a copy of the database while the gateway serves.
  *
- * One backup at a time, on a thread of its own. Publishing is held back while pages are copied, so
- * that the copy is of one moment and ends; then the copy is checked while all goes on. Failure
- * modes: what went wrong is told by GET /backup and the log; publishing goes on in every case (the
- * core lets go by itself should this thread not).
+ * One backup at a time, on a thread of its own; everything goes on meanwhile. Failure modes: what
+ * went wrong is told by GET /backup and the log.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -17,42 +15,23 @@
 #include "http/http_int.h"
 #include "store/sqlite.h"
 
-struct work {
-    struct eg_http *h;
-    bool paused;
-};
-
-static void call(struct eg_http *h, enum eg_call_kind kind)
-{
-    struct eg_call c = {.kind = kind, .turn = -1};
-    eg_core_call(h->config.core, &c);
-}
-
 static void on_progress(void *arg, int64_t done, int64_t total)
 {
-    struct work *w = arg;
-    eg_http_lock(&w->h->lock);
-    w->h->backup.done = done;
-    w->h->backup.total = total;
-    eg_http_unlock(&w->h->lock);
-    if (w->paused && total > 0 && done >= total) {
-        w->paused = false;
-        call(w->h, EG_CALL_RESUME);
-    }
+    struct eg_http *h = arg;
+    eg_http_lock(&h->lock);
+    h->backup.done = done;
+    h->backup.total = total;
+    eg_http_unlock(&h->lock);
 }
 
 static void *backup_main(void *arg)
 {
     struct eg_http *h = arg;
-    struct work w = {h, true};
     char why[512] = "";
     eg_http_lock(&h->lock);
     const char *to = h->backup.to; /* stays while this thread runs */
     eg_http_unlock(&h->lock);
-    call(h, EG_CALL_PAUSE);
-    const enum eg_err err = eg_sqlite_backup(h->dir, to, on_progress, &w, why, sizeof why);
-    if (w.paused)
-        call(h, EG_CALL_RESUME);
+    const enum eg_err err = eg_sqlite_backup(h->dir, to, on_progress, h, why, sizeof why);
     if (err != EG_OK)
         eg_log(EG_LOG_ERROR, "backup.failed", "to=%s" EG_F "why=%s", to,
                *why ? why : eg_err_text(err));

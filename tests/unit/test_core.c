@@ -299,75 +299,6 @@ Test(core_alone, an_unknown_outcome_or_no_way_out_ends_the_process, .timeout = 3
     cr_expect_eq(fate_of(MEMSTORE_OK, BAD_READ), 75);
 }
 
-/* --- pauses --- */
-
-static void *say_in_thread(void *out)
-{
-    *(enum eg_code *)out = say();
-    return NULL;
-}
-
-static void wait_for_caller(void)
-{
-    while (sem_wait(&waiting)) {
-    }
-}
-
-static void forget_callers(void)
-{
-    while (sem_trywait(&waiting) == 0) {
-    }
-}
-
-static pthread_t say_amid_a_pause(enum eg_code *code)
-{
-    pthread_t t;
-    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
-    cr_assert_eq(add_session("s"), EG_CODE_NONE);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
-    forget_callers();
-    cr_assert_eq(pthread_create(&t, NULL, say_in_thread, code), 0);
-    wait_for_caller();
-    return t;
-}
-
-Test(core, a_pause_holds_back_what_writes)
-{
-    enum eg_code code = EG_CODE_internal;
-    const pthread_t t = say_amid_a_pause(&code);
-    /* What reads passes, and so does who leaves. */
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_PAUSE}), EG_CODE_NONE);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_STATS}), EG_CODE_NONE);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_AGENTS_INFO}), EG_CODE_NONE);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_SESSION_INFO, .session_id = EG_LIT("s")}),
-                 EG_CODE_NONE);
-    eg_core_post(core, eg_cmd_new(EG_CMD_DETACH, 99));
-    sync_with();
-    const long commits = memstore_commits(storage);
-    /* One that passes before one that is held, in one hand-over. */
-    struct eg_cmd *const first = eg_cmd_new(EG_CMD_SYNC, 7);
-    struct eg_cmd *const held = eg_cmd_new(EG_CMD_FRAME, 99);
-    first->node.next = &held->node;
-    eg_core_post_list(core, first, held);
-    sync_with();
-    pass(60000);
-    cr_assert_eq(memstore_commits(storage), commits);
-    cr_assert_eq(call((struct eg_call){.kind = EG_CALL_RESUME}), EG_CODE_NONE);
-    cr_assert_eq(__real_pthread_join(t, NULL), 0);
-    cr_assert_eq(code, EG_CODE_NONE);
-    cr_assert_eq(memstore_commits(storage), commits + 1);
-}
-
-Test(core, a_pause_ends_by_itself)
-{
-    enum eg_code code = EG_CODE_internal;
-    const pthread_t t = say_amid_a_pause(&code);
-    pass(119000);
-    pass(1000);
-    cr_assert_eq(__real_pthread_join(t, NULL), 0);
-    cr_assert_eq(code, EG_CODE_NONE);
-}
-
 /* --- batches --- */
 
 static void attach(eg_conn_id conn, const char *sub)
@@ -541,12 +472,20 @@ Test(core, a_fork_under_way_is_told_that_it_ends)
 static pthread_t late;
 static enum eg_code late_code;
 
+static void *say_in_thread(void *out)
+{
+    *(enum eg_code *)out = say();
+    return NULL;
+}
+
 /* The thread has ended: what is posted now is answered all the same, or freed. */
 static void post_late(void)
 {
-    forget_callers();
+    while (sem_trywait(&waiting) == 0) { /* those before */
+    }
     cr_assert_eq(__real_pthread_create(&late, NULL, say_in_thread, &late_code), 0);
-    wait_for_caller();
+    while (sem_wait(&waiting)) {
+    }
     eg_core_post(core, eg_cmd_new(EG_CMD_DETACH, 1));
 }
 
