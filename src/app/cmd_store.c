@@ -36,6 +36,12 @@ static void show_progress(void *arg, int64_t done, int64_t total)
     fprintf(stderr, "\r%s %3d%%", p->what, (int)(done * 100 / total));
 }
 
+static bool show_and_go_on(void *arg, int64_t done, int64_t total)
+{
+    show_progress(arg, done, total);
+    return true;
+}
+
 static void end_progress(struct progress *p)
 {
     if (p->any)
@@ -201,7 +207,7 @@ static int run_backup(const struct eg_command *cmd, int argc, char **argv)
     code = eg_cli_data(cmd, &where, &c);
     if (code != EG_PROCEED)
         return code;
-    enum eg_err err = eg_sqlite_backup(c.settings->data, to, show_progress, &p, why, sizeof why);
+    enum eg_err err = eg_sqlite_backup(c.settings->data, to, show_and_go_on, &p, why, sizeof why);
     end_progress(&p);
     if (err == EG_OK)
         printf("%s\n", to);

@@ -2,7 +2,7 @@
  * backup.c - a copy of the database while the gateway serves.
  *
  * One backup at a time, on a thread of its own; everything goes on meanwhile. Failure modes: what
- * went wrong is told by GET /backup and the log.
+ * went wrong is told by GET /backup and the log. A stop of the gateway gives it up.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,13 +15,14 @@
 #include "http/http_int.h"
 #include "store/sqlite.h"
 
-static void on_progress(void *arg, int64_t done, int64_t total)
+static bool on_progress(void *arg, int64_t done, int64_t total)
 {
     struct eg_http *h = arg;
     eg_http_lock(&h->lock);
     h->backup.done = done;
     h->backup.total = total;
     eg_http_unlock(&h->lock);
+    return !__atomic_load_n(&h->stopping, __ATOMIC_ACQUIRE);
 }
 
 static void *backup_main(void *arg)

@@ -29,9 +29,10 @@ struct eg_http_config {
 };
 
 enum eg_err eg_http_new(const struct eg_http_config *config, struct eg_http **out) EG_MUST;
-/* Requests under way no longer wait for slow clients. Before the listeners are stopped. */
+/* Requests under way no longer wait for slow clients; a backup is given up. Before the listeners
+ * are stopped. */
 void eg_http_stop(struct eg_http *h);
-/* Waits for a backup that is under way. NULL is fine. */
+/* Waits for the thread of a backup. NULL is fine. */
 void eg_http_free(struct eg_http *h);
 /* A new snapshot; refs it. Any thread. */
 void eg_http_settings(struct eg_http *h, struct eg_settings *settings);

@@ -30,7 +30,30 @@
 
 #define STEP_PAGES 2000
 
-typedef void progress_fn(void *arg, int64_t done, int64_t total);
+#define CHECK_OPS 10000 /* of SQLite's machine, between two looks whether to go on */
+
+/* How far a backup is told to be, and whether it was given up. NULL: nobody asks, as in a restore.
+ */
+struct course {
+    bool (*progress)(void *arg, int64_t done, int64_t total);
+    void *arg;
+    int64_t total;
+    bool given_up;
+};
+
+static bool goes_on(struct course *c, int64_t done)
+{
+    if (c != NULL && c->progress != NULL && !c->progress(c->arg, done, c->total)) {
+        c->given_up = true;
+    }
+    return c == NULL || !c->given_up;
+}
+
+static int stops_check(void *arg)
+{
+    struct course *const c = arg;
+    return !goes_on(c, c->total);
+}
 
 static enum eg_err sys_error(const char *path, const char *what, char *why, size_t why_size)
 {
@@ -41,7 +64,7 @@ static enum eg_err sys_error(const char *path, const char *what, char *why, size
 
 /* All pages of src into the connection dst, as of one moment. */
 static enum eg_err copy_pages(sqlite3 *src, const char *from, sqlite3 *dst, const char *to,
-                              progress_fn *progress, void *arg, char *why, size_t why_size)
+                              struct course *course, char *why, size_t why_size)
 {
     int64_t n = 0;
     int rc = sqlite3_exec(src, "BEGIN", NULL, NULL, NULL);
@@ -55,9 +78,10 @@ static enum eg_err copy_pages(sqlite3 *src, const char *from, sqlite3 *dst, cons
     rc = b == NULL ? sqlite3_extended_errcode(dst) : SQLITE_OK;
     while (rc == SQLITE_OK) {
         rc = sqlite3_backup_step(b, STEP_PAGES);
-        if (progress != NULL && (rc == SQLITE_OK || rc == SQLITE_DONE)) {
-            int total = sqlite3_backup_pagecount(b);
-            progress(arg, total - sqlite3_backup_remaining(b), total);
+        if (course != NULL && (rc == SQLITE_OK || rc == SQLITE_DONE)) {
+            course->total = sqlite3_backup_pagecount(b);
+            rc = goes_on(course, course->total - sqlite3_backup_remaining(b)) ? rc
+                                                                              : SQLITE_INTERRUPT;
         }
     }
     if (b != NULL) {
@@ -74,7 +98,7 @@ static enum eg_err copy_pages(sqlite3 *src, const char *from, sqlite3 *dst, cons
 
 /* Into the empty file at path what src holds; with a new epoch where asked. */
 static enum eg_err copy_to(sqlite3 *src, const char *from, const char *path, bool new_epoch,
-                           progress_fn *progress, void *arg, char *why, size_t why_size)
+                           struct course *course, char *why, size_t why_size)
 {
     sqlite3 *dst = NULL;
     enum eg_err e = EG_OK;
@@ -88,7 +112,7 @@ static enum eg_err copy_to(sqlite3 *src, const char *from, const char *path, boo
         e = eg_db_map(rc);
         goto out;
     }
-    e = copy_pages(src, from, dst, path, progress, arg, why, why_size);
+    e = copy_pages(src, from, dst, path, course, why, why_size);
     if (e != EG_OK) {
         goto out;
     }
@@ -137,7 +161,7 @@ static enum eg_err quick_check(sqlite3 *db, const char *path, char *why, size_t 
 }
 
 /* Reads all of the finished file. An older schema is checked by SQLite alone. */
-static enum eg_err check_copy(const char *path, char *why, size_t why_size)
+static enum eg_err check_copy(const char *path, struct course *course, char *why, size_t why_size)
 {
     sqlite3 *db = NULL;
     int version = 0;
@@ -145,6 +169,9 @@ static enum eg_err check_copy(const char *path, char *why, size_t why_size)
     struct eg_check_result r;
     const struct eg_verify how = {NULL, false, keep_first, NULL, &first};
     enum eg_err e = eg_db_open_ro(path, true, &db, why, why_size);
+    if (e == EG_OK && course != NULL) {
+        sqlite3_progress_handler(db, CHECK_OPS, stops_check, course);
+    }
     if (e == EG_OK) {
         e = quick_check(db, path, why, why_size);
     }
@@ -177,9 +204,11 @@ static enum eg_err flush_file(const char *path, char *why, size_t why_size)
     return EG_OK;
 }
 
-enum eg_err eg_sqlite_backup(const char *dir, const char *to, progress_fn *progress, void *arg,
+enum eg_err eg_sqlite_backup(const char *dir, const char *to,
+                             bool (*progress)(void *arg, int64_t done, int64_t total), void *arg,
                              char *why, size_t why_size)
 {
+    struct course course = {.progress = progress, .arg = arg};
     char path[PATH_MAX];
     char tmp[PATH_MAX];
     char folder[PATH_MAX];
@@ -206,13 +235,17 @@ enum eg_err eg_sqlite_backup(const char *dir, const char *to, progress_fn *progr
         return e;
     }
     (void)close(fd);
-    e = copy_to(src, path, tmp, false, progress, arg, why, why_size);
+    e = copy_to(src, path, tmp, false, &course, why, why_size);
     (void)sqlite3_close(src);
     if (e == EG_OK) {
         e = flush_file(tmp, why, why_size);
     }
     if (e == EG_OK) {
-        e = check_copy(tmp, why, why_size);
+        e = check_copy(tmp, &course, why, why_size);
+    }
+    if (course.given_up) {
+        (void)snprintf(why, why_size, "given up before its end");
+        e = EG_ECLOSED;
     }
     if (e == EG_OK) {
         (void)snprintf(folder, sizeof(folder), "%s", to);
@@ -303,13 +336,13 @@ enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size
     if (e == EG_OK) {
         e = begin_restore(dir, tmp, why, why_size);
         if (e == EG_OK) {
-            e = copy_to(src, from, tmp, true, NULL, NULL, why, why_size);
+            e = copy_to(src, from, tmp, true, NULL, why, why_size);
         }
         if (e == EG_OK) {
             e = flush_file(tmp, why, why_size);
         }
         if (e == EG_OK) {
-            e = check_copy(tmp, why, why_size);
+            e = check_copy(tmp, NULL, why, why_size);
         }
         if (e == EG_OK) {
             e = eg_sqlite_place(dir, tmp, path, why, why_size);

@@ -33,11 +33,12 @@ const char *eg_sqlite_why(struct eg_storage *s);
 
 /*
  * Copies the database to the file `to` (must not exist; written as to.XXXXXX.tmp, fsynced,
- * renamed), checks the copy. progress is called with pages done and in total. Any thread; opens its
- * own connection to DIR.
+ * renamed), checks the copy. progress is called with pages done and in total, now and then while
+ * the copy is checked, too; when it says false the backup is given up: EG_ECLOSED. NULL: none. Any
+ * thread; opens its own connection to DIR.
  */
 enum eg_err eg_sqlite_backup(const char *dir, const char *to,
-                             void (*progress)(void *arg, int64_t done, int64_t total), void *arg,
+                             bool (*progress)(void *arg, int64_t done, int64_t total), void *arg,
                              char *why, size_t why_size) EG_MUST;
 /* Puts the backup file `from` into the empty or absent folder dir, with a new epoch. */
 enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why,

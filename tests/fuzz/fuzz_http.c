@@ -165,14 +165,14 @@ void __wrap_eg_reactors_each(struct eg_reactors *rs,
 }
 
 enum eg_err __wrap_eg_sqlite_backup(const char *from, const char *to,
-                                    void (*progress)(void *arg, int64_t done, int64_t total),
+                                    bool (*progress)(void *arg, int64_t done, int64_t total),
                                     void *arg, char *why, size_t why_size);
 enum eg_err __wrap_eg_sqlite_backup(const char *from, const char *to,
-                                    void (*progress)(void *arg, int64_t done, int64_t total),
+                                    bool (*progress)(void *arg, int64_t done, int64_t total),
                                     void *arg, char *why, size_t why_size)
 {
     must(strcmp(from, dir) == 0 && to[0] == '/');
-    progress(arg, 5, 5);
+    must(progress(arg, 5, 5));
     snprintf(why, why_size, "no room");
     return strlen(to) % 2 ? EG_OK : EG_EFULL;
 }

@@ -89,7 +89,7 @@ static void read_epoch(const char *dir, char out[37])
     store_close(s);
 }
 
-static void count_progress(void *arg, int64_t done, int64_t total)
+static bool count_progress(void *arg, int64_t done, int64_t total)
 {
     int64_t *last = arg;
     cr_assert_leq(done, total);
@@ -97,6 +97,7 @@ static void count_progress(void *arg, int64_t done, int64_t total)
     last[0] = done;
     last[1] = total;
     last[2]++;
+    return true;
 }
 
 Test(backup, a_backup_is_restored_with_a_new_epoch)
@@ -315,11 +316,12 @@ Test(backup, it_goes_to_a_file_system_that_cannot_rename_without_replacing)
     must_verify(at.back, 1);
 }
 
-static void take_the_name(void *arg, int64_t done, int64_t total)
+static bool take_the_name(void *arg, int64_t done, int64_t total)
 {
     if (done == total) {
         scratch_write(arg, "mine", 4);
     }
+    return true;
 }
 
 Test(backup, a_file_that_appears_meanwhile_is_not_replaced)
@@ -341,7 +343,32 @@ Test(backup, a_file_that_appears_meanwhile_is_not_replaced)
     }
 }
 
-/* ---- interrupted, and two at once ---- */
+/* ---- given up, interrupted, and two at once ---- */
+
+/* Gives up when asked for the nth time. */
+static bool give_up(void *arg, int64_t done, int64_t total)
+{
+    (void)done;
+    (void)total;
+    return --*(int *)arg > 0;
+}
+
+Test(backup, one_that_is_given_up_leaves_nothing)
+{
+    struct eg_storage *s = store_must_open(at.data);
+    int asked = 0, left = 0;
+    (void)store_filled(s, "a", 3000, "of which the check takes a while");
+    store_close(s);
+    for (enum eg_err e = EG_ECLOSED; e != EG_OK; asked++) { /* in the copy, then in the check */
+        left = asked + 1;
+        e = eg_sqlite_backup(at.data, at.copy, give_up, &left, at.why, sizeof(at.why));
+        cr_assert(e == EG_OK || (e == EG_ECLOSED && !exists(at.copy)), "%s", at.why);
+        cr_assert_eq(scratch_count(at.dir, "copy."), 0);
+    }
+    cr_assert_gt(asked, 3);
+    cr_assert_eq(restore(), EG_OK, "%s", at.why);
+    must_verify(at.back, 1);
+}
 
 /* A process of its own restores, and is gone just before the new file would get its name. */
 static void interrupt_a_restore(const char *from, const char *to)
@@ -383,13 +410,14 @@ struct second {
 };
 
 /* While the first has its pages and no name yet, a second backup to the same name is made. */
-static void back_up_again(void *arg, int64_t done, int64_t total)
+static bool back_up_again(void *arg, int64_t done, int64_t total)
 {
     struct second *b = arg;
     if (done == total && !b->done) {
         b->done = true;
         b->err = eg_sqlite_backup(b->data, b->copy, NULL, NULL, b->why, sizeof(b->why));
     }
+    return true;
 }
 
 Test(backup, two_to_one_name_do_not_share_a_file)
