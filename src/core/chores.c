@@ -19,8 +19,6 @@
 #include "wire/event.h"
 #include "wire/json.h"
 
-#define TRIM_ROWS 500
-#define FORK_ROWS 100
 #define TRIES 3 /* in a row */
 #define REST_MS 1000
 #define REST_MS_MOST 3600000
@@ -58,19 +56,19 @@ static void trim(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
 {
     int removed = 0;
     int64_t bytes = 0;
-    m->storage->ops->events_trim(m->storage, s->sid, s->oldest, TRIM_ROWS, &removed, &bytes);
+    m->storage->ops->events_trim(m->storage, s->sid, s->oldest, m->trim_rows, &removed, &bytes);
     s->bytes -= bytes;
     eg_session_changed(m, s);
     eg_metric_add(EG_M_trimmed_events_total, removed);
-    c->finished = removed < TRIM_ROWS;
+    c->finished = removed < m->trim_rows;
 }
 
 static void erase(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
 {
     int removed = 0;
     int64_t bytes = 0;
-    m->storage->ops->events_trim(m->storage, s->sid, s->cursor + 1, TRIM_ROWS, &removed, &bytes);
-    if (removed < TRIM_ROWS) {
+    m->storage->ops->events_trim(m->storage, s->sid, s->cursor + 1, m->trim_rows, &removed, &bytes);
+    if (removed < m->trim_rows) {
         m->storage->ops->session_delete(m->storage, s->sid);
         s->gone = true;
         s->dirty = false;
@@ -79,7 +77,7 @@ static void erase(struct eg_machine *m, struct eg_chore *c, struct eg_session *s
 }
 
 struct copies {
-    struct eg_bytes *body[FORK_ROWS];
+    struct eg_bytes *body[EG_COPY_ROWS];
     int n;
     uint64_t last;
     bool failed;
@@ -88,7 +86,7 @@ struct copies {
 static void collect(void *arg, uint64_t cursor, struct eg_slice body)
 {
     struct copies *k = arg;
-    assert(k->n < FORK_ROWS);
+    assert(k->n < EG_COPY_ROWS);
     if (cursor > k->last) {
         return;
     }
@@ -177,7 +175,7 @@ static void copy_some(struct eg_machine *m, struct eg_chore *c, struct eg_sessio
         return;
     }
     const enum eg_err e =
-        m->storage->ops->events(m->storage, from->sid, to->cursor + 1, FORK_ROWS, collect, &k);
+        m->storage->ops->events(m->storage, from->sid, to->cursor + 1, m->copy_rows, collect, &k);
     m->failed = m->failed || k.failed || (e != EG_OK && e != EG_ECORRUPT);
     for (int i = 0; i < k.n; i++) {
         if (!m->failed && whole) {

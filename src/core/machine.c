@@ -153,6 +153,8 @@ enum eg_err eg_machine_new(struct eg_storage *storage, struct eg_settings *setti
     m->settings = eg_settings_ref(settings);
     m->reactors = reactors;
     m->now = now;
+    m->trim_rows = EG_TRIM_ROWS;
+    m->copy_rows = EG_COPY_ROWS;
     m->release = calloc(reactors, sizeof(struct eg_release *));
     if (m->release && !(e = ops->epoch(storage, m->epoch)) &&
         !(e = ops->agents(storage, load_agent, m)) &&

@@ -130,6 +130,9 @@ struct eg_ended {
 
 enum eg_chore_kind { EG_CHORE_TRIM, EG_CHORE_DELETE, EG_CHORE_FORK };
 
+#define EG_TRIM_ROWS 500
+#define EG_COPY_ROWS 100
+
 /* Work on one session that is done in small steps, some each batch. */
 struct eg_chore {
     enum eg_chore_kind kind;
@@ -166,7 +169,8 @@ struct eg_machine {
     struct eg_ended *ended; /* stored turns that ended in this batch */
     unsigned ended_count, ended_cap;
     struct eg_chore *chores, *resting;
-    int64_t running; /* turns at workers */
+    int trim_rows, copy_rows; /* in one step of a chore; copy_rows at most EG_COPY_ROWS */
+    int64_t running;          /* turns at workers */
     /* collected in this batch */
     struct eg_release **release; /* by reactor; NULL none */
     struct eg_call **done;       /* calls answered */
