@@ -1,6 +1,7 @@
 /*
  * maintain.c - retention: by age, count and bytes of a session's events, by age of closed sessions;
- * and sessions whose deletion a restart interrupted.
+ * and what a restart interrupted: the deletion of sessions, the trimming of those that a rule is
+ * for.
  *
  * One thread with a reader of its own. A pass goes over sessions in small steps with rests between:
  * over those on their way out, and where a rule is set over those that had events since the pass

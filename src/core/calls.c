@@ -222,6 +222,19 @@ static enum eg_code call_fork(struct eg_machine *m, struct eg_call *call, bool *
     return EG_CODE_NONE;
 }
 
+/* Nothing new is to go. What a restart left of an earlier trim still is: rows below the floor. */
+static enum eg_code go_on_trimming(struct eg_machine *m, const struct eg_session *s)
+{
+    uint8_t hash[EG_CHAIN_BYTES];
+    const enum eg_err e = s->oldest > 1
+                              ? m->storage->ops->event_hash(m->storage, s->sid, s->oldest - 1, hash)
+                              : EG_ENOTFOUND;
+    if (e == EG_OK) {
+        eg_chore_add(m, EG_CHORE_TRIM, s->sid, 0, 0, NULL);
+    }
+    return e == EG_OK || e == EG_ENOTFOUND ? EG_CODE_NONE : EG_CODE_storage_unavailable;
+}
+
 static enum eg_code call_trim(struct eg_machine *m, struct eg_call *call)
 {
     enum eg_code code = EG_CODE_NONE;
@@ -235,7 +248,7 @@ static enum eg_code call_trim(struct eg_machine *m, struct eg_call *call)
         keep = head->turn; /* what an agent still has to answer stays */
     }
     if (keep <= s->oldest) {
-        return EG_CODE_NONE;
+        return go_on_trimming(m, s);
     }
     if (!eg_machine_write(m) ||
         m->storage->ops->event_hash(m->storage, s->sid, keep - 1, s->floor_hash) != EG_OK) {

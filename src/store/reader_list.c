@@ -215,15 +215,25 @@ static bool take_off(void *arg, uint64_t cursor, sqlite3_stmt *st)
     return x->bytes > 0;
 }
 
+/* Whether events below the floor are still there: a trim is under way, or was when the gateway
+ * ended. */
+static enum eg_err is_left(struct eg_reader *r, const struct eg_session_row *row, bool *left)
+{
+    int64_t at = 0;
+    const enum eg_err e =
+        row->oldest > 1 ? event_time(r, row->sid, row->oldest - 1, &at) : EG_ENOTFOUND;
+    *left = e == EG_OK;
+    return e == EG_ENOTFOUND ? EG_OK : e;
+}
+
 /* The first cursor to keep so that about max_bytes remain; looks at no more than SCAN_EVENTS. While
- * a trim is under way, events below the floor are still counted: it is waited for. */
+ * events below the floor are left they are still counted: they are waited for. */
 static enum eg_err keep_by_bytes(struct eg_reader *r, const struct eg_session_row *row,
-                                 int64_t max_bytes, uint64_t *keep)
+                                 int64_t max_bytes, bool left, uint64_t *keep)
 {
     struct excess x = {row->bytes - max_bytes, row->oldest};
-    int64_t at = 0;
-    enum eg_err e = row->oldest > 1 ? event_time(r, row->sid, row->oldest - 1, &at) : EG_ENOTFOUND;
-    if (e == EG_ENOTFOUND) {
+    enum eg_err e = EG_OK;
+    if (!left) {
         e = walk(r, &(struct eg_span){row->sid, row->oldest, row->cursor, SCAN_EVENTS, false},
                  take_off, &x);
     }
@@ -231,12 +241,14 @@ static enum eg_err keep_by_bytes(struct eg_reader *r, const struct eg_session_ro
     return e;
 }
 
-/* Whether rule has work on row, and from which cursor on to keep (0: delete it all). */
+/* Whether rule has work on row, and from which cursor on to keep (0: delete it all; its oldest: to
+ * go on with what is left of an earlier trim). */
 static enum eg_err judge(struct eg_reader *r, const struct eg_retention *rule,
                          const struct eg_session_row *row, bool *work, uint64_t *keep)
 {
-    enum eg_err e = EG_OK;
+    enum eg_err e;
     uint64_t k = 0;
+    bool left = false;
     *work = false;
     *keep = row->oldest;
     if (row->state == EG_SESSION_DELETING ||
@@ -246,21 +258,26 @@ static enum eg_err judge(struct eg_reader *r, const struct eg_retention *rule,
         *keep = 0;
         return EG_OK;
     }
-    if (row->state == EG_SESSION_FORKING || row->oldest > row->cursor) {
+    if (row->state == EG_SESSION_FORKING) {
         return EG_OK;
+    }
+    e = is_left(r, row, &left);
+    if (e != EG_OK || row->oldest > row->cursor) {
+        *work = left;
+        return e;
     }
     if (rule->max_events > 0 && row->cursor - row->oldest + 1 > (uint64_t)rule->max_events) {
         *keep = row->cursor - (uint64_t)rule->max_events + 1;
     }
     if (e == EG_OK && rule->max_bytes > 0 && row->bytes > rule->max_bytes) {
-        e = keep_by_bytes(r, row, rule->max_bytes, &k);
+        e = keep_by_bytes(r, row, rule->max_bytes, left, &k);
         *keep = k > *keep ? k : *keep;
     }
     if (e == EG_OK && rule->events_before_ms > 0) {
         e = keep_by_age(r, row, rule->events_before_ms, &k);
         *keep = k > *keep ? k : *keep;
     }
-    *work = e == EG_OK && *keep > row->oldest;
+    *work = e == EG_OK && (left || *keep > row->oldest);
     return e;
 }
 

@@ -123,6 +123,24 @@ Test(chores, a_long_trim_takes_several_batches)
     cr_assert_eq(mr_call(r, &nowhere), EG_CODE_session_not_found);
 }
 
+Test(chores, a_long_trim_goes_on_after_a_restart)
+{
+    end_turns();
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_NONE);
+    mr_restart(r);
+    settle();
+    cr_assert_eq(oldest_stored(), 501, "nobody remembers it");
+    /* The same is asked for again. */
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_NONE);
+    settle();
+    cr_assert_eq(oldest_stored(), 651);
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_NONE);
+    cr_assert_null(r->m->chores, "nothing is left");
+    memstore_fail_reads(r->storage, true);
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_storage_unavailable, "whether, is not known");
+    memstore_fail_reads(r->storage, false);
+}
+
 Test(chores, a_trim_that_cannot_be_stored_goes_on_later)
 {
     end_turns();
