@@ -285,13 +285,13 @@ static enum eg_code call_turn_retry(struct eg_machine *m, struct eg_call *call)
         return code;
     }
     enum eg_err e = m->storage->ops->turn_get(m->storage, s->sid, (uint64_t)call->turn, &row);
-    if (e == EG_OK && row.state != EG_TURN_DEAD) {
+    if (e == EG_OK && (row.state != EG_TURN_DEAD || row.turn < s->oldest)) {
         e = EG_ENOTFOUND;
     }
     if (e == EG_OK && !eg_machine_write(m)) {
         return EG_CODE_storage_unavailable;
     }
-    if (e == EG_OK) { /* it may have been trimmed meanwhile */
+    if (e == EG_OK) {
         e = m->storage->ops->event_get(m->storage, s->sid, row.turn, &body);
     }
     if (e == EG_OK) {

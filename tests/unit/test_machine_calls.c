@@ -286,9 +286,12 @@ Test(calls, a_dead_turn_whose_message_was_trimmed)
             "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":%d,\"error\":{},\"retry\":false}", i);
         mr_frame(r, w, fail);
     }
+    r->m->trim_rows = 1;
     cr_assert_eq(call(EG_CALL_TRIM, 3), EG_CODE_NONE);
+    struct eg_call k = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 2};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_not_found, "it is to go, and is still there");
     settle();
-    struct eg_call k = {.kind = EG_CALL_TURN_RETRY, .session_id = EG_LIT("s"), .turn = 1};
+    k.turn = 1;
     cr_assert_eq(mr_call(r, &k), EG_CODE_not_found);
     k.turn = 4;
     cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
