@@ -219,8 +219,10 @@ void eg_chores_step(struct eg_machine *m)
     }
     c->stepped = true;
     struct eg_session *s = eg_session_find_sid(m, c->sid);
-    if (!s || s->gone) {
-        fork_done(m, c, EG_CODE_session_not_found);
+    if ((!s || s->gone) && c->kind == EG_CHORE_FORK) {
+        fork_fails(m, c, eg_session_find_sid(m, c->to_sid), EG_CODE_conflict);
+    } else if (!s || s->gone) {
+        c->finished = true;
     } else if (c->kind == EG_CHORE_TRIM) {
         trim(m, c, s);
     } else if (c->kind == EG_CHORE_DELETE) {
@@ -239,6 +241,7 @@ static void drop(struct eg_machine *m, struct eg_chore *c)
 void eg_chores_committed(struct eg_machine *m)
 {
     struct eg_chore *c, *next;
+    const bool goes_on = m->chores && m->chores->stepped && !m->chores->finished;
     DL_FOREACH_SAFE(m->chores, c, next)
     {
         c->fresh = false;
@@ -249,7 +252,7 @@ void eg_chores_committed(struct eg_machine *m)
         }
     }
     /* One after the other: a long one does not hold back the rest. */
-    if (m->chores && m->chores->next) {
+    if (goes_on && m->chores && m->chores->next) {
         c = m->chores;
         DL_DELETE(m->chores, c);
         DL_APPEND(m->chores, c);

@@ -280,6 +280,32 @@ Test(chores, a_source_that_goes_ends_the_copy)
     cr_assert(!stored(copy), "half a copy stays behind");
 }
 
+static void step(struct eg_call *k)
+{
+    struct eg_cmd *cmd = eg_cmd_new(EG_CMD_CALL, 0);
+    cmd->call = k;
+    eg_machine_step(r->m, cmd, r->now);
+    eg_cmd_free(cmd);
+}
+
+Test(chores, a_source_that_goes_before_its_copy_begins_ends_it)
+{
+    struct eg_session_row row;
+    struct eg_call fork = {.kind = EG_CALL_FORK, .session_id = EG_LIT("t")};
+    struct eg_call delete = {.kind = EG_CALL_DELETE, .session_id = EG_LIT("t")};
+    mr_client(r, "u", ",\"session_id\":\"t\",\"create\":true");
+    end_turns();
+    cr_assert_eq(call(EG_CALL_TRIM, 651), EG_CODE_NONE);
+    step(&fork); /* both in the batch that ends the trim */
+    step(&delete);
+    mr_tick(r, 1);
+    settle();
+    cr_assert_eq(fork.code, EG_CODE_conflict);
+    cr_assert_eq(
+        r->storage->ops->session_by_id(r->storage, eg_slice_cstr(fork.out_session_id), &row),
+        EG_ENOTFOUND, "a half copy is left");
+}
+
 Test(chores, a_source_that_is_trimmed_ends_the_copy)
 {
     end_turns();
