@@ -1,8 +1,8 @@
 /*
  * fuzz_sim.c - the simulator (tests/sim) with its choices taken from the input instead of a random
- * source: clients, workers, failing commits, crashes and a jumping clock around the real state
- * machine, so that coverage leads to schedules that chance does not find. All that the simulator
- * holds true is held here; a fault prints the end of its story.
+ * source: clients, workers, operators, failing commits, crashes and a jumping clock around the real
+ * state machine, so that coverage leads to schedules that chance does not find. All that the
+ * simulator holds true is held here; a fault prints the end of its story.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -822,6 +822,10 @@ struct eg_storage *memstore_restart(struct eg_storage *s)
         n->rows[t] = m->rows[t];
         m->rows[t] = (struct rows){NULL, 0, 0};
     }
+    for (size_t i = 0; i < n->rows[SESSIONS].n; i++) {
+        struct eg_session_row *row = &n->rows[SESSIONS].v[i]->u.session;
+        row->state = row->state == EG_SESSION_FORKING ? EG_SESSION_DELETING : row->state;
+    }
     op_close(s);
     return &n->base;
 }

@@ -34,7 +34,8 @@ void memstore_fail_write(struct eg_storage *s, int n, enum eg_err e);
 void memstore_damage(struct eg_storage *s, int64_t sid, uint64_t cursor);
 
 /*
- * A new store with the same committed data, as a process that starts again would find it; frees s.
+ * A new store with the same committed data, as a process that starts again would find it (copies
+ * that were not finished are on their way out); frees s.
  * A store whose commit was EG_EUNKNOWN refuses to begin; its restart does not.
  */
 struct eg_storage *memstore_restart(struct eg_storage *s);

@@ -11,11 +11,6 @@
 #include "wire/event.h"
 #include "wire/json.h"
 
-static int session_number(struct eg_slice id)
-{
-    return id.n == 2 && id.p[0] == 's' ? id.p[1] - '0' : -1;
-}
-
 static void client_saw(struct sim *w, struct sim_client *c, uint64_t cursor, struct eg_slice body)
 {
     if (cursor != c->have + 1) {
@@ -27,27 +22,48 @@ static void client_saw(struct sim *w, struct sim_client *c, uint64_t cursor, str
         c->cap = c->cap ? c->cap * 2 : 64;
         c->log = realloc(c->log, c->cap * sizeof *c->log);
     }
-    c->log[c->logged++] = (struct seen){cursor, eg_bytes_copy(body.p, body.n)};
+    c->log[c->logged++] = (struct seen){.cursor = cursor, .bytes = eg_bytes_copy(body.p, body.n)};
     c->have = cursor;
+    w->events++;
 }
+
+struct replay {
+    struct sim *w;
+    struct sim_client *c;
+    uint64_t upto;
+};
 
 static void replay_event(void *arg, uint64_t cursor, struct eg_slice body)
 {
-    void **both = arg;
-    struct sim *w = both[0];
-    struct sim_client *c = both[1];
-    if (cursor <= *(uint64_t *)both[2]) {
-        client_saw(w, c, cursor, body);
+    const struct replay *r = arg;
+    const bool gap = r->c->have + 1 < sim_life(r->w, r->c->sid)->floor;
+    if (cursor <= r->upto && !gap) {
+        client_saw(r->w, r->c, cursor, body);
     }
 }
 
-static void client_read_log(struct sim *w, struct sim_client *c, int64_t sid, uint64_t upto)
+/* The gateway closes the connection, or is about to be told that it is gone. */
+static void hangs_up(struct sim_client *c)
 {
-    void *both[] = {w, c, &upto};
+    c->attached = false;
+    c->closing = true;
+}
+
+/* Reads the log up to a cursor. What was trimmed meanwhile ends the connection: the client comes
+ * back and is told so. */
+static void client_read_log(struct sim *w, struct sim_client *c, uint64_t upto)
+{
+    struct replay r = {w, c, upto};
     if (upto > c->have &&
-        w->storage->ops->events(w->storage, sid, c->have + 1, (int)(upto - c->have), replay_event,
-                                both) != EG_OK) {
+        w->storage->ops->events(w->storage, c->sid, c->have + 1, (int)(upto - c->have),
+                                replay_event, &r) != EG_OK) {
         sim_fault(w, "the log cannot be read");
+    }
+    if (c->have < upto && c->have + 1 < sim_life(w, c->sid)->floor) {
+        hangs_up(c);
+    } else if (c->have < upto) {
+        sim_fault(w, "client %d misses event %llu", (int)(c - w->client),
+                  (unsigned long long)c->have + 1);
     }
 }
 
@@ -71,9 +87,18 @@ static struct eg_slice field(struct eg_slice frame, const char *key)
     return (struct eg_slice){0};
 }
 
+void sim_promise(struct sim *w, struct promise p)
+{
+    if (w->promises == w->promise_cap) {
+        w->promise_cap = w->promise_cap ? w->promise_cap * 2 : 64;
+        w->promise = realloc(w->promise, w->promise_cap * sizeof *w->promise);
+    }
+    w->promise[w->promises++] = p;
+}
+
 /* message_id is "m<client>-<id>". */
-static void promise(struct sim *w, struct sim_client *c, uint64_t cursor,
-                    struct eg_slice message_id)
+static void accepted(struct sim *w, struct sim_client *c, uint64_t cursor,
+                     struct eg_slice message_id)
 {
     const char *dash = message_id.n ? memchr(message_id.p, '-', message_id.n) : NULL;
     const unsigned id = dash ? (unsigned)strtoul(dash + 1, NULL, 10) : 0;
@@ -85,20 +110,27 @@ static void promise(struct sim *w, struct sim_client *c, uint64_t cursor,
         return; /* said twice, and accepted before */
     }
     c->pending[i] = c->pending[--c->pendings];
-    if (w->promises == w->promise_cap) {
-        w->promise_cap = w->promise_cap ? w->promise_cap * 2 : 64;
-        w->promise = realloc(w->promise, w->promise_cap * sizeof *w->promise);
-    }
-    w->promise[w->promises++] = (struct promise){c->session, cursor, (unsigned)(c - w->client), id};
+    sim_promise(w, (struct promise){(unsigned)(sim_life(w, c->sid) - w->life), cursor,
+                                    (unsigned)(c - w->client), id});
 }
 
-static void confirmed(struct sim *w, const struct sim_client *c, uint64_t turn)
+void sim_turn_note(struct turn_list *l, unsigned life, uint64_t turn)
 {
-    if (w->stops == w->stop_cap) {
-        w->stop_cap = w->stop_cap ? w->stop_cap * 2 : 64;
-        w->stopped = realloc(w->stopped, w->stop_cap * sizeof *w->stopped);
+    if (l->n == l->cap) {
+        l->cap = l->cap ? l->cap * 2 : 64;
+        l->v = realloc(l->v, l->cap * sizeof *l->v);
     }
-    w->stopped[w->stops++] = (struct stopped){c->session, turn};
+    l->v[l->n++] = (struct life_turn){life, turn};
+}
+
+bool sim_turn_noted(const struct turn_list *l, unsigned life, uint64_t turn)
+{
+    for (unsigned i = 0; i < l->n; i++) {
+        if (l->v[i].life == life && l->v[i].turn == turn) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- presence: who knows of whom --- */
@@ -136,14 +168,18 @@ static void learn(struct sim *w, struct sim_client *c, struct eg_slice text, boo
     }
 }
 
-/* After each batch: nobody knows of one that is gone, or misses one that is there. */
+/* After each batch: nobody follows what has ended, knows of one that is gone, or misses one that is
+ * there. */
 void sim_check_presence(struct sim *w)
 {
     for (int i = 0; i < SIM_CLIENTS; i++) {
         struct sim_client *c = &w->client[i];
+        if (c->attached && sim_life(w, c->sid)->ended) {
+            sim_fault(w, "client %d is still in %s, which has ended", i, c->name);
+        }
         for (int k = 0; k < SIM_CLIENTS && c->attached; k++) {
             const struct sim_client *o = &w->client[k];
-            if (o != c && c->present && o->attached && o->present && o->session == c->session &&
+            if (o != c && c->present && o->attached && o->present && o->sid == c->sid &&
                 !knows(c, o->conn)) {
                 sim_fault(w, "client %d was not told of client %d", i, k);
             }
@@ -163,28 +199,33 @@ static void client_frame(struct sim *w, struct sim_client *c, const struct eg_ou
 {
     const struct eg_slice text = eg_bytes_slice(o->bytes);
     const struct eg_slice type = field(text, "type");
+    const struct life *l = sim_life(w, c->sid);
     if (eg_slice_is(type, "response")) {
-        /* In place of its own event: read it as the client library would from its own copy. */
-        if (o->cursor) {
-            client_read_log(w, c, o->sid, o->cursor);
+        /* In place of its own event, of which it has a copy. */
+        const struct seen *own = o->cursor ? sim_life_event(l, o->cursor) : NULL;
+        if (own) {
+            client_saw(w, c, o->cursor, eg_bytes_slice(own->bytes));
         }
-        promise(w, c, (uint64_t)field_int(text, "cursor"), field(text, "message_id"));
+        accepted(w, c, (uint64_t)field_int(text, "cursor"), field(text, "message_id"));
     } else if (eg_slice_is(type, "aborted")) {
-        confirmed(w, c, (uint64_t)field_int(text, "turn"));
+        sim_turn_note(&w->stopped, (unsigned)(l - w->life), (uint64_t)field_int(text, "turn"));
     } else if (eg_slice_is(type, "presence_join")) {
         learn(w, c, text, true);
     } else if (eg_slice_is(type, "error")) {
         const struct eg_slice code = field(text, "code");
-        if (!eg_slice_is(code, "storage_unavailable") && !eg_slice_is(code, "queue_full")) {
+        if (!eg_slice_is(code, "storage_unavailable") && !eg_slice_is(code, "queue_full") &&
+            !(eg_slice_is(code, "session_closed") && l->ended)) {
             sim_fault(w, "client %d was told %.*s", (int)(c - w->client), (int)code.n, code.p);
         }
     }
 }
 
-static struct held_turn *held(struct sim_worker *k, int session, uint64_t turn)
+/* --- workers --- */
+
+static struct held_turn *held(struct sim_worker *k, unsigned life, uint64_t turn)
 {
     for (int i = 0; i < k->held_count; i++) {
-        if (k->held[i].session == session && k->held[i].turn == turn) {
+        if (k->held[i].life == life && k->held[i].turn == turn) {
             return &k->held[i];
         }
     }
@@ -196,52 +237,56 @@ void sim_let_go(struct sim_worker *k, struct held_turn *h)
     *h = k->held[--k->held_count];
 }
 
-/* Notes who was given a turn. The worker may be gone before it hears of it, and what it wrote into
- * an attempt of before is then taken for this one, rightly: the turn is its own again. */
+/* Notes who was given a turn, which has to be one of a session that goes on. The worker may be gone
+ * before it hears of it, and what it wrote into an attempt of before is then taken for this one,
+ * rightly: the turn is its own again. */
 static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
 {
-    struct eg_session_row row;
-    struct eg_bytes *body = NULL;
     if (!eg_slice_is(field(text, "type"), "turn")) {
         return;
+    }
+    const uint64_t turn = (uint64_t)field_int(text, "turn");
+    const struct life *l = sim_life_named(w, field(text, "session_id"));
+    const struct seen *message = l ? sim_life_event(l, turn) : NULL;
+    if (!message || !eg_slice_eq(field(text, "message"), eg_bytes_slice(message->bytes))) {
+        sim_fault(w, "turn %llu was handed out with another message than was written",
+                  (unsigned long long)turn);
+        return;
+    }
+    if ((l->ended && l->ended < w->batches) || w->draining) {
+        sim_fault(w, "%s: turn %llu was handed out after the end", l->name,
+                  (unsigned long long)turn);
     }
     if (w->hands == w->hand_cap) {
         w->hand_cap = w->hand_cap ? w->hand_cap * 2 : 64;
         w->handed = realloc(w->handed, w->hand_cap * sizeof *w->handed);
     }
-    w->handed[w->hands++] = (struct handed){session_number(field(text, "session_id")),
-                                            (uint64_t)field_int(text, "turn"), conn};
-    /* It comes with its own message, as it is in the log. */
-    const struct handed *h = &w->handed[w->hands - 1];
-    if (w->storage->ops->session_by_id(w->storage, field(text, "session_id"), &row) != EG_OK ||
-        w->storage->ops->event_get(w->storage, row.sid, h->turn, &body) != EG_OK ||
-        !eg_slice_eq(field(text, "message"), eg_bytes_slice(body))) {
-        sim_fault(w, "s%d: turn %llu was handed out with another message", h->session,
-                  (unsigned long long)h->turn);
-    }
-    eg_bytes_unref(body);
+    w->handed[w->hands++] = (struct handed){(unsigned)(l - w->life), turn, conn};
 }
 
 static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice text)
 {
     const struct eg_slice type = field(text, "type");
-    const int session = session_number(field(text, "session_id"));
     const uint64_t turn = (uint64_t)field_int(text, "turn");
-    if (eg_slice_is(type, "turn")) {
-        struct held_turn *h = held(k, session, turn);
+    const struct life *l = sim_life_named(w, field(text, "session_id"));
+    if (eg_slice_is(type, "turn") && l) {
+        const unsigned life = (unsigned)(l - w->life);
+        struct held_turn *h = held(k, life, turn);
         if (!h && k->held_count == k->concurrency) {
             /* One of ours ran out of its lease and we have not noticed: the oldest is it. */
             sim_let_go(k, &k->held[0]);
         }
         h = h ? h : &k->held[k->held_count++];
-        *h = (struct held_turn){session, turn, (int)field_int(text, "attempt"), 0};
-        sim_tell(w, "  worker %d gets s%d turn %llu attempt %d", (int)(k - w->worker), session,
+        *h = (struct held_turn){life, turn, (int)field_int(text, "attempt")};
+        sim_tell(w, "  worker %d gets %s turn %llu attempt %d", (int)(k - w->worker), l->name,
                  (unsigned long long)turn, h->attempt);
     } else if (eg_slice_is(type, "error") && !eg_slice_is(field(text, "code"), "turn_closed") &&
                !eg_slice_is(field(text, "code"), "storage_unavailable")) {
         sim_fault(w, "worker %d was told %.*s", (int)(k - w->worker), (int)text.n, text.p);
     }
 }
+
+/* --- who is told --- */
 
 static struct sim_client *client_of(struct sim *w, eg_conn_id conn)
 {
@@ -263,20 +308,137 @@ static struct sim_worker *worker_of(struct sim *w, eg_conn_id conn)
     return NULL;
 }
 
+/* Whether a client that has this much is to be told of a gap. When the floor moved in this batch it
+ * depends on what came first. */
+static void check_gap(struct sim *w, const struct sim_client *c, const struct life *l,
+                      const struct eg_welcome *wel)
+{
+    const bool trimmed = wel->resync == EG_RESYNC_TRIMMED;
+    const uint64_t floor = l->state == LIFE_REMOVED ? l->floor_most : l->floor;
+    if (trimmed ? c->have + 1 >= floor : c->have + 1 < l->floor_before) {
+        sim_fault(w, "client %d has %llu of %s, which begins at %llu: resync %d",
+                  (int)(c - w->client), (unsigned long long)c->have, l->name,
+                  (unsigned long long)l->floor, (int)wel->resync);
+    }
+}
+
+/* It has missed what is not there any more, and knows it. */
+static void goes_on_from(struct sim *w, struct sim_client *c, const struct eg_welcome *wel)
+{
+    sim_tell(w, "client %d has a gap from %llu to %llu", (int)(c - w->client),
+             (unsigned long long)c->have, (unsigned long long)wel->cursor);
+    c->have = wel->cursor;
+}
+
 static void welcome(struct sim *w, struct sim_client *c, const struct eg_welcome *wel)
 {
-    c->attached = true;
+    const struct life *l = sim_life_named(w, eg_slice_cstr(c->name));
+    if (!l || l->sid != wel->sid || l->state == LIFE_COPYING ||
+        (l->ended && l->ended < w->batches && !(l->state == LIFE_CLOSED && c->reads)) ||
+        (wel->closed && l->state == LIFE_OPEN)) {
+        sim_fault(w, "client %d was let into what is not %s", (int)(c - w->client), c->name);
+        return;
+    }
+    if (c->sid && c->sid != wel->sid) { /* the one it knew was removed: nothing of it remains */
+        sim_client_forgets(w, c);
+        hangs_up(c);
+        return;
+    }
+    if (c->reads && l->state == LIFE_OPEN) { /* another has taken the place of the closed one */
+        c->reads = false;
+        hangs_up(c);
+        return;
+    }
     c->sid = wel->sid;
-    if (wel->resync) {
+    c->attached = true;
+    if (wel->resync == EG_RESYNC_AHEAD || wel->resync == EG_RESYNC_EPOCH) {
         sim_fault(w, "client %d: resync %d at %llu of %llu", (int)(c - w->client), (int)wel->resync,
                   (unsigned long long)c->have, (unsigned long long)wel->cursor);
         return;
     }
-    if (wel->sequence != c->have) {
+    check_gap(w, c, l, wel);
+    if (wel->resync || l->state == LIFE_REMOVED) {
+        goes_on_from(w, c, wel);
+    } else if (wel->sequence != c->have) {
         sim_fault(w, "client %d: sequence %llu, asked from %llu", (int)(c - w->client),
                   (unsigned long long)wel->sequence, (unsigned long long)c->have);
+    } else {
+        client_read_log(w, c, wel->cursor);
     }
-    client_read_log(w, c, wel->sid, wel->cursor);
+    if (wel->closed && c->attached) { /* a reader is let go at the end, which this is */
+        if (c->have != sim_life_last(l)) {
+            sim_fault(w, "client %d has not read %s to its end", (int)(c - w->client), c->name);
+        }
+        sim_client_moves(w, c);
+        hangs_up(c);
+    }
+}
+
+/* A handshake is refused only for a reason. */
+static void refused(struct sim *w, struct sim_client *c, enum eg_code code)
+{
+    const struct life *l = sim_life_named(w, eg_slice_cstr(c->name));
+    const bool there = l && l->state != LIFE_COPYING && l->state != LIFE_REMOVED;
+    const bool now = l && (l->born == w->batches || l->ended == w->batches);
+    bool right =
+        code == EG_CODE_storage_unavailable &&
+        (w->refuses || (l && l->state == LIFE_REMOVED && (!l->gone || l->gone == w->batches)));
+    if (code == EG_CODE_agent_not_found) {
+        right = !w->known_before || !w->known || w->forgotten == w->batches;
+    } else if (code == EG_CODE_session_closed) {
+        right = (there && l->state == LIFE_CLOSED) || now;
+    } else if (code == EG_CODE_session_not_found) {
+        right = (!there || now) && (!c->creates || c->reads);
+    }
+    if (!right) {
+        sim_fault(w, "client %d is refused %s: %s", (int)(c - w->client), c->name,
+                  eg_code_info(code)->name);
+    }
+    c->conn = 0;
+    c->reads = c->reads || code == EG_CODE_session_closed;
+    if (code == EG_CODE_session_not_found) {
+        sim_client_moves(w, c);
+    }
+}
+
+/* The gateway closes a connection: of a session that has ended, once all of it was sent; or an
+ * operator wanted it. */
+static void closes(struct sim *w, const struct eg_out *o, struct sim_client *c,
+                   struct sim_worker *k)
+{
+    unsigned kick = 0;
+    while (kick < w->kicks && (o->sid || w->kicked[kick].conn != o->conn)) {
+        kick++;
+    }
+    if (kick < w->kicks) {
+        w->kicked[kick].conn = 0;
+    } else if (!o->sid || !sim_life(w, o->sid) || sim_life(w, o->sid)->ended != w->batches) {
+        sim_fault(w, "connection %llu is closed for nothing", (unsigned long long)o->conn);
+    } else if (c && c->attached && c->have != sim_life_last(sim_life(w, o->sid))) {
+        sim_fault(w, "client %d was not told all of %s before its end", (int)(c - w->client),
+                  c->name);
+    }
+    if (c) {
+        hangs_up(c);
+    } else if (k) {
+        k->attached = false;
+        k->closing = true;
+    }
+}
+
+static void event(struct sim *w, const struct eg_out *o)
+{
+    const struct life *l = sim_life(w, o->sid);
+    if (!l || (l->ended && l->ended < w->batches)) {
+        sim_fault(w, "event %llu of session %lld after its end", (unsigned long long)o->cursor,
+                  (long long)o->sid);
+    }
+    for (int i = 0; i < SIM_CLIENTS; i++) {
+        struct sim_client *f = &w->client[i];
+        if (f->attached && f->conn != o->except && f->sid == o->sid) {
+            client_saw(w, f, o->cursor, eg_bytes_slice(o->bytes));
+        }
+    }
 }
 
 void sim_deliver(struct sim *w, const struct eg_out *o)
@@ -285,18 +447,16 @@ void sim_deliver(struct sim *w, const struct eg_out *o)
     struct sim_worker *k = worker_of(w, o->conn);
     switch (o->kind) {
     case EG_OUT_WELCOME:
-        if (c) {
+        if (c && !c->closing) {
             welcome(w, c, o->welcome);
-        } else if (k) {
+        } else if (k && !k->closing) {
             k->attached = true;
         }
+        w->known = w->known || o->welcome->worker;
         break;
     case EG_OUT_REFUSE:
-        if (o->code != EG_CODE_storage_unavailable) {
-            sim_fault(w, "refused: %s", eg_code_info(o->code)->name);
-        }
         if (c) {
-            c->conn = 0;
+            refused(w, c, o->code);
         } else if (k) {
             k->conn = 0;
         }
@@ -310,12 +470,7 @@ void sim_deliver(struct sim *w, const struct eg_out *o)
         }
         break;
     case EG_OUT_EVENT:
-        for (int i = 0; i < SIM_CLIENTS; i++) {
-            struct sim_client *f = &w->client[i];
-            if (f->attached && f->conn != o->except && f->sid == o->sid) {
-                client_saw(w, f, o->cursor, eg_bytes_slice(o->bytes));
-            }
-        }
+        event(w, o);
         break;
     case EG_OUT_NOTICE:
         for (int i = 0; i < SIM_CLIENTS && (o->caps & EG_CAP_PRESENCE); i++) {
@@ -325,7 +480,10 @@ void sim_deliver(struct sim *w, const struct eg_out *o)
             }
         }
         break;
-    default:
+    case EG_OUT_CLOSE:
+        closes(w, o, c, k);
+        break;
+    case EG_OUT_SYNC:
         break;
     }
 }

@@ -24,7 +24,7 @@ static double seconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-static unsigned long batches, crashes, failures, damages, events;
+static unsigned long batches, crashes, failures, damages, events, done[EG_CALL_KICK + 1];
 
 static bool one(uint64_t seed, unsigned steps)
 {
@@ -35,13 +35,15 @@ static bool one(uint64_t seed, unsigned steps)
             printf("%s\n", world.story[i % SIM_STORY]);
         }
         printf("seed %llu, %u steps: %s\n", (unsigned long long)seed, steps, world.fault);
+        fflush(stdout); /* a machine that is wrong may not survive its end */
     }
     batches += world.batches;
     crashes += world.crashes;
     failures += world.failures;
     damages += world.damages;
-    for (int i = 0; i < SIM_CLIENTS; i++) {
-        events += world.client[i].logged;
+    events += world.events;
+    for (int i = 0; i <= EG_CALL_KICK; i++) {
+        done[i] += world.done[i];
     }
     sim_end(&world);
     return ok;
@@ -113,6 +115,13 @@ int main(int argc, char **argv)
     printf("%lu schedules in %.1f s: %lu batches, %lu failed commits, %lu crashes, "
            "%lu damaged messages, %lu events seen\n",
            n, seconds_since(&start), batches, failures, crashes, damages, events);
+    printf("operators: %lu sessions closed, %lu deleted, %lu copied, %lu trimmed, %lu dead turns "
+           "tried "
+           "again, %lu turns aborted, %lu messages, %lu agents made known, %lu forgotten, "
+           "%lu disconnected\n",
+           done[EG_CALL_CLOSE], done[EG_CALL_DELETE], done[EG_CALL_FORK], done[EG_CALL_TRIM],
+           done[EG_CALL_TURN_RETRY], done[EG_CALL_ABORT], done[EG_CALL_MESSAGE],
+           done[EG_CALL_AGENT_PUT], done[EG_CALL_AGENT_DELETE], done[EG_CALL_KICK]);
     printf("%lu passed, %d failed\n", ok ? n : n - 1, !ok);
     return !ok;
 }
