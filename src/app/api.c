@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "app/trust.h"
@@ -136,11 +137,25 @@ struct answer {
     bool stopped;
 };
 
+static const char *wanted(const struct eg_api_request *r)
+{
+    return r->accept ? r->accept : "application/json";
+}
+
+/* Whether a 2xx answer is of the kind asked for: a page of whatever else listens there is not. */
+static bool is_wanted(const struct answer *a)
+{
+    const char *type = NULL;
+    const size_t n = strlen(wanted(a->r));
+    curl_easy_getinfo(a->curl, CURLINFO_CONTENT_TYPE, &type);
+    return type && strncasecmp(type, wanted(a->r), n) == 0 && strchr("; \t", type[n]) != NULL;
+}
+
 static size_t take_piece(struct answer *a, char *p, size_t n)
 {
     long status = 0;
     curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
-    if (status < 200 || status > 299) {
+    if (status < 200 || status > 299 || !is_wanted(a)) {
         if (a->problem.n < 65536)
             eg_buf_add(&a->problem, p, n);
     } else if (a->r->sink) {
@@ -173,7 +188,7 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
 {
     struct eg_json_doc doc;
     char *code = NULL, *detail = NULL, *field = NULL, *scope = NULL;
-    bool elsewhere = problem->n == 0 && status == 404;
+    bool elsewhere = false;
     if (problem->n &&
         eg_json_scan((struct eg_slice){problem->p, problem->n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
         code = eg_field_text(&doc, "code");
@@ -184,6 +199,7 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
         if (!detail)
             detail = eg_field_text(&doc, "title");
     }
+    elsewhere = elsewhere || !code;
     eg_complain(a->cmd, "%s%s%s%s%s (%s, status %ld)%s%s%s", field ? field : "", field ? ": " : "",
                 detail ? detail : "the gateway refused", scope ? ": " : "", scope ? scope : "",
                 code ? code : "no code", status, elsewhere ? " (is the admin listener at " : "",
@@ -192,6 +208,21 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
     free(detail);
     free(field);
     free(scope);
+    return EG_EXIT_FAILED;
+}
+
+/* A 2xx answer: EG_PROCEED if it is a gateway's. One that no sink took must be whole JSON too. */
+static int accepted(const struct eg_api *a, const struct answer *answer)
+{
+    struct eg_json_doc doc;
+    const struct eg_buf *out = answer->out;
+    if (a->status == 204 ||
+        (is_wanted(answer) && (answer->r->sink || eg_json_scan((struct eg_slice){out->p, out->n},
+                                                               EG_JSON_DEPTH_MAX, &doc) == EG_OK)))
+        return EG_PROCEED;
+    if (!a->quiet)
+        eg_complain(a->cmd, "%s: what answers there is no gateway (is the admin listener there?)",
+                    a->base);
     return EG_EXIT_FAILED;
 }
 
@@ -217,7 +248,7 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     eg_buf_char(&b, '\0');
     headers = b.err == EG_OK ? curl_slist_append(NULL, b.p) : NULL;
     eg_buf_reset(&b);
-    eg_buf_printf(&b, "Accept: %s", r->accept ? r->accept : "application/json");
+    eg_buf_printf(&b, "Accept: %s", wanted(r));
     eg_buf_char(&b, '\0');
     if (!headers || b.err != EG_OK || !curl_slist_append(headers, b.p) ||
         !curl_slist_append(headers, "Content-Type: application/json"))
@@ -254,7 +285,7 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     } else if (status < 200 || status > 299) {
         code = refused(a, status, &answer.problem);
     } else {
-        code = EG_PROCEED;
+        code = accepted(a, &answer);
     }
 out:
     if (code == EG_EXIT_RETRY)

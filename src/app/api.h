@@ -2,9 +2,10 @@
  * api.h - the admin API as the command line sees it: one HTTP request at a time, by libcurl.
  *
  * Threads: the main one. Owns the token and the connection. Failure modes: one line on stderr and
- * EG_EXIT_FAILED; an answer that is a problem is told by its code and detail. A gateway that takes
- * a request and falls silent (stopped, or behind a connection that is gone) is given up after four
- * heartbeats and 5 s.
+ * EG_EXIT_FAILED; an answer that is a problem is told by its code and detail; a 2xx answer of
+ * another type than was asked for is nobody's yes: something else listens there. A gateway that
+ * takes a request and falls silent (stopped, or behind a connection that is gone) is given up after
+ * four heartbeats and 5 s.
  */
 #ifndef EG_APP_API_H
 #define EG_APP_API_H

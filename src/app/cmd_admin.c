@@ -162,9 +162,14 @@ static int take_pages(struct eg_api *api, const struct eg_buf *query, const char
         free(*next);
         *next = NULL;
         if (code == EG_PROCEED &&
-            eg_json_scan((struct eg_slice){out.p, out.n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
+            eg_json_scan((struct eg_slice){out.p, out.n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK &&
+            eg_json_get(&doc, member)) {
             eg_each_element(eg_field_raw(&doc, member), take_item, l);
             *next = eg_field_text(&doc, "next");
+        } else if (code == EG_PROCEED) {
+            eg_complain(api->cmd, "the answer has no list of %s (is the admin listener at %s?)",
+                        member, api->base);
+            code = EG_EXIT_FAILED;
         }
         eg_buf_free(&path);
         eg_buf_free(&out);

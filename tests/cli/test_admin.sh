@@ -256,4 +256,44 @@ test_a_gateway_that_never_answers() {
     has "$T/err" 'it accepts requests and says nothing'
 }
 
+# A login page, a proxy, another server: its 200 is no gateway's, and nothing was done.
+test_what_answers_is_no_gateway() {
+    command -v python3 >/dev/null || return 0
+    gate # for its key
+    cat >"$T/page.py" <<'EOF'
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Page(BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        json = self.path.startswith("/json/")
+        body = b'{"ok":true}' if json else b"" if self.path.startswith("/empty/") else b"<html>log in</html>"
+        self.send_response(302 if self.path.startswith("/moved/") else 200)
+        self.send_header("Content-Type", "text/html" if not body or body[0] == ord("<") else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = do_PUT = do_DELETE = answer
+server = HTTPServer(("127.0.0.1", 0), Page)
+print(server.server_port, flush=True)
+server.serve_forever()
+EOF
+    python3 "$T/page.py" >"$T/server" 2>"$T/err-server" &
+    started $!
+    eventually test -s "$T/server"
+    ADMIN=127.0.0.1:$(head -n 1 "$T/server")
+    for what in sessions 'sessions --json' agents stats 'stats --json' drain 'revoke --sub eve' 'tail one' \
+        'tail --since 0 one' 'export one' 'sessions show one' 'sessions delete one' 'sessions say one hello' \
+        "backup --url http://$ADMIN $T/copy.db"; do
+        for place in '' /empty /moved; do
+            # shellcheck disable=SC2086 # words on purpose
+            code 1 admin $what --url "http://$ADMIN$place" >"$T/out" 2>"$T/err"
+            [ ! -s "$T/out" ] || die "$what$place: $(cat "$T/out")"
+            has "$T/err" 'is the admin listener'
+        done
+    done
+    code 1 admin sessions --url "http://$ADMIN/json" >"$T/out" 2>"$T/err"
+    [ ! -s "$T/out" ]
+    has "$T/err" 'no list of sessions'
+}
+
 run_tests "$@"
