@@ -417,8 +417,10 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     int code = eg_opts_parse(cmd, opts, argc, argv, NULL, NULL, 0, NULL, "exec", &tail);
     if (code != EG_PROCEED)
         return code;
-    if (!a.id || !*a.id || strlen(a.id) > EG_ID_MAX)
+    if (!a.id || !*a.id)
         return eg_usage(cmd, "--id is needed, before --exec");
+    if (strlen(a.id) > EG_ID_MAX || !eg_utf8_valid(eg_slice_cstr(a.id), NULL))
+        return eg_usage(cmd, "--id wants an id of 1 to %d bytes of UTF-8", EG_ID_MAX);
     if (exec) { /* --exec=CMD */
         shell[2] = (char *)(uintptr_t)exec;
         tail = shell;

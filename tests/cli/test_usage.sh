@@ -58,6 +58,18 @@ test_agent_usage() {
     refused '--mode is exec or jsonl' agent --id a --mode xml --exec cat
 }
 
+# What no gateway reads as an id is said at once, not offered to it again and again.
+test_ids() {
+    long=$(head -c 20000 /dev/zero | tr '\0' a)
+    bytes=$(printf 'a\377b')
+    for id in "$long" "$bytes"; do
+        refused '--agent wants an id of 1 to 128 bytes of UTF-8' chat --agent "$id" --token t hello
+        refused '--session wants an id of 1 to 128 bytes of UTF-8' chat --session "$id" --token t hello
+        refused '--id wants an id of 1 to 128 bytes of UTF-8' agent --id "$id" --token t --exec cat
+    done
+    refused '--session wants an id' chat --session '' --token t hello
+}
+
 test_help_for_each_command() {
     "$BIN" --help >"$T/help"
     has "$T/help" 'Usage: ebbgate COMMAND'
