@@ -109,6 +109,30 @@ test('dead letters: look, and try again', async () => {
   });
 });
 
+test('dead letters that somebody else saw to do not keep the others from another try', async () => {
+  await rm(mend, { force: true });
+  const dead = async () => (await at.gate.call('GET', 'turns?state=dead')).turns;
+  const ids = [];
+  for (let i = 0; i < 5; i += 1) {
+    ids.push(await at.gate.session('support'));
+    await at.gate.say(ids[i], 'fail');
+  }
+  await until('five are dead', async () => (await dead()).length === 5);
+  await at.page('#/dead', async (page) => {
+    await rows(page).nth(4).waitFor();
+    await page.getByRole('button', { name: 'Try all of these again' }).click();
+    await writeFile(mend, '');
+    const order = (await dead()).map((t) => t.session_id);
+    await at.gate.call('POST', `turns/${order[0]}/1/retry`, {});
+    await at.gate.call('DELETE', `sessions/${order[1]}`);
+    await at.gate.call('POST', `sessions/${order[2]}/close`, {});
+    await agree(page, 'Try them');
+    await page.getByText('2 of 5 messages said again; 2 no longer here: somebody else saw to it; 1 in a session that is closed').waitFor();
+    for (const id of [order[0], ...order.slice(3)]) await until(`the answer in ${id}`, async () => (await at.gate.events(id)).some((e) => e.content === 'mended'));
+    await until('they have left the list', async () => (await rows(page).count()) === 1);
+  }, { allow: /status of 40[49]/ });
+});
+
 test('agents: register, see a worker, forget', async () => {
   await at.page('#/agents', async (page) => {
     const card = (id) => page.getByRole('region', { name: `Agent ${id}` });

@@ -12,13 +12,23 @@ const again = (t) => post(`turns/${seg(t.session_id)}/${t.turn}/retry`);
 async function retryAll(turns) {
   if (!await confirm(`Try ${plural(turns.length, 'message')} again?`, 'Each becomes a new turn at the end of its session’s queue.', 'Try them')) return;
   let done = 0;
+  let gone = 0;
+  let closed = 0;
   try {
     for (const t of turns) {
-      await again(t);
-      done += 1;
+      try {
+        await again(t);
+        done += 1;
+      } catch (problem) {
+        if (problem.status === 404) gone += 1;
+        else if (problem.code === 'session_closed') closed += 1;
+        else throw problem;
+      }
     }
   } finally {
-    toast(`${count(done)} of ${plural(turns.length, 'message')} said again`);
+    toast([`${count(done)} of ${plural(turns.length, 'message')} said again`,
+      gone && `${count(gone)} no longer here: somebody else saw to it`,
+      closed && `${count(closed)} in a session that is closed`].filter(Boolean).join('; '));
   }
 }
 
@@ -33,9 +43,12 @@ const columns = (reload) => [
     head: '',
     class: 'right',
     cell: (t) => actButton('Try again', async () => {
-      const answer = await again(t);
-      toast(`Said again as turn ${count(answer.turn)}`);
-      reload();
+      try {
+        const answer = await again(t);
+        toast(`Said again as turn ${count(answer.turn)}`);
+      } finally {
+        reload();
+      }
     }, { kind: 'quiet', label: `Try turn ${t.turn} of session ${t.session_id} again` }),
   },
 ];
@@ -45,8 +58,11 @@ export function dead(page) {
   let found = [];
   const reload = () => rows.reload();
   const all = actButton('Try all of these again', async () => {
-    await retryAll(found);
-    reload();
+    try {
+      await retryAll(found);
+    } finally {
+      reload();
+    }
   });
   const rows = list(page, {
     what: 'dead letters',
