@@ -29,20 +29,22 @@ async function mint(agent) {
 
 /**
  * Keeps what was said but not yet accepted, and which session it was, for a reload of the page. It does not keep the
- * cursor: a new page shows the conversation from its beginning.
+ * cursor: a new page shows the conversation from its beginning. A new session is kept under the id that it gets.
  */
-const store = {
-  key: (key) => `ebbgate.chat:${key}`,
-  load(key) {
-    const text = sessionStorage.getItem(this.key(key));
-    return text === null ? null : JSON.parse(text);
-  },
-  save(key, { session_id, outbox }) {
-    sessionStorage.setItem(this.key(key), JSON.stringify({ session_id, outbox }));
-  },
-  remove(key) {
-    sessionStorage.removeItem(this.key(key));
-  },
+const store = (agent, session) => {
+  const name = (id) => `ebbgate.chat:${agent}:${id}`;
+  return {
+    load() {
+      const text = session ? sessionStorage.getItem(name(session)) : null;
+      return text === null ? null : JSON.parse(text);
+    },
+    save(key, { session_id, outbox }) {
+      sessionStorage.setItem(name(session_id), JSON.stringify({ session_id, outbox }));
+    },
+    remove() {
+      if (session) sessionStorage.removeItem(name(session));
+    },
+  };
 };
 
 /**
@@ -54,10 +56,9 @@ export function enter({ url, agent, session, signal, ...on }) {
     url,
     agent,
     session: session || undefined,
-    key: session ? `${agent}:${session}` : undefined,
     token: () => mint(agent),
     clientName: 'ebbgate-console',
-    store: session ? store : undefined,
+    store: store(agent, session),
     retry: { maxMs: 5000 },
     signal,
     ...on,

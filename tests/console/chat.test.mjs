@@ -59,6 +59,29 @@ test('the conversation goes on when the gateway is killed and comes back', async
   }, { allow: AWAY });
 });
 
+test('what is said without a connection in a new conversation outlives the page', async () => {
+  await at.page('#/chat', async (page) => {
+    const sockets = [];
+    let cut = false;
+    await page.routeWebSocket(/\/ws$/, (socket) => {
+      sockets.push(socket);
+      if (cut) socket.close({ code: 1012 });
+      else socket.connectToServer();
+    });
+    const id = await begin(page);
+    cut = true;
+    await Promise.all(sockets.map((socket) => socket.close({ code: 1012 })));
+    await page.locator('.tail').getByText('no connection').waitFor();
+    await say(page, 'echo kept');
+    await page.getByText('not stored yet').waitFor();
+    await page.reload({ waitUntil: 'commit' });
+    cut = false;
+    await answers(page).nth(0).getByText('kept').waitFor();
+    const messages = (await at.gate.events(id)).filter((e) => e.type === 'message').map((e) => e.data.content);
+    assert.deepEqual(messages, ['echo kept']);
+  });
+});
+
 test('what is missed while away is caught up with, on view', async () => {
   await at.page('#/chat', async (page) => {
     const id = await begin(page);
