@@ -23,6 +23,16 @@ const paste = async (page, token) => {
   await page.getByRole('button', { name: 'Sign in' }).click();
 };
 
+test('the first steps stay as they are while one copies them', async () => {
+  await blank(async (page) => {
+    await paste(page, at.gate.token);
+    await page.getByText('Nothing is connected yet').waitFor();
+    await page.locator('main pre').evaluate((pre) => getSelection().selectAllChildren(pre));
+    for (let i = 0; i < 3; i += 1) await page.waitForResponse((response) => response.url().endsWith('/metrics'));
+    assert.match(await page.evaluate(() => getSelection().toString()), /^ebbgate agent /);
+  });
+});
+
 test('a pasted token lets one in, and is kept in this tab only', async () => {
   await blank(async (page) => {
     await paste(page, `Bearer ${at.gate.token}`);

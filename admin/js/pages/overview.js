@@ -8,7 +8,7 @@ import { beatFast, onPulse } from '../pulse.js';
 import { link } from '../router.js';
 import { busyIn } from '../table.js';
 import { code, visible } from '../text.js';
-import { empty, facts, failure, loading, panel } from '../widgets.js';
+import { empty, explain, facts, failure, loading, panel } from '../widgets.js';
 
 const whole = (n) => short(Math.round(n));
 const perSecond = (n) => `${n > 0 && n < 10 ? n.toFixed(1) : whole(n)}/s`;
@@ -116,6 +116,13 @@ export function overview(page) {
   const state = h('div', null, loading('Asking the gateway …'));
   const shown = h('div', { class: 'stack', hidden: true }, top, graphs, below);
   put(page.root, h('h1', null, 'Overview'), state, shown, settings(page), maintenance(page));
+  let told = null;
+  /** Draws only what is new: a command that is being copied stays, and an alert is read out once. */
+  const tell = (what, make) => {
+    if (what === told) return;
+    told = what;
+    put(state, make());
+  };
   const stop = onPulse((pulse) => {
     if (pulse.stats) {
       shown.hidden = false;
@@ -123,8 +130,9 @@ export function overview(page) {
       for (const line of lines) line.draw(pulse.samples);
       if (!busyIn(below)) put(below, about(pulse.stats), errors(pulse.metrics));
     }
-    if (pulse.problem) put(state, failure(pulse.problem));
-    else if (pulse.stats) put(state, pulse.stats.workers === 0 && pulse.stats.sessions.total === 0 ? firstSteps(pulse.stats) : null);
+    if (pulse.problem) tell(explain(pulse.problem), () => failure(pulse.problem));
+    else if (pulse.stats?.workers === 0 && pulse.stats.sessions.total === 0) tell(`first steps ${pulse.stats.public}`, () => firstSteps(pulse.stats));
+    else if (pulse.stats) tell('', () => null);
   });
   page.signal.addEventListener('abort', stop);
   beatFast(page.signal);
