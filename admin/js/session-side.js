@@ -3,7 +3,7 @@ import { post, remove, seg } from './api.js';
 import { h, put } from './dom.js';
 import { bytes, clock, count, when } from './format.js';
 import { link } from './router.js';
-import { busyIn } from './table.js';
+import { busyIn, place, restore } from './table.js';
 import { code, label, visible } from './text.js';
 import { actButton, badge, facts, panel, toast, turnBadge } from './widgets.js';
 
@@ -39,7 +39,7 @@ const listed = (rows, none) => (rows.length ? h('ul', { class: 'rows' }, rows) :
 
 function sections(detail, changed) {
   return [
-    panel('Session', facts([
+    h('div', { 'data-key': 'session' }, panel('Session', facts([
       ['Agent', h('a', { href: link('sessions', { agent: detail.agent }) }, label(detail.agent))],
       ['Owner', h('a', { href: link('sessions', { owner: detail.owner }) }, label(detail.owner))],
       ['Events', `${count(detail.cursor)}${detail.oldest_cursor > 1 ? `, kept from ${count(detail.oldest_cursor)}` : ''}`],
@@ -48,7 +48,7 @@ function sections(detail, changed) {
       ['Last active', when(detail.last_activity)],
       detail.closed !== null && ['Closed', clock(detail.closed)],
       ['Last worker', label(detail.last_worker)],
-    ])),
+    ]))),
     panel('Open and dead turns', listed(detail.turns.map((t) => turnRow(detail.id, t, changed)), 'None: every message was answered.')),
     panel('Connected', listed(detail.connections.map((c) => connectionRow(c, changed)), 'Nobody is in this session now.')),
     panel('Read up to', listed(detail.acked.map((a) => h('li', null, h('div', { class: 'row' }, label(a.sub), h('span', { class: 'num' }, `#${count(a.cursor)}`)))), 'Nobody acknowledged anything.')),
@@ -70,10 +70,12 @@ export function sideView(changed, signal) {
     draw(detail) {
       const now = JSON.stringify({ ...detail, connections: detail.connections.map(({ id, sub }) => [id, sub]) });
       if (now === shown && Date.now() - this.at < 30000) return;
-      if (busyIn(stack) || (stack.contains(document.activeElement) && shown !== '')) return;
+      if (busyIn(stack)) return;
       shown = now;
       this.at = Date.now();
+      const where = place(stack);
       put(stack, sections(detail, changed));
+      restore(stack, where);
     },
     at: 0,
   };

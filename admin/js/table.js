@@ -21,13 +21,13 @@ export function table(caption, columns, rows, key) {
 const FOCUSABLE = 'a[href], button, input, select, textarea, summary';
 
 /** Where the keyboard is inside `root`, as something that outlives a redraw. */
-function place(root) {
+export function place(root) {
   const row = document.activeElement?.closest?.('[data-key]');
   if (!row || !root.contains(row)) return null;
   return { key: row.dataset.key, at: [...row.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement) };
 }
 
-function restore(root, where) {
+export function restore(root, where) {
   if (!where) return;
   const row = [...root.querySelectorAll('[data-key]')].find((r) => r.dataset.key === where.key);
   const target = row?.querySelectorAll(FOCUSABLE)[where.at];

@@ -161,6 +161,25 @@ test('a session that is closed while its events are loaded has ended, and is not
   });
 });
 
+test('what stands beside a session is drawn anew around the button that was pressed', async () => {
+  const id = await at.gate.session('support');
+  await at.page(`#/chat?agent=support&session=${id}`, async (other) => {
+    await other.locator('.tail').getByText('connected').waitFor();
+    await at.page(`#/sessions/${id}`, async (page) => {
+      const { connections } = await at.gate.call('GET', `sessions/${id}`);
+      const row = page.locator(`.side-stack [data-key="${connections.find((c) => c.mode === 'ws').id}"]`);
+      await row.getByRole('button', { name: 'Disconnect' }).click();
+      await row.waitFor({ state: 'detached' });
+      // It comes back by itself, as another connection: the keyboard's place outlives that.
+      const again = page.locator('.side-stack li').filter({ hasText: 'ebbgate-console' }).getByRole('button', { name: 'Disconnect' });
+      await again.focus();
+      const before = await page.evaluateHandle(() => document.activeElement);
+      await at.gate.say(id, 'echo news');
+      await page.waitForFunction((old) => document.activeElement !== old && document.activeElement.matches('.side-stack button'), before);
+    });
+  });
+});
+
 test('close, then delete', async () => {
   const id = await at.gate.session('support');
   await at.gate.say(id, 'echo hello');
