@@ -1,6 +1,7 @@
 /** The console: signing in, the frame around the pages, and which page is which. */
 import { get, onSignedOut, signIn, signOut, token } from './api.js';
 import { h, put } from './dom.js';
+import { dropDrafts } from './drafts.js';
 import { frame } from './frame.js';
 import { startPulse, stopPulse } from './pulse.js';
 import { link, leavePage, route } from './router.js';
@@ -50,6 +51,7 @@ function enter() {
 }
 
 function leave(problem) {
+  if (!problem) dropDrafts();
   shell = null;
   leavePage();
   stopPulse();

@@ -1,6 +1,7 @@
 /** What an operator can do to one session. */
 import { post, remove, request, seg } from './api.js';
-import { h } from './dom.js';
+import { h, put } from './dom.js';
+import { keepDraft } from './drafts.js';
 import { count, plural } from './format.js';
 import { go } from './router.js';
 import { visible } from './text.js';
@@ -81,19 +82,24 @@ export function actButtons(id, read, changed) {
   };
 }
 
-/** A form to say something as the operator, and to stop the answer. */
+/**
+ * A form to say something as the operator, and to stop the answer: `{ element, end(why) }`. When no more can be said it
+ * goes, unless something is typed in it already.
+ */
 export function sayForm(id, said) {
   const text = h('textarea', { rows: 2, placeholder: 'Say something as the operator', 'aria-label': 'Say something as the operator', required: true });
+  const draft = keepDraft(text, `say ${id}`);
   const button = submitButton('Say', 'main');
+  const note = h('small', null, 'Enter sends, Shift+Enter begins a line. The agent sees it as the next message.');
   let key = null; // a repeat of the same text after a failure is stored once
   let keyed = '';
   const send = () => act(button, async () => {
     const content = text.value;
-    if (!content) return;
+    if (!content || text.readOnly) return;
     if (keyed !== content || key === null) [key, keyed] = [newKey(), content];
     await post(path(id, '/messages'), { content }, { headers: { 'Idempotency-Key': key } });
     key = null;
-    text.value = '';
+    draft.said();
     said();
   });
   text.addEventListener('keydown', (event) => {
@@ -106,8 +112,17 @@ export function sayForm(id, said) {
     await abort(id);
     said();
   });
-  return h('form', { class: 'composer', onsubmit: (e) => (e.preventDefault(), send()) }, text, button, stop,
-    h('small', null, 'Enter sends, Shift+Enter begins a line. The agent sees it as the next message.'));
+  const element = h('form', { class: 'composer', onsubmit: (e) => (e.preventDefault(), send()) }, text, button, stop, note);
+  return {
+    element,
+    end(why) {
+      element.hidden = text.value === '';
+      text.readOnly = true;
+      button.hidden = true;
+      stop.hidden = true;
+      put(note, why);
+    },
+  };
 }
 
 const newKey = () => [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('');

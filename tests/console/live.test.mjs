@@ -161,6 +161,33 @@ test('a session that is closed while its events are loaded has ended, and is not
   });
 });
 
+test('a session that somebody else closes or deletes says so, asks for nothing, and keeps what was typed', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo hello');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    const asked = [];
+    page.on('request', (request) => asked.push(new URL(request.url()).pathname));
+    const box = page.getByLabel('Say something as the operator');
+    await box.fill('half a word');
+    await page.locator('.tail').getByText('live').waitFor();
+    await at.gate.call('POST', `sessions/${id}/close`, {});
+    await page.getByText('The session is closed: this was not said').waitFor();
+    assert.equal(await box.inputValue(), 'half a word');
+    await box.press('Enter');
+    await at.gate.call('DELETE', `sessions/${id}`);
+    await page.getByText('This session was deleted').waitFor();
+    await page.locator('.session-line').getByText('deleted').waitFor();
+    assert.equal(await box.inputValue(), 'half a word');
+    assert.ok(await page.getByRole('button', { name: 'Delete' }).isHidden());
+    await page.locator('.answer').getByText('hello').waitFor();
+    asked.length = 0;
+    // As long as the gateway is asked how it is, a session is asked for more often.
+    for (let i = 0; i < 2; i += 1) await page.waitForRequest((request) => request.url().endsWith('/metrics'));
+    assert.deepEqual(asked.filter((path) => path.includes(id)), []);
+  }, { allow: /status of 404/ });
+});
+
 test('what stands beside a session is drawn anew around the button that was pressed', async () => {
   const id = await at.gate.session('support');
   await at.page(`#/chat?agent=support&session=${id}`, async (other) => {

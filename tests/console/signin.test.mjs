@@ -96,6 +96,39 @@ test('a token that is revoked while in use leads back to the sign-in page', asyn
   }, UNAUTHORIZED);
 });
 
+test('what was typed is there again when the token ended meanwhile, but not after signing out', async () => {
+  await at.gate.call('PUT', 'agents/quiet', {});
+  const mint = () => at.gate.call('POST', 'tokens', { sub: 'typist', scope: 'admin read write' });
+  const last = await mint();
+  const session = await at.gate.session('quiet', last.token);
+  await blank(async (page) => {
+    for (const [hash, label] of [[`sessions/${session}`, 'Say something as the operator'], [`chat?agent=quiet&session=${session}`, 'Say something']]) {
+      const { token, jti } = await mint();
+      await paste(page, token);
+      await page.getByRole('button', { name: 'Sign out' }).waitFor();
+      await page.goto(`${at.gate.url}/#/${hash}`);
+      await page.getByLabel(label, { exact: true }).fill(`half of ${label}`);
+      await at.gate.call('POST', 'tokens/revoke', { jti });
+      await page.getByText('no longer good').waitFor();
+      await paste(page, at.gate.token); // somebody else
+      await page.getByRole('button', { name: 'Sign out' }).waitFor();
+      assert.equal(await page.getByText(`half of ${label}`).count(), 0);
+      await page.evaluate(() => sessionStorage.removeItem('ebbgate.token'));
+      await page.goto(`${at.gate.url}/#token=${last.token}`);
+      await page.getByRole('heading', { level: 1, name: 'Overview' }).waitFor();
+      await page.goto(`${at.gate.url}/#/${hash}`);
+      const field = page.getByLabel(label, { exact: true });
+      await field.waitFor();
+      assert.equal(await field.inputValue(), `half of ${label}`);
+      await page.getByRole('button', { name: 'Sign out' }).click();
+      await paste(page, last.token);
+      await field.waitFor();
+      assert.equal(await field.inputValue(), '');
+      await page.getByRole('button', { name: 'Sign out' }).click();
+    }
+  }, /status of 401|WebSocket connection to/);
+});
+
 test('signing out forgets the token', async () => {
   await blank(async (page) => {
     await paste(page, at.gate.token);

@@ -3,6 +3,7 @@ import { claims, get } from '../api.js';
 import { enter, mayChat, publicUrl } from '../chat-link.js';
 import { conversationView } from '../conversation-view.js';
 import { h, put } from '../dom.js';
+import { keepDraft } from '../drafts.js';
 import { clock, count, plural, span } from '../format.js';
 import { link } from '../router.js';
 import { code, label, visible } from '../text.js';
@@ -74,13 +75,14 @@ function pendingList() {
 
 function composer(session, pending, view) {
   const text = h('textarea', { rows: 2, placeholder: 'Say something', 'aria-label': 'Say something', required: true });
+  const draft = keepDraft(text, `chat ${session.agent} ${session.id}`);
   const send = h('button', { class: 'main' }, 'Send');
   const stop = h('button', { type: 'button', onclick: () => act(stop, () => session.abort({ reason: 'stopped in the console' })) }, 'Stop');
   const submit = (event) => {
     event.preventDefault();
     const content = text.value;
     if (!content) return;
-    text.value = '';
+    draft.said();
     const row = pending.add(content);
     view.toEnd();
     session.send(content).then(() => row.remove(), (error) => {

@@ -117,14 +117,25 @@ function draw(page, first, load) {
     put(top.state, sessionBadge(detail.state), ' ', detail.queue > 0 && badge(`${count(detail.queue)} waiting`, 'warn'));
     acts.draw(detail);
     side.draw(detail);
-    say.hidden = detail.state !== 'open';
+    if (detail.state !== 'open') say.end('The session is closed: this was not said.');
+  }
+  let gone = false;
+  /** Somebody deleted it: what is on the page is all that is left, and there is nothing to ask for. */
+  function vanish() {
+    gone = true;
+    put(top.state, badge('deleted', 'bad'));
+    acts.element.hidden = true;
+    side.element.hidden = true;
+    say.end('The session was deleted: this was not said.');
+    put(trouble, empty('This session was deleted', 'What stands here is only left on this page.', h('a', { class: 'button', href: link('sessions') }, 'All sessions')));
   }
   async function refresh() {
+    if (gone) return;
     try {
       detail = await load();
-      show();
+      if (!gone) show();
     } catch (problem) {
-      if (problem.status === 404) put(trouble, failure(problem));
+      if (problem.status === 404) vanish();
     }
   }
   let soon;
@@ -172,7 +183,7 @@ function draw(page, first, load) {
   put(page.root,
     top.element,
     h('div', { class: 'session' },
-      h('div', { class: 'session-main' }, more, trimmed, view.body, none, trouble, say),
+      h('div', { class: 'session-main' }, more, trimmed, view.body, none, trouble, say.element),
       side.element));
   show();
   page.keepScroll = true;
