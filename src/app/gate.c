@@ -132,9 +132,13 @@ static int with_fresh_token(struct eg_gate *g, struct eg_wsc *c, const char *why
     return EG_EXIT_FAILED;
 }
 
-/* The upgrade itself was refused, with an HTTP status. */
-static int upgrade_refused(struct eg_gate *g, struct eg_wsc *c, const struct eg_wsc_end *end)
+/* The upgrade itself was refused, with an HTTP status. A 2xx is no gateway's: something before it
+ * shows a page meanwhile, and a patient caller waits for the gateway. */
+static int upgrade_refused(struct eg_gate *g, struct eg_wsc *c, const struct eg_wsc_end *end,
+                           bool patient)
 {
+    if (patient && end->http_status >= 200 && end->http_status <= 299)
+        return EG_PROCEED;
     if (end->http_status == 401)
         return with_fresh_token(g, c, end->reason);
     if (end->http_status == 408 || end->http_status == 425 || end->http_status == 429 ||
@@ -156,7 +160,7 @@ int eg_gate_lost(struct eg_gate *g, struct eg_wsc *c, const struct eg_wsc_end *e
     if (g->retry_after_ms >= 0)
         eg_wsc_retry_after(c, g->retry_after_ms);
     if (end->http_status > 0) {
-        code = upgrade_refused(g, c, end);
+        code = upgrade_refused(g, c, end, patient);
     } else if (end->close_code == EG_CLOSE_CREDENTIALS ||
                strcmp(g->next_step, "reauthenticate") == 0) {
         code = with_fresh_token(g, c, *said ? said : "the token is no longer good");

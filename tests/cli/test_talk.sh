@@ -474,6 +474,7 @@ ANSWERS = {
         b"HTTP/1.0 403 Forbidden\r\nContent-Length: 24\r\n\r\n" + DETAIL,
     ],
     "later": [
+        LIFE % (b"200 OK", len(HTML), HTML),
         LIFE % (b"502 Bad Gateway", len(HTML), HTML),
         LIFE % (b"408 Request Timeout", len(HTML), HTML),
         b"HTTP/1.0 503 Service Unavailable\r\n\r\n" + HTML,
@@ -499,13 +500,14 @@ EOF
         python3 "$T/proxy.py" $kind >"$T/port" 2>>"$T/err-proxy" &
         started $!
         eventually grep -q '^[0-9]' "$T/port"
-        code 1 timeout 10 "$BIN" agent --url "ws://127.0.0.1:$(cat "$T/port")/ws" --token t --id a \
+        code 1 timeout 60 "$BIN" agent --url "ws://127.0.0.1:$(cat "$T/port")/ws" --token t --id a \
             --exec cat 2>"$T/err"
         has "$T/err" 'refused: '
         if grep "$(printf '\033')" "$T/err"; then
             die 'an escape sequence on stderr'
         fi
     done
+    has "$T/err" 'status 200'
     has "$T/err" 'status 502'
     has "$T/err" 'status 408'
     has "$T/err" 'status 503'
