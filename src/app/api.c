@@ -226,6 +226,12 @@ static int accepted(const struct eg_api *a, const struct answer *answer)
     return EG_EXIT_FAILED;
 }
 
+bool eg_api_away(const struct eg_api *a)
+{
+    return a->status == 0 || a->status == 408 || a->status == 425 || a->status == 429 ||
+           a->status >= 500;
+}
+
 int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf *out)
 {
     struct answer answer = {.curl = a->curl,
@@ -273,7 +279,7 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
     CURLcode rc = curl_easy_perform(a->curl);
     curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
     a->status = status;
-    if (a->quiet && (status == 0 || status == 503 || (status == 200 && rc != CURLE_OK))) {
+    if (a->quiet && (eg_api_away(a) || (status == 200 && rc != CURLE_OK))) {
         code = EG_EXIT_FAILED;
     } else if (rc != CURLE_OK && !answer.stopped) {
         const bool silent = rc == CURLE_ABORTED_BY_CALLBACK;

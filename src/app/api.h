@@ -70,6 +70,11 @@ struct eg_api_request {
 /* EG_PROCEED for a 2xx answer, in out; else an exit code, said why. */
 int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf *out);
 
+/* Whether the last answer says that the gateway is not there now, or that a proxy before it thinks
+ * so.
+ */
+bool eg_api_away(const struct eg_api *a);
+
 /* Appends text percent-encoded for a path or a query. */
 void eg_api_encode(struct eg_buf *b, const char *text);
 /* Appends ?key=value or &key=value when value is not NULL. */

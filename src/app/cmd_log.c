@@ -149,8 +149,7 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
             fprintf(stderr, "(the session is closed)\n");
             break;
         }
-        bool away = api->status == 0 || api->status == 503 || api->status == 200;
-        if (api->quiet && away)
+        if (api->quiet && (eg_api_away(api) || api->status == 200))
             code = EG_PROCEED; /* it will be back */
         if (code == EG_PROCEED) {
             const struct timespec pause = {.tv_nsec = 500000000};

@@ -215,6 +215,8 @@ for part in sys.argv[1:]:
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
     if part == "closed":
         peer.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    elif part.startswith("proxy"):
+        peer.sendall(b"HTTP/1.1 %s x\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>" % part[5:].encode())
     elif part == "silent":
         kept.append(peer)
         continue
@@ -247,6 +249,21 @@ test_tail_leaves_a_silent_connection() {
     has "$T/server" 'since=2'
     [ "$(grep Authorization "$T/server" | sort -u | wc -l)" -eq 3 ] || die 'one token for all: it expires'
     [ "$(cat "$T/err")" = '(the session is closed)' ] || die "$(cat "$T/err")"
+}
+
+# What a proxy says while the gateway restarts.
+test_tail_waits_behind_a_proxy() {
+    command -v python3 >/dev/null || return 0
+    gate # for its key
+    silent_server '!1' proxy502 proxy504 proxy200 '!2' closed
+    code 0 admin tail --since 0 --json one >"$T/tail" 2>"$T/err"
+    [ "$(cat "$T/tail")" = "{\"cursor\":1,\"type\":\"x.a\"}
+{\"cursor\":2,\"type\":\"x.a\"}" ] || die "$(cat "$T/tail")"
+    [ "$(cat "$T/err")" = '(the session is closed)' ] || die "$(cat "$T/err")"
+    : >"$T/server"
+    silent_server proxy502
+    code 1 admin tail --since 0 --json one 2>"$T/err"
+    has "$T/err" 'status 502'
 }
 
 test_a_gateway_that_never_answers() {
