@@ -31,13 +31,19 @@ function line(event, onFork) {
   return box;
 }
 
-/** `{ element, show(events), add(event) }`; `onFork(cursor)`. */
+/**
+ * `{ element, show(events), add(event) }`; `onFork(cursor)`. Draws SHOWN events at a time: the last ones as they come,
+ * or others that the reader went to.
+ */
 export function rawView({ onFork }) {
   const pick = h('select', { 'aria-label': 'Types' });
   const rows = h('div', { class: 'events' });
   const note = h('p', { class: 'soft' });
-  const element = h('div', { class: 'raw' }, h('div', { class: 'raw-head' }, pick, note), rows);
+  const up = h('button', { type: 'button', hidden: true, onclick: () => go(-1) }, 'Earlier ones');
+  const down = h('button', { type: 'button', hidden: true, onclick: () => go(1) }, 'Later ones');
+  const element = h('div', { class: 'raw' }, h('div', { class: 'raw-head' }, pick, note, up, down), rows);
   let events = [];
+  let last = null; // the last one drawn; null: the end, and whatever comes
   const types = new Map();
 
   const fits = (event) => pick.value === '' || event.type === pick.value;
@@ -47,33 +53,67 @@ export function rawView({ onFork }) {
       [...types].sort().map(([type, n]) => h('option', { value: type }, `${visible(type)} (${count(n)})`)));
     pick.value = types.has(kept) ? kept : '';
   }
-  function tell(shown) {
-    put(note, shown > SHOWN ? `The last ${SHOWN} of ${count(shown)} loaded` : '');
+  /** Those that fit, and which of them are drawn: `from` up to before `to`. */
+  function part() {
+    const found = events.filter(fits);
+    const to = last === null ? found.length : found.indexOf(last) + 1;
+    return { found, to, from: Math.max(0, to - SHOWN) };
+  }
+  function tell({ found, from, to }) {
+    put(note, found.length > SHOWN ? `${count(from + 1)} to ${count(to)} of ${count(found.length)} loaded` : '');
+    up.hidden = from === 0;
+    down.hidden = to === found.length;
   }
   function draw() {
-    const found = events.filter(fits);
-    put(rows, found.length ? found.slice(-SHOWN).map((event) => line(event, onFork)) : empty('No events here', 'Earlier ones may be further up in the log.'));
-    tell(found.length);
+    const here = part();
+    put(rows, here.to > 0 ? here.found.slice(here.from, here.to).map((event) => line(event, onFork)) : empty('No events here', 'Earlier ones may be further up in the log.'));
+    tell(here);
+  }
+  /** Draws so that the one at `to` is behind the last one. */
+  function goTo(found, to) {
+    last = to < found.length ? found[to - 1] : null;
+    draw();
+  }
+  function go(step) {
+    const { found, to } = part();
+    goTo(found, Math.max(SHOWN, to + step * SHOWN));
   }
   const tally = (event) => types.set(event.type, (types.get(event.type) ?? 0) + 1);
-  pick.addEventListener('change', draw);
+  pick.addEventListener('change', () => {
+    last = null;
+    draw();
+  });
+  pick.addEventListener('blur', options);
   return {
     element,
     show(list) {
+      const more = list.length - events.length;
+      const earlier = more > 0 && events.length > 0 && list[more] === events[0];
       events = list;
       types.clear();
       events.forEach(tally);
       options();
-      draw();
+      if (earlier) {
+        goTo(events.filter(fits), SHOWN); // the reader asked for them
+      } else {
+        last = null;
+        draw();
+      }
     },
     /** `list` has grown by `event`. */
     add(event) {
       tally(event);
-      options();
+      if (document.activeElement !== pick) options(); // not under the hands of who chooses
       if (!fits(event)) return;
+      if (last !== null) {
+        tell(part());
+        return;
+      }
       if (rows.firstElementChild && !rows.firstElementChild.matches('details')) put(rows);
       rows.append(line(event, onFork));
-      if (rows.childElementCount > SHOWN) rows.firstElementChild.remove();
+      if (rows.childElementCount <= SHOWN) return;
+      rows.firstElementChild.remove();
+      tell(part());
     },
   };
 }

@@ -125,6 +125,45 @@ test('earlier events are loaded on demand, and join what is there', async () => 
   });
 });
 
+test('raw events: all that is loaded can be reached, and a choice is not changed under the hands', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, `echo ${Array.from({ length: 700 }, (_, i) => `w${i}`).join(' ')}`);
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}?view=raw`, async (page) => {
+    const cursors = () => page.locator('details.event summary > :first-child').allInnerTexts().then((all) => all.map((text) => Number(text.replace(',', ''))));
+    const span = async (first, last) => until(`${first} to ${last}`, async () => {
+      const all = await cursors();
+      return all[0] === first && all.at(-1) === last && all.every((n, i) => n === first + i);
+    });
+    const more = page.getByRole('button', { name: 'Load earlier events' });
+    await span(403, 702);
+    await more.click();
+    await span(103, 602);
+    await more.click();
+    await span(1, 500);
+    await more.waitFor({ state: 'hidden' });
+    await page.getByText('1 to 500 of 702 loaded').waitFor();
+    // What comes meanwhile waits at the end.
+    await at.gate.say(id, 'echo more');
+    await at.gate.settled(id);
+    await page.getByText('1 to 500 of 705 loaded').waitFor();
+    await page.getByRole('button', { name: 'Later ones' }).click();
+    await span(206, 705);
+    const pick = page.getByLabel('Types');
+    await pick.focus();
+    const option = await page.evaluateHandle(() => document.querySelector('.raw-head option'));
+    await at.gate.say(id, 'echo again');
+    await at.gate.settled(id);
+    await span(209, 708);
+    assert.ok(await option.evaluate((node) => node.isConnected));
+    await pick.selectOption('message');
+    await until('three messages', async () => (await cursors()).length === 3);
+    await pick.selectOption('');
+    await page.getByRole('button', { name: 'Earlier ones' }).click();
+    await span(1, 500);
+  });
+});
+
 test('the tail comes back after the gateway was killed, without a gap', async () => {
   const id = await at.gate.session('support');
   await at.page(`#/sessions/${id}`, async (page) => {
