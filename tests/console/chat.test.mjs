@@ -111,6 +111,22 @@ test('an agent that is not known is refused in words', async () => {
   });
 });
 
+test('one talks until the own token ends, whatever this browser’s clock says', async () => {
+  const { token } = await at.gate.call('POST', 'tokens', { sub: 'operator', scope: 'admin read write', ttl: 300 });
+  await at.page('#/overview', async (page) => {
+    await page.addInitScript(() => {
+      const { now } = Date;
+      Date.now = () => now() - 5 * 3600 * 1000;
+    });
+    await page.goto(`${at.gate.url}/#token=${token}`);
+    await page.reload();
+    await page.goto(`${at.gate.url}/#/chat`);
+    await begin(page);
+    await say(page, 'echo hello');
+    await answers(page).nth(0).getByText('hello').waitFor();
+  }, { allow: /status of 403/ });
+});
+
 test('the token is for the conversation only', async () => {
   await at.page('#/chat', async (page) => {
     await begin(page);
