@@ -129,6 +129,11 @@ enum eg_err eg_db_check_identity(sqlite3 *db, const char *path, int *version, ch
     return EG_OK;
 }
 
+bool eg_db_out_of_reach(int e)
+{
+    return e == EACCES || e == EPERM || e == ENOTDIR || e == ELOOP || e == ENAMETOOLONG;
+}
+
 enum eg_err eg_db_open_ro(const char *path, bool any_version, sqlite3 **out, char *why,
                           size_t why_size)
 {
@@ -139,7 +144,8 @@ enum eg_err eg_db_open_ro(const char *path, bool any_version, sqlite3 **out, cha
     int rc = sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
     if (rc != SQLITE_OK) {
         eg_db_explain(why, why_size, path, "cannot open", db, rc);
-        e = access(path, F_OK) != 0 && errno == ENOENT ? EG_ENOTFOUND : eg_db_map(rc);
+        const int reach = access(path, R_OK) != 0 ? errno : 0;
+        e = reach == ENOENT ? EG_ENOTFOUND : eg_db_out_of_reach(reach) ? EG_EDENIED : eg_db_map(rc);
         goto out;
     }
     (void)sqlite3_extended_result_codes(db, 1);

@@ -27,6 +27,8 @@ void eg_db_init(void);
 
 /* Result code (plain or extended) as an error of ours. Not for COMMIT: see sqlite_write.c. */
 enum eg_err eg_db_map(int rc);
+/* Whether errno e says that a path leads nowhere we may go: only a person can mend that. */
+bool eg_db_out_of_reach(int e);
 
 /* Writes "path: what: SQLite's text (errno text)" to why. db may be NULL. */
 void eg_db_explain(char *why, size_t why_size, const char *path, const char *what, sqlite3 *db,

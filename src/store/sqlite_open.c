@@ -23,7 +23,7 @@ static enum eg_err sys_failed(const char *path, const char *what, char *why, siz
 {
     int e = errno;
     (void)snprintf(why, why_size, "%s: %s: %s", path, what, strerror(e));
-    return e == ENOSPC || e == EDQUOT ? EG_EFULL : e == EACCES || e == EPERM ? EG_EDENIED : EG_EIO;
+    return e == ENOSPC || e == EDQUOT ? EG_EFULL : eg_db_out_of_reach(e) ? EG_EDENIED : EG_EIO;
 }
 
 enum eg_err eg_sqlite_make_dir(const char *dir, char *why, size_t why_size)

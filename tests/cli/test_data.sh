@@ -29,6 +29,18 @@ test_verify_nothing() {
     [ ! -e "$T/nothing" ]
 }
 
+# What only a person can put right is not to be tried again.
+test_a_file_where_the_folder_should_be() {
+    : >"$T/file"
+    for what in verify check "backup $T/copy.db"; do
+        # shellcheck disable=SC2086 # words on purpose
+        code 78 "$BIN" $what --data "$T/file" 2>"$T/err"
+        has "$T/err" 'Not a directory'
+    done
+    code 78 "$BIN" serve --data "$T/file" --listen 127.0.0.1:0 --admin 127.0.0.1:0 2>"$T/err"
+    has "$T/err" 'Not a directory'
+}
+
 test_backup_and_restore() {
     filled
     "$BIN" backup --data "$T/data" "$T/copy.db" >"$T/out"
