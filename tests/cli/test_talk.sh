@@ -544,7 +544,7 @@ test_agent_before_its_gateway() {
     has "$T/err" 'trying again'
     gate
     eventually grep -q 'is attached' "$T/err"
-    [ "$(grep -c 'trying again' "$T/err")" -eq 1 ] || die "$(cat "$T/err")"
+    [ "$(grep -c 'is the gateway running at' "$T/err")" -eq 1 ] || die "$(cat "$T/err")"
 }
 
 # wss:// with a certificate of one's own authority: refused by name, unless SSL_CERT_FILE names it.
