@@ -107,9 +107,8 @@ END
     cat >"$work/complete.zsh" <<'END'
 zmodload zsh/zpty
 zpty shell "PS1='>' zsh -f -i"
-zpty -w shell "fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -d $2/dump; LISTMAX=100000; COLUMNS=200; LINES=500; stty columns 200 rows 500; zstyle ':completion:*' list-prompt ''; setopt no_list_beep; bindkey '^D' list-choices"
-zpty -w shell "echo rea''dy"
-while zpty -r shell line; do [[ $line == *ready* && $line != *echo* ]] && break; done
+zpty -w shell "fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -d $2/dump; LISTMAX=100000; COLUMNS=200; LINES=500; stty columns 200 rows 500; zstyle ':completion:*' list-prompt ''; setopt no_list_beep; bindkey '^D' list-choices; PS1='ready%# '"
+zpty -r shell line $'*ready[#%] *' # the prompt: what is typed before it is not for the line editor
 zpty -w -n shell "ebbgate $3"
 zpty -w -n shell $'\x04'
 zpty -w -n shell $'\x15'
