@@ -92,9 +92,9 @@ Test(sqlite_open, a_folder_that_cannot_be_is_refused)
     struct eg_storage *s = NULL;
     scratch_make(dir);
     scratch_write(scratch_path(dir, "file"), "x", 1);
-    cr_assert_eq(eg_sqlite_open(scratch_path(dir, "file"), &s, why, sizeof(why)), EG_EIO);
+    cr_assert_eq(eg_sqlite_open(scratch_path(dir, "file"), &s, why, sizeof(why)), EG_EDENIED);
     cr_assert_neq(strstr(why, "file"), NULL, "%s", why);
-    cr_assert_eq(eg_sqlite_open(scratch_path(dir, "file/sub"), &s, why, sizeof(why)), EG_EIO);
+    cr_assert_eq(eg_sqlite_open(scratch_path(dir, "file/sub"), &s, why, sizeof(why)), EG_EDENIED);
     cr_assert_eq(eg_sqlite_open("", &s, why, sizeof(why)), EG_EINVALID);
     scratch_drop(dir);
 }
