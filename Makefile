@@ -84,7 +84,9 @@ test: ## set up, build, run every suite
 check: $(DAEMON) ## every suite, without the set-up
 	+@failed=; for suite in $(SUITES); do \
 	    printf '== suite %s\n' "$$suite"; \
+	    start=$$(date +%s); \
 	    $(MAKE) --no-print-directory $$suite || failed="$$failed $$suite"; \
+	    printf '== %s s\n' $$(($$(date +%s) - start)); \
 	done; \
 	if [ -n "$$failed" ]; then echo "FAILED suites:$$failed"; exit 1; fi; echo "passed: all suites"
 
