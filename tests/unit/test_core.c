@@ -1,6 +1,6 @@
 /*
  * test_core.c - the core thread over a storage in memory: answers after the commit, a storage that
- * fails and works again, pauses, big batches, the end with work under way.
+ * fails and works again, big batches, the end with work under way.
  */
 #include <criterion/criterion.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
  * test_fair.c - who comes next: order within a flow, shares between groups and flows, newcomers,
- * pauses, memory.
+ * memory.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
