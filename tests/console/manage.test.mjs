@@ -4,6 +4,7 @@ import { rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { look } from './lib/browser.mjs';
 import { AWAY, fixture } from './lib/fixture.mjs';
 import { until } from './lib/gateway.mjs';
 
@@ -51,6 +52,7 @@ test('a list that refreshes leaves the keyboard where it is', async () => {
     await third.focus();
     const id = await third.innerText();
     const before = await page.evaluateHandle(() => document.querySelector('tbody'));
+    await look(page);
     await page.waitForFunction((old) => document.querySelector('tbody') !== old && document.querySelector('tbody'), before);
     assert.equal(await page.evaluate(() => document.activeElement.innerText), id);
   });
@@ -60,26 +62,25 @@ test('a click is not lost to a list that is drawn anew meanwhile', async () => {
   const id = await at.gate.session('support');
   await at.page('#/sessions', async (page) => {
     const row = page.locator(`tr[data-key="${id}"]`);
-    const answered = () => page.waitForResponse((response) => response.url().includes('/sessions?'));
+    const answered = (act) => Promise.all([page.waitForResponse((response) => response.url().includes('/sessions?')), act()]);
+    const drawn = () => new Promise((resolve) => setTimeout(resolve, 500)); // longer than any drawing takes
     const press = async () => {
       await row.locator('a').hover();
       await page.mouse.down();
     };
     // A refresh that nobody asked for, and a filter's.
     await press();
-    await answered();
-    await answered();
+    await answered(() => look(page));
+    await drawn();
     await page.mouse.up();
     await page.waitForURL((url) => url.hash.startsWith(`#/sessions/${id}`));
     await page.goBack();
     await press();
-    const filtered = answered();
-    await page.getByLabel('Search').evaluate((input, text) => {
+    await answered(() => page.getByLabel('Search').evaluate((input, text) => {
       input.value = text;
       input.dispatchEvent(new Event('input', { bubbles: true }));
-    }, id);
-    await filtered;
-    await new Promise((resolve) => setTimeout(resolve, 500)); // longer than any drawing takes
+    }, id));
+    await drawn();
     await page.mouse.up();
     await page.waitForURL((url) => url.hash.startsWith(`#/sessions/${id}`));
   });

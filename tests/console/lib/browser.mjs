@@ -50,6 +50,9 @@ export async function open(browser, options = {}) {
   return page;
 }
 
+/** Comes back to the tab: what a page refreshes now and then it refreshes at once. */
+export const look = (page) => page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+
 /** Opens the console with the token in the fragment. */
 export async function enter(page, gate, hash = '') {
   await page.goto(`${gate.url}/#token=${gate.token}`);
