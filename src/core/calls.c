@@ -514,7 +514,7 @@ static enum eg_code run(struct eg_machine *m, struct eg_call *call, bool *later)
         eg_out_close(m, call->conn, NULL, EG_CLOSE_NORMAL, "disconnected by operator");
         break;
     case EG_CALL_AUDIT:
-    case EG_CALL_CHECKPOINT: /* the core thread does it itself, around the batch */
+    case EG_CALL_CHECKPOINT: /* the core thread does it itself, before the batch */
         break;
     }
     return EG_CODE_NONE;

@@ -173,13 +173,17 @@ static void probe(struct eg_core *core, struct eg_now now)
 
 /* --- one batch --- */
 
-/* The part of a call that is not the machine's. */
+/* The part of a batch's calls that is not the machine's. */
 EG_REQUIRES(core_thread)
-static void around_call(struct eg_core *core, const struct eg_call *call)
+static void before_batch(struct eg_core *core, const struct eg_qnode *list)
 {
-    if (call->kind == EG_CALL_CHECKPOINT && core->storage->ops->checkpoint &&
-        core->storage->ops->checkpoint(core->storage) == EG_EUNKNOWN) {
-        fatal(core);
+    for (; list; list = list->next) {
+        const struct eg_cmd *const cmd = (const struct eg_cmd *)list;
+        if (cmd->kind == EG_CMD_CALL && cmd->call->kind == EG_CALL_CHECKPOINT &&
+            core->storage->ops->checkpoint &&
+            core->storage->ops->checkpoint(core->storage) == EG_EUNKNOWN) {
+            fatal(core);
+        }
     }
 }
 
@@ -329,9 +333,6 @@ static struct eg_qnode *choose(struct eg_core *core, int *n)
         cost += one;
         full = large;
         core->put_off = core->put_off && !large;
-        if (cmd->kind == EG_CMD_CALL) {
-            around_call(core, cmd->call);
-        }
     }
     return first;
 }
@@ -341,14 +342,7 @@ EG_REQUIRES(core_thread)
 static void run(struct eg_core *core, struct eg_qnode *list)
 {
     int n = 0;
-    if (plain(core, list, &n)) {
-        for (struct eg_qnode *node = list; node; node = node->next) {
-            struct eg_cmd *const cmd = (struct eg_cmd *)node;
-            if (cmd->kind == EG_CMD_CALL) {
-                around_call(core, cmd->call);
-            }
-        }
-    } else {
+    if (!plain(core, list, &n)) {
         for (struct eg_qnode *next; list; list = next) {
             next = list->next;
             eg_fair_add(core->fair, (struct eg_cmd *)list);
@@ -357,6 +351,7 @@ static void run(struct eg_core *core, struct eg_qnode *list)
         list = choose(core, &n);
     }
     eg_metric_set(EG_M_core_queue, (int64_t)eg_fair_count(core->fair));
+    before_batch(core, list);
     batch(core, list, n);
 }
 
