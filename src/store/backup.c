@@ -29,11 +29,9 @@
 #include "store/sqlite_int.h"
 
 #define STEP_PAGES 2000
-
 #define CHECK_OPS 10000 /* of SQLite's machine, between two looks whether to go on */
 
-/* How far a backup is told to be, and whether it was given up. NULL: nobody asks, as in a restore.
- */
+/* Who is told how far a copy is (progress NULL: nobody), and whether it was given up. */
 struct course {
     bool (*progress)(void *arg, int64_t done, int64_t total);
     void *arg;
@@ -43,10 +41,10 @@ struct course {
 
 static bool goes_on(struct course *c, int64_t done)
 {
-    if (c != NULL && c->progress != NULL && !c->progress(c->arg, done, c->total)) {
+    if (c->progress != NULL && !c->progress(c->arg, done, c->total)) {
         c->given_up = true;
     }
-    return c == NULL || !c->given_up;
+    return !c->given_up;
 }
 
 static int stops_check(void *arg)
@@ -78,7 +76,7 @@ static enum eg_err copy_pages(sqlite3 *src, const char *from, sqlite3 *dst, cons
     rc = b == NULL ? sqlite3_extended_errcode(dst) : SQLITE_OK;
     while (rc == SQLITE_OK) {
         rc = sqlite3_backup_step(b, STEP_PAGES);
-        if (course != NULL && (rc == SQLITE_OK || rc == SQLITE_DONE)) {
+        if (rc == SQLITE_OK || rc == SQLITE_DONE) {
             course->total = sqlite3_backup_pagecount(b);
             rc = goes_on(course, course->total - sqlite3_backup_remaining(b)) ? rc
                                                                               : SQLITE_INTERRUPT;
@@ -169,10 +167,8 @@ static enum eg_err check_copy(const char *path, struct course *course, char *why
     struct eg_check_result r;
     const struct eg_verify how = {NULL, false, keep_first, NULL, &first};
     enum eg_err e = eg_db_open_ro(path, true, &db, why, why_size);
-    if (e == EG_OK && course != NULL) {
-        sqlite3_progress_handler(db, CHECK_OPS, stops_check, course);
-    }
     if (e == EG_OK) {
+        sqlite3_progress_handler(db, CHECK_OPS, stops_check, course);
         e = quick_check(db, path, why, why_size);
     }
     if (e == EG_OK) {
@@ -311,6 +307,7 @@ static enum eg_err begin_restore(const char *dir, const char *tmp, char *why, si
 
 enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size_t why_size)
 {
+    struct course nobody = {.progress = NULL};
     char path[PATH_MAX];
     char tmp[PATH_MAX];
     sqlite3 *src = NULL;
@@ -336,13 +333,13 @@ enum eg_err eg_sqlite_restore(const char *from, const char *dir, char *why, size
     if (e == EG_OK) {
         e = begin_restore(dir, tmp, why, why_size);
         if (e == EG_OK) {
-            e = copy_to(src, from, tmp, true, NULL, why, why_size);
+            e = copy_to(src, from, tmp, true, &nobody, why, why_size);
         }
         if (e == EG_OK) {
             e = flush_file(tmp, why, why_size);
         }
         if (e == EG_OK) {
-            e = check_copy(tmp, NULL, why, why_size);
+            e = check_copy(tmp, &nobody, why, why_size);
         }
         if (e == EG_OK) {
             e = eg_sqlite_place(dir, tmp, path, why, why_size);
