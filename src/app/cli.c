@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "app/text.h"
+#include "ebbgate/protocol.h"
+#include "wire/json.h"
 
 static void complain(const struct eg_command *cmd, const char *fmt, va_list ap, const char *end)
 {
@@ -31,6 +33,14 @@ int eg_usage(const struct eg_command *cmd, const char *fmt, ...)
     complain(cmd, fmt, ap, end);
     va_end(ap);
     return EG_EXIT_USAGE;
+}
+
+int eg_cli_id(const struct eg_command *cmd, const char *option, const char *text)
+{
+    const struct eg_slice id = eg_slice_cstr(text);
+    if (id.n >= 1 && id.n <= EG_ID_MAX && eg_utf8_valid(id, NULL))
+        return EG_PROCEED;
+    return eg_usage(cmd, "%s wants an id of 1 to %d bytes of UTF-8", option, EG_ID_MAX);
 }
 
 void eg_complain(const struct eg_command *cmd, const char *fmt, ...)

@@ -64,6 +64,10 @@ int eg_opts_parse(const struct eg_command *cmd, const struct eg_opt *opts, int a
 int eg_usage(const struct eg_command *cmd, const char *fmt, ...) EG_PRINTF(2, 3);
 void eg_complain(const struct eg_command *cmd, const char *fmt, ...) EG_PRINTF(2, 3);
 
+/* EG_PROCEED when text, given with option, can be an id (a gateway would close on another one again
+ * and again), else wrong usage. */
+int eg_cli_id(const struct eg_command *cmd, const char *option, const char *text);
+
 /*
  * Reads the configuration of a command; mistakes and warnings go to stderr. Returns EG_PROCEED with
  * *out set, or an exit code.

@@ -419,8 +419,9 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
         return code;
     if (!a.id || !*a.id)
         return eg_usage(cmd, "--id is needed, before --exec");
-    if (strlen(a.id) > EG_ID_MAX || !eg_utf8_valid(eg_slice_cstr(a.id), NULL))
-        return eg_usage(cmd, "--id wants an id of 1 to %d bytes of UTF-8", EG_ID_MAX);
+    code = eg_cli_id(cmd, "--id", a.id);
+    if (code != EG_PROCEED)
+        return code;
     if (exec) { /* --exec=CMD */
         shell[2] = (char *)(uintptr_t)exec;
         tail = shell;

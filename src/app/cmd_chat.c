@@ -156,13 +156,6 @@ static int chat(struct eg_chat *c)
     return eg_cli_done(c->cmd, c->exit_code);
 }
 
-/* What the gateway would not read as an id: it would close on the hello again and again. */
-static bool is_id(const char *text)
-{
-    const struct eg_slice id = eg_slice_cstr(text);
-    return id.n >= 1 && id.n <= EG_ID_MAX && eg_utf8_valid(id, NULL);
-}
-
 /* Who a token of our own is for: the user at this machine. */
 static const char *user_name(void)
 {
@@ -209,9 +202,11 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
     if (code != EG_PROCEED)
         return code;
     c.agent = c.view.agent = agent && *agent ? agent : "echo";
-    if (!is_id(c.agent) || (session && !is_id(session)))
-        return eg_usage(cmd, "%s wants an id of 1 to %d bytes of UTF-8",
-                        is_id(c.agent) ? "--session" : "--agent", EG_ID_MAX);
+    code = eg_cli_id(cmd, "--agent", c.agent);
+    if (code == EG_PROCEED && session)
+        code = eg_cli_id(cmd, "--session", session);
+    if (code != EG_PROCEED)
+        return code;
     c.view.screen = isatty(1);
     c.view.tty = isatty(0) && c.view.screen && !c.view.json && !c.once && n == 0;
     const char *term = getenv("TERM");
