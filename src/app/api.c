@@ -188,18 +188,17 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
 {
     struct eg_json_doc doc;
     char *code = NULL, *detail = NULL, *field = NULL, *scope = NULL;
-    bool elsewhere = false;
+    bool elsewhere = true;
     if (problem->n &&
         eg_json_scan((struct eg_slice){problem->p, problem->n}, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
         code = eg_field_text(&doc, "code");
         detail = eg_field_text(&doc, "detail");
         field = eg_field_text(&doc, "field");
         scope = eg_field_text(&doc, "required_scope");
-        elsewhere = status == 404 && !detail && eg_field_is(&doc, "code", "not_found");
+        elsewhere = !code || (status == 404 && !detail && strcmp(code, "not_found") == 0);
         if (!detail)
             detail = eg_field_text(&doc, "title");
     }
-    elsewhere = elsewhere || !code;
     eg_complain(a->cmd, "%s%s%s%s%s (%s, status %ld)%s%s%s", field ? field : "", field ? ": " : "",
                 detail ? detail : "the gateway refused", scope ? ": " : "", scope ? scope : "",
                 code ? code : "no code", status, elsewhere ? " (is the admin listener at " : "",
