@@ -1,9 +1,9 @@
 /** What stands beside a conversation: facts, turns with their attempts, who is here, who read how far. */
 import { post, remove, seg } from './api.js';
-import { h, put } from './dom.js';
+import { h } from './dom.js';
 import { bytes, clock, count, when } from './format.js';
+import { busyIn, redraw } from './redraw.js';
 import { link } from './router.js';
-import { busyIn, place, restore } from './table.js';
 import { code, label, visible } from './text.js';
 import { actButton, badge, facts, panel, toast, turnBadge } from './widgets.js';
 
@@ -73,9 +73,7 @@ export function sideView(changed, signal) {
       if (busyIn(stack)) return;
       shown = now;
       this.at = Date.now();
-      const where = place(stack);
-      put(stack, sections(detail, changed));
-      restore(stack, where);
+      redraw(stack, sections(detail, changed));
     },
     at: 0,
   };

@@ -1,8 +1,9 @@
 /**
- * Tables of pages: columns, paging by the API's opaque `next`, states, and refreshing without taking the
- * keyboard's place away. On a narrow screen each row is drawn as a card (the roles keep it a table).
+ * Tables of pages: columns, paging by the API's opaque `next`, states, and refreshing. On a narrow screen each
+ * row is drawn as a card (the roles keep it a table).
  */
 import { h, put } from './dom.js';
+import { busyIn, redraw, released } from './redraw.js';
 import { failure, loading } from './widgets.js';
 
 /** A table. Columns: `{ head, cell(row), class? }`; `key(row)` tells rows apart. */
@@ -17,35 +18,6 @@ export function table(caption, columns, rows, key) {
         h('td', { role: 'cell', class: c.class, 'data-head': c.head }, h('div', { class: 'cell' }, c.cell(row))))))),
   );
 }
-
-const FOCUSABLE = 'a[href], button, input, select, textarea, summary';
-
-/** Where the keyboard is inside `root`, as something that outlives a redraw. */
-export function place(root) {
-  const row = document.activeElement?.closest?.('[data-key]');
-  if (!row || !root.contains(row)) return null;
-  return { key: row.dataset.key, at: [...row.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement) };
-}
-
-export function restore(root, where) {
-  if (!where) return;
-  const row = [...root.querySelectorAll('[data-key]')].find((r) => r.dataset.key === where.key);
-  const target = row?.querySelectorAll(FOCUSABLE)[where.at];
-  if (target) target.focus({ preventScroll: true });
-}
-
-/** A click is lost when its element is replaced between the press and the release. */
-const pressedIn = (root) => root.querySelector(':active') !== null;
-
-async function released(root) {
-  while (pressedIn(root)) await new Promise((resolve) => setTimeout(resolve, 30));
-}
-
-/** Whether a redraw would take away what the reader holds. */
-export const busyIn = (root) => {
-  const selection = getSelection();
-  return pressedIn(root) || document.querySelector('dialog[open]') !== null || (!selection.isCollapsed && root.contains(selection.anchorNode));
-};
 
 /**
  * A list that loads itself.
@@ -77,9 +49,7 @@ export function list(page, o) {
       if (!quiet) await released(body);
       if (mine !== turn || (quiet && busyIn(body))) return;
       starts = [...starts.slice(0, at + 1), ...(next ? [next] : [])];
-      const where = place(body);
-      put(body, rows.length > 0 || at > 0 ? o.draw(rows) : o.none());
-      restore(body, where);
+      redraw(body, rows.length > 0 || at > 0 ? o.draw(rows) : o.none());
       pager.hidden = at === 0 && !next;
       back.disabled = at === 0;
       on.disabled = !next;

@@ -5,8 +5,8 @@ import { h, put } from '../dom.js';
 import { bytes, clock, count, microseconds, short, span } from '../format.js';
 import { maintenance } from '../maintenance.js';
 import { beatFast, onPulse } from '../pulse.js';
+import { busyIn } from '../redraw.js';
 import { link } from '../router.js';
-import { busyIn } from '../table.js';
 import { code, visible } from '../text.js';
 import { empty, explain, facts, failure, loading, panel } from '../widgets.js';
 
