@@ -43,7 +43,9 @@ export function rawView({ onFork }) {
   const down = h('button', { type: 'button', hidden: true, onclick: () => go(1) }, 'Later ones');
   const element = h('div', { class: 'raw' }, h('div', { class: 'raw-head' }, pick, note, up, down), rows);
   let events = [];
-  let last = null; // the last one drawn; null: the end, and whatever comes
+  let from = 0; // of those that fit, the first one drawn
+  let to = 0; // and the one behind the last
+  let atEnd = true; // the last ones are drawn, and whatever comes
   const types = new Map();
 
   const fits = (event) => pick.value === '' || event.type === pick.value;
@@ -53,36 +55,24 @@ export function rawView({ onFork }) {
       [...types].sort().map(([type, n]) => h('option', { value: type }, `${visible(type)} (${count(n)})`)));
     pick.value = types.has(kept) ? kept : '';
   }
-  /** Those that fit, and which of them are drawn: `from` up to before `to`. */
-  function part() {
-    const found = events.filter(fits);
-    const to = last === null ? found.length : found.indexOf(last) + 1;
-    return { found, to, from: Math.max(0, to - SHOWN) };
-  }
-  function tell({ found, from, to }) {
-    put(note, found.length > SHOWN ? `${count(from + 1)} to ${count(to)} of ${count(found.length)} loaded` : '');
+  function tell() {
+    const all = pick.value === '' ? events.length : types.get(pick.value) ?? 0; // that fit
+    put(note, all > SHOWN ? `${count(from + 1)} to ${count(to)} of ${count(all)} loaded` : '');
     up.hidden = from === 0;
-    down.hidden = to === found.length;
+    down.hidden = to === all;
   }
-  function draw() {
-    const here = part();
-    put(rows, here.to > 0 ? here.found.slice(here.from, here.to).map((event) => line(event, onFork)) : empty('No events here', 'Earlier ones may be further up in the log.'));
-    tell(here);
+  /** Draws those before the one at `end`. */
+  function draw(end = Infinity) {
+    const found = events.filter(fits);
+    to = Math.min(end, found.length);
+    from = Math.max(0, to - SHOWN);
+    atEnd = to === found.length;
+    put(rows, to > 0 ? found.slice(from, to).map((event) => line(event, onFork)) : empty('No events here', 'Earlier ones may be further up in the log.'));
+    tell();
   }
-  /** Draws so that the one at `to` is behind the last one. */
-  function goTo(found, to) {
-    last = to < found.length ? found[to - 1] : null;
-    draw();
-  }
-  function go(step) {
-    const { found, to } = part();
-    goTo(found, Math.max(SHOWN, to + step * SHOWN));
-  }
+  const go = (step) => draw(Math.max(SHOWN, to + step * SHOWN));
   const tally = (event) => types.set(event.type, (types.get(event.type) ?? 0) + 1);
-  pick.addEventListener('change', () => {
-    last = null;
-    draw();
-  });
+  pick.addEventListener('change', () => draw());
   pick.addEventListener('blur', options);
   return {
     element,
@@ -93,27 +83,23 @@ export function rawView({ onFork }) {
       types.clear();
       events.forEach(tally);
       options();
-      if (earlier) {
-        goTo(events.filter(fits), SHOWN); // the reader asked for them
-      } else {
-        last = null;
-        draw();
-      }
+      draw(earlier ? SHOWN : Infinity); // earlier ones: the reader asked for them
     },
     /** `list` has grown by `event`. */
     add(event) {
       tally(event);
       if (document.activeElement !== pick) options(); // not under the hands of who chooses
       if (!fits(event)) return;
-      if (last !== null) {
-        tell(part());
-        return;
+      if (atEnd) {
+        if (to === 0) put(rows);
+        rows.append(line(event, onFork));
+        to += 1;
+        if (to - from > SHOWN) {
+          rows.firstElementChild.remove();
+          from += 1;
+        }
       }
-      if (rows.firstElementChild && !rows.firstElementChild.matches('details')) put(rows);
-      rows.append(line(event, onFork));
-      if (rows.childElementCount <= SHOWN) return;
-      rows.firstElementChild.remove();
-      tell(part());
+      tell();
     },
   };
 }
