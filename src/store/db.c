@@ -225,6 +225,11 @@ struct eg_slice eg_db_blob(sqlite3_stmt *st, int col)
     return (struct eg_slice){p, p != NULL ? (size_t)sqlite3_column_bytes(st, col) : 0};
 }
 
+bool eg_db_is_idkey(struct eg_slice k)
+{
+    return k.n == EG_IDKEY_KEPT || k.n == EG_IDKEY_BYTES;
+}
+
 bool eg_db_no_hash(const uint8_t hash[EG_CHAIN_BYTES])
 {
     static const uint8_t none[EG_CHAIN_BYTES];

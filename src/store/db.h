@@ -70,6 +70,13 @@ struct eg_slice eg_db_blob(sqlite3_stmt *st, int col);
  */
 #define EG_HASH_EVERY 16
 #define EG_HASH_SHORT 4
+
+/* What is stored of an idkey: enough that no two ids of a session are taken for one by chance.
+ * Databases written by schemas before 5 hold all of it. */
+#define EG_IDKEY_KEPT 12
+/* Whether k, as stored, is of that form. */
+bool eg_db_is_idkey(struct eg_slice k);
+
 /* Ends the read transaction that is still open because there was no memory to end it. Before a
  * read, which would see what was true then, or could not begin. An SQLite result code. */
 int eg_db_leave(sqlite3 *db);

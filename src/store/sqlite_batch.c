@@ -126,7 +126,7 @@ static int table_column(sqlite3_vtab_cursor *cursor, sqlite3_context *to, int co
         break;
     case IDKEY:
         if (e->has_id) {
-            sqlite3_result_blob(to, e->idkey, EG_IDKEY_BYTES, SQLITE_STATIC);
+            sqlite3_result_blob(to, e->idkey, EG_IDKEY_KEPT, SQLITE_STATIC);
         }
         break;
     case BODY:
@@ -195,7 +195,7 @@ void eg_sq_batch_add(struct eg_sqlite *s, const struct eg_event_row *row, int64_
     memcpy(e->hash, row->hash, EG_CHAIN_BYTES);
     e->has_id = row->idkey != NULL;
     if (e->has_id) {
-        memcpy(e->idkey, row->idkey, EG_IDKEY_BYTES);
+        memcpy(e->idkey, row->idkey, EG_IDKEY_KEPT);
     }
     e->body = b->bodies.n;
     e->body_n = row->body.n;

@@ -27,7 +27,7 @@ static int load_rows(struct eg_sqlite *s, sqlite3_stmt *st, uint32_t most, int64
     eg_tail_only_writer(&s->tail->lock);
     while (s->tail->fill.n < most && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         struct eg_slice k = eg_db_blob(st, 3);
-        int64_t key = k.n == EG_IDKEY_BYTES ? eg_walk_key((const uint8_t *)k.p) : 0;
+        int64_t key = eg_db_is_idkey(k) ? eg_walk_key((const uint8_t *)k.p) : 0;
         *last = sqlite3_column_int64(st, 0);
         if (eg_tail_add(s->tail, sqlite3_column_int64(st, 1), (uint64_t)sqlite3_column_int64(st, 2),
                         *last, key) != EG_OK) {
@@ -192,7 +192,7 @@ static enum eg_err is_wanted(struct eg_sqlite *s, int64_t seq, const void *arg)
     enum eg_err e = stand_on(s, w->sid, seq);
     if (e == EG_OK) {
         struct eg_slice k = eg_db_blob(s->st[EG_ST_EVENT_AT], 4);
-        if (k.n != EG_IDKEY_BYTES || memcmp(k.p, w->idkey, EG_IDKEY_BYTES) != 0) {
+        if (!eg_db_is_idkey(k) || memcmp(k.p, w->idkey, EG_IDKEY_KEPT) != 0) {
             (void)sqlite3_reset(s->st[EG_ST_EVENT_AT]);
             e = EG_ENOTFOUND;
         }
@@ -216,7 +216,7 @@ enum eg_err eg_sq_index_find_id(struct eg_sqlite *s, int64_t sid, const uint8_t 
     if (e == EG_ENOTFOUND && s->in_tx) {
         s->absent = true;
         s->absent_sid = sid;
-        memcpy(s->absent_idkey, idkey, EG_IDKEY_BYTES);
+        memcpy(s->absent_idkey, idkey, EG_IDKEY_KEPT);
     }
     return e;
 }
@@ -255,7 +255,7 @@ void eg_sq_index_check(struct eg_sqlite *s, const struct eg_event_row *row)
         (void)sqlite3_reset(s->st[EG_ST_EVENT_AT]);
     }
     bool known_absent = s->absent && s->absent_sid == row->sid && row->idkey != NULL &&
-                        memcmp(s->absent_idkey, row->idkey, EG_IDKEY_BYTES) == 0;
+                        memcmp(s->absent_idkey, row->idkey, EG_IDKEY_KEPT) == 0;
     if (s->err == EG_OK && !taken && row->idkey != NULL && !known_absent &&
         eg_sq_index_find_id(s, row->sid, row->idkey) == EG_OK) {
         (void)sqlite3_reset(s->st[EG_ST_EVENT_AT]);

@@ -118,7 +118,7 @@ struct eg_batch_event {
     uint64_t cursor;
     size_t body, body_n; /* in bodies */
     bool has_id;
-    uint8_t idkey[EG_IDKEY_BYTES];
+    uint8_t idkey[EG_IDKEY_KEPT];
     uint8_t hash[EG_CHAIN_BYTES];
 };
 
@@ -164,7 +164,7 @@ struct eg_sqlite {
      */
     bool absent;
     int64_t absent_sid;
-    uint8_t absent_idkey[EG_IDKEY_BYTES];
+    uint8_t absent_idkey[EG_IDKEY_KEPT];
     sqlite3_stmt *st[EG_ST_COUNT];
     char path[PATH_MAX];
     char why[EG_DB_WHY];

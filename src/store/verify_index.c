@@ -130,7 +130,7 @@ static int check_indexed(struct pass *p)
     if (rc != SQLITE_ROW || k.n == 0) {
         return rc;
     }
-    if (k.n != EG_IDKEY_BYTES) {
+    if (!eg_db_is_idkey(k)) {
         fault(p, "a key of the wrong length is in event", sid, cursor);
         return rc;
     }
@@ -195,7 +195,7 @@ static int check_ids(struct pass *p)
         if (rc == SQLITE_ROW) {
             const struct eg_slice k = eg_db_blob(p->other, 1);
             const int64_t sid = sqlite3_column_int64(p->other, 0);
-            if (k.n != EG_IDKEY_BYTES ||
+            if (!eg_db_is_idkey(k) ||
                 eg_pack_hash(sid, eg_walk_key((const uint8_t *)k.p)) != id.hash) {
                 fault(p, "an id is kept that is not in row", sid, id.seq);
             }

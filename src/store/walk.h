@@ -66,7 +66,7 @@ int eg_walk_newest(struct eg_walk *w, int64_t sid, uint64_t *cursor);
 int eg_walk_lowest(struct eg_walk *w, struct eg_tail *tail, int64_t sid, uint64_t to,
                    uint64_t *lowest);
 
-/* The idkey (EG_IDKEY_BYTES) as the index's key; never 0. */
+/* The idkey, whole or as stored, as the index's key; never 0. */
 int64_t eg_walk_key(const uint8_t *idkey);
 
 #endif

@@ -94,7 +94,15 @@ static void no_fault(void *arg, const char *text)
     cr_assert_fail("%s", text);
 }
 
-/* Schema 1 held whole hashes and an index of its own: the events are found all the same. */
+static void to_hex(const uint8_t *from, size_t n, char *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        (void)snprintf(to + 2 * i, 3, "%02x", from[i]);
+    }
+}
+
+/* Schema 1 held whole hashes, whole idkeys and an index of its own: the events and ids are found
+ * all the same. */
 Test(migrate, events_of_version_1_are_found_again)
 {
     static const char copy[] =
@@ -130,12 +138,14 @@ Test(migrate, events_of_version_1_are_found_again)
     make_first(dir, "INSERT INTO agents VALUES('a',5)");
     (void)snprintf(sql, sizeof(sql), copy, scratch_path(made, "ebbgate.db"));
     (void)store_sql(dir, sql);
-    for (int i = 1; i <= 700; i++) {
-        char hex[2 * EG_CHAIN_BYTES + 1];
-        for (int k = 0; k < EG_CHAIN_BYTES; k++) {
-            (void)snprintf(hex + 2 * k, 3, "%02x", chain[i][k]);
-        }
-        (void)snprintf(sql, sizeof(sql), "UPDATE events SET hash=x'%s' WHERE seq=%d", hex, i);
+    for (uint64_t i = 1; i <= 700; i++) {
+        char hash_hex[2 * EG_CHAIN_BYTES + 1];
+        char idkey_hex[2 * EG_IDKEY_BYTES + 1];
+        eg_idkey('m', EG_LIT("o"), (struct eg_slice){(const char *)&i, sizeof(i)}, idkey);
+        to_hex(chain[i], EG_CHAIN_BYTES, hash_hex);
+        to_hex(idkey, EG_IDKEY_BYTES, idkey_hex);
+        (void)snprintf(sql, sizeof(sql), "UPDATE events SET hash=x'%s', idkey=x'%s' WHERE seq=%d",
+                       hash_hex, idkey_hex, (int)i);
         (void)store_sql(dir, sql);
     }
     s = store_must_open(dir);
@@ -149,12 +159,18 @@ Test(migrate, events_of_version_1_are_found_again)
     }
     cr_assert_gt(store_sql(dir, "SELECT value FROM meta WHERE key='indexed'"), 500, "at once");
     cr_assert_eq(store_sql(dir, "SELECT length(hash) FROM events WHERE seq=333"), EG_CHAIN_BYTES);
+    cr_assert_eq(store_sql(dir, "SELECT length(idkey) FROM events WHERE seq=333"), EG_IDKEY_BYTES);
+    eg_idkey('m', EG_LIT("o"), EG_LIT("new"), idkey);
     store_begin(s);
-    store_event(s, &row, "x", NULL, STOREFIX_TIME);
+    store_event(s, &row, "x", idkey, STOREFIX_TIME);
     s->ops->session_update(s, &row);
     store_commit(s);
+    cr_assert_eq(s->ops->event_by_idkey(s, row.sid, idkey, &cursor, &body), EG_OK);
+    cr_assert_eq(cursor, 701);
+    eg_bytes_unref(body);
     store_close(s);
     cr_assert_eq(store_sql(dir, "SELECT length(hash) FROM events WHERE seq=701"), EG_HASH_SHORT);
+    cr_assert_eq(store_sql(dir, "SELECT length(idkey) FROM events WHERE seq=701"), EG_IDKEY_KEPT);
     cr_assert_eq(eg_sqlite_verify(dir, NULL, true, no_fault, NULL, NULL, &out, why, sizeof(why)),
                  EG_OK, "%s", why);
     cr_assert_eq(out.events, 701);

@@ -659,7 +659,7 @@ CONTRACT(ids_are_remembered_as_long_as_their_events)
 }
 
 /* Two ids that begin with the same eight bytes are two ids. */
-CONTRACT(ids_are_compared_whole)
+CONTRACT(ids_are_compared_beyond_what_the_index_holds)
 {
     struct eg_bytes *body = NULL;
     uint64_t cursor = 0;
@@ -690,7 +690,7 @@ CONTRACT(ids_after_the_newest_events_were_removed_are_kept)
     struct eg_session_row b = store_session(f->s, "b");
     store_commit(f->s);
     for (uint64_t i = 1; i <= 60; i++) {
-        (void)snprintf(key, sizeof(key), "x%015llu", (unsigned long long)i);
+        (void)snprintf(key, sizeof(key), "%-16llu", (unsigned long long)i);
         store_begin(f->s);
         append(f, a.sid, i, key, "a", 1);
         store_commit(f->s);
