@@ -10,8 +10,6 @@
 #include "edge/pool.h"
 #include "wire/json.h"
 
-/* Room kept in a frame for what stands around the events. */
-#define AROUND_BYTES 1024
 /* Bytes left free for the head of a frame; most frames need just this form. */
 #define HEAD_USUAL 4
 
@@ -204,7 +202,7 @@ static void add_found(const struct eg_job *job, struct eg_buf *out)
     }
 }
 
-static void make_snapshot(struct eg_job *job, struct eg_buf *out)
+static void make_snapshot(const struct eg_job *job, struct eg_buf *out)
 {
     eg_buf_str(out, "{\"type\":\"snapshot\",\"state\":{");
     eg_json_kcstr(out, "session_id", job->row.id);
@@ -216,10 +214,9 @@ static void make_snapshot(struct eg_job *job, struct eg_buf *out)
     eg_buf_str(out, ",\"messages\":[");
     add_found(job, out);
     eg_buf_str(out, "]}}");
-    eg_metric_add(EG_M_snapshots_total, 1);
 }
 
-static void make_history(struct eg_job *job, struct eg_buf *out)
+static void make_history(const struct eg_job *job, struct eg_buf *out)
 {
     eg_buf_str(out, "{\"type\":\"history\"");
     eg_json_kcstr(out, "session_id", job->row.id);
@@ -229,6 +226,23 @@ static void make_history(struct eg_job *job, struct eg_buf *out)
     eg_json_kint(out, "oldest_cursor", (int64_t)job->row.oldest);
     eg_json_kint(out, "cursor", (int64_t)job->row.cursor);
     eg_buf_char(out, '}');
+}
+
+static void make_frame(const struct eg_job *job, struct eg_buf *out)
+{
+    (job->kind == EG_JOB_SNAPSHOT ? make_snapshot : make_history)(job, out);
+}
+
+/* Leaves of max_bytes what is for the events, each counted with a comma. */
+static enum eg_err take_off_the_rest(struct eg_job *job)
+{
+    struct eg_buf rest = {0};
+    make_frame(job, &rest);
+    const enum eg_err err = rest.err;
+    /* the first event has no comma */
+    job->max_bytes = job->max_bytes >= rest.n ? job->max_bytes - rest.n + 1 : 0;
+    eg_buf_free(&rest);
+    return err;
 }
 
 /* Which session, and from where. */
@@ -251,9 +265,8 @@ static enum eg_err begin(struct eg_job *job, const struct eg_log_ops *ops, void 
         job->from = job->row.oldest;
     }
     job->at = job->descending ? job->to : job->from;
-    job->max_bytes = job->max_bytes > AROUND_BYTES ? job->max_bytes - AROUND_BYTES : 0;
     job->begun = true;
-    return EG_OK;
+    return take_off_the_rest(job);
 }
 
 bool eg_job_step(struct eg_job *job, const struct eg_log_ops *ops, void *log)
@@ -280,7 +293,8 @@ bool eg_job_step(struct eg_job *job, const struct eg_log_ops *ops, void *log)
         return false;
     }
     if (job->err == EG_OK) {
-        (job->kind == EG_JOB_SNAPSHOT ? make_snapshot : make_history)(job, &out);
+        make_frame(job, &out);
+        eg_metric_add(EG_M_snapshots_total, job->kind == EG_JOB_SNAPSHOT);
         job->bytes = eg_buf_bytes(&out);
         job->err = job->bytes ? EG_OK : EG_ENOMEM;
     }

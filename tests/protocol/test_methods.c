@@ -51,10 +51,14 @@ PT_TEST(methods, history_is_bounded)
 {
     pt_start("max_payload = 20000;");
     struct tl_ws *a = pt_client("echo", NULL);
-    for (int i = 0; i < 30; i++)
+    struct tl_ws *b = pt_client("echo", pt_sid());
+    for (int i = 0; i < 30; i++) {
         pt_say(a, pt_f("%01000d", i));
+        pt_expect(b, "message");
+    }
     const cJSON *o = history(a, ",\"since\":0");
     cr_assert(tl_ws_len(a) <= 20000, "%zu bytes", tl_ws_len(a));
+    cr_assert(tl_ws_len(a) + 1 + tl_ws_len(b) > 20000, "%zu bytes: one more fits", tl_ws_len(a));
     int n = cJSON_GetArraySize(tl_get(o, "events"));
     cr_assert(n >= 10 && n < 30, "%d events", n);
     page_is(o, 1, n);

@@ -193,11 +193,15 @@ PT_TEST(resume, a_snapshot_fits_in_max_payload)
     pt_start("max_payload = 8192;");
     struct tl_ws *a = pt_client("echo", NULL);
     const char *sid = pt_sid();
-    for (int i = 0; i < 40; i++)
+    struct tl_ws *c = pt_client("echo", sid);
+    for (int i = 0; i < 40; i++) {
         pt_say(a, pt_f("%01000d", i));
+        pt_expect(c, "message");
+    }
     struct tl_ws *b = pt_client("echo", pt_f("%s,\"since\":999", sid));
     const cJSON *o = pt_expect(b, "snapshot");
     cr_assert(tl_ws_len(b) <= 8192, "%zu bytes", tl_ws_len(b));
+    cr_assert(tl_ws_len(b) + 1 + tl_ws_len(c) > 8192, "%zu bytes: one more fits", tl_ws_len(b));
     int n = cJSON_GetArraySize(tl_get(o, "state.messages"));
     cr_assert(n >= 2 && n < 40, "%d messages", n);
     pt_int(cJSON_GetArrayItem(tl_get(o, "state.messages"), n - 1), "cursor", 40);
