@@ -139,21 +139,30 @@ static void show_stream(struct eg_view *v, const struct eg_json_doc *doc)
     eg_buf_free(&text);
 }
 
+static bool begins_with(struct eg_slice all, struct eg_slice start)
+{
+    return start.n == 0 || (start.n <= all.n && memcmp(all.p, start.p, start.n) == 0);
+}
+
 static void show_final(struct eg_view *v, const struct eg_json_doc *doc)
 {
-    struct eg_json_doc outcome;
+    struct eg_json_doc outcome = {0};
     struct eg_buf text = {0};
     int64_t turn = eg_field_int_or(doc, "turn", 0);
+    bool has_outcome = eg_field_object(doc, "outcome", &outcome);
+    bool cut = has_outcome && eg_field_true(&outcome, "truncated");
     eg_content_text(eg_field_raw(doc, "content"), &text);
     struct eg_slice all = {text.p, text.n};
     if (v->turn != turn)
         eg_buf_reset(&v->printed);
-    bool goes_on = v->printed.n <= all.n &&
-                   memcmp(all.p ? all.p : "", v->printed.p ? v->printed.p : "", v->printed.n) == 0;
-    if (goes_on && all.n > v->printed.n) {
-        turn_to(v, turn);
-        put(v, (struct eg_slice){all.p + v->printed.n, all.n - v->printed.n});
-    } else if (!goes_on && all.n > 0) { /* what was streamed is not what it came to */
+    struct eg_slice shown = {v->printed.p, v->printed.n};
+    if (begins_with(all, shown)) {
+        if (all.n > shown.n) {
+            turn_to(v, turn);
+            put(v, (struct eg_slice){all.p + shown.n, all.n - shown.n});
+        }
+    } else if (all.n > 0 && !(cut && begins_with(shown, all))) {
+        /* what was streamed is not what it came to */
         end_line(v);
         v->turn = 0;
         turn_to(v, turn);
@@ -163,7 +172,7 @@ static void show_final(struct eg_view *v, const struct eg_json_doc *doc)
         end_line(v);
     v->turn = 0;
     eg_buf_reset(&v->printed);
-    if (eg_field_object(doc, "outcome", &outcome) && !eg_field_is(&outcome, "status", "ok")) {
+    if (has_outcome && !eg_field_is(&outcome, "status", "ok")) {
         char *status = eg_field_text(&outcome, "status");
         char *why = eg_field_text(&outcome, "message");
         if (!why)
