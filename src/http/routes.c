@@ -193,9 +193,11 @@ static struct eg_slice token_of(struct eg_exchange *x)
     const char *header = eg_x_header(x, "Authorization");
     if (header && strncasecmp(header, "Bearer ", 7) == 0) {
         header += 7;
-        return eg_slice_cstr(header + strspn(header, " "));
+        header += strspn(header, " ");
+        if (*header)
+            return eg_slice_cstr(header);
     }
-    if (header || !strstr(x->route->query, "token"))
+    if (!strstr(x->route->query, "token"))
         return (struct eg_slice){NULL, 0};
     x->token_from_query = true;
     return eg_x_query(x, "token");

@@ -154,6 +154,10 @@ describe('client', () => {
     assert.deepEqual([first.cursor, first.oldest_cursor, first.events.length], [10, 1, 4]);
     assert.deepEqual((await read(`?limit=4&next=${first.next}`)).events.map((e) => e.cursor), [5, 6, 7, 8]);
     assert.equal((await g.pget(`/v1/sessions/${id}/events?token=${alice}`, { token: null })).status, 200);
+    // What the header says to somebody in front of the gateway is no token.
+    for (const Authorization of ['Basic b3BzOm9wcw==', 'Bearer '])
+      assert.equal((await g.pget(`/v1/sessions/${id}/events?token=${alice}`, { token: null, headers: { Authorization } })).status, 200);
+    assert.equal((await g.pget(`/v1/sessions/${id}/events?token=${alice}`, { token: 'x' })).status, 401);
     assert.equal((await g.pget(`/v1/sessions/${id}/events`, { token: bob })).status, 401);
     assert.equal((await g.pget('/v1/sessions/nothing/events', { token: alice })).status, 404);
     const shared = g.token({ sub: 'carol', scope: 'read', agents: null, sessions: id });
