@@ -85,6 +85,8 @@ void eg_chat_free(struct eg_chat *c);
 /* Shows an event. mine: a message that this process sent. */
 void eg_view_event(struct eg_view *v, const struct eg_json_doc *doc, struct eg_slice text,
                    bool mine);
+/* What was streamed of this turn so far is no part of its answer: the attempt failed. */
+void eg_view_failed(struct eg_view *v, int64_t turn);
 /* A remark for people, on stderr. */
 void eg_view_note(struct eg_view *v, const char *fmt, ...) EG_PRINTF(2, 3);
 void eg_view_prompt(struct eg_view *v);

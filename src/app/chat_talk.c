@@ -496,6 +496,7 @@ static bool take_control(struct eg_chat *c, const struct eg_json_doc *doc, struc
         renew(c);
     } else if (eg_field_is(doc, "type", "message_nack")) {
         char *why = eg_field_text(doc, "error");
+        eg_view_failed(&c->view, eg_field_int_or(doc, "turn", 0));
         eg_view_note(&c->view, "attempt %lld failed%s%s",
                      (long long)eg_field_int_or(doc, "attempt", 1), why ? ": " : "",
                      why ? why : "");

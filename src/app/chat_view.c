@@ -119,6 +119,14 @@ static void turn_to(struct eg_view *v, int64_t turn)
         end_line(v);
 }
 
+void eg_view_failed(struct eg_view *v, int64_t turn)
+{
+    if (v->turn != turn)
+        return;
+    end_line(v);
+    v->turn = 0;
+}
+
 static void show_stream(struct eg_view *v, const struct eg_json_doc *doc)
 {
     static const char *const names[] = {"content", "text", "token", "delta"};

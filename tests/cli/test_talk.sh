@@ -88,6 +88,15 @@ test_failure_tells_the_last_words() {
     [ "$(wc -l <"$T/runs")" -eq 2 ] || die 'not two attempts'
 }
 
+test_answer_of_a_second_attempt() {
+    gate --retry-backoff 10ms
+    agent --id second --exec 'printf half; [ $EBBGATE_ATTEMPT = 2 ] && echo " and half"'
+    chat --agent second hello >"$T/out" 2>"$T/err"
+    has "$T/err" 'attempt 1 failed'
+    printf 'half\nhalf and half\n' >"$T/want"
+    same "$T/want" "$T/out"
+}
+
 test_killed_command() {
     gate --max-attempts 1
     agent --id bad --exec 'kill -9 $$'
