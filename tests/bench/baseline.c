@@ -22,29 +22,46 @@
 #include "core/core.h"
 #include "edge/reactor.h"
 
-void bench_fdatasync(struct bench *b)
+#define FLUSH_LOOK_US 200000
+
+/* Appends 512 bytes and flushes them, again and again for so long; how many a second. */
+static double flushes(int64_t us, struct lat *lat)
 {
     char path[] = "/var/tmp/ebbgate-bench-XXXXXX", block[512] = {0};
-    struct lat lat = {0};
     const int fd = mkstemp(path);
     if (fd < 0) {
         load_die("%s: %s", path, strerror(errno));
     }
     unlink(path);
     const int64_t start = load_now_us();
-    while (load_now_us() - start < b->measure_us / 2) {
+    while (load_now_us() - start < us) {
         const int64_t one = load_now_us();
         if (write(fd, block, sizeof block) != (ssize_t)sizeof block || fdatasync(fd) != 0) {
             load_die("fdatasync: %s", strerror(errno));
         }
-        lat_add(&lat, load_now_us() - one);
+        lat_add(lat, load_now_us() - one);
     }
-    const double seconds = (double)(load_now_us() - start) / 1e6;
-    figures_who("machine");
-    report("fdatasync of 512 appended bytes", (double)lat.n / seconds, "flushes/s",
-           lat_q(&lat, 0.5), lat_q(&lat, 0.99));
-    lat_free(&lat);
     close(fd);
+    return (double)lat->n * 1e6 / (double)(load_now_us() - start);
+}
+
+void bench_fdatasync(struct bench *b)
+{
+    struct lat lat = {0};
+    const double rate = flushes(b->measure_us / 2, &lat);
+    figures_who("machine");
+    report("fdatasync of 512 appended bytes", rate, "flushes/s", lat_q(&lat, 0.5),
+           lat_q(&lat, 0.99));
+    lat_free(&lat);
+}
+
+double bench_flush_us(void)
+{
+    struct lat lat = {0};
+    (void)flushes(FLUSH_LOOK_US, &lat);
+    const double median = (double)lat_q(&lat, 0.5);
+    lat_free(&lat);
+    return median;
 }
 
 /* --- the echo server --- */

@@ -22,6 +22,7 @@ struct bench {
 /* baseline.c: no gateway. */
 void bench_fdatasync(struct bench *b);
 void bench_echo(struct bench *b);
+double bench_flush_us(void); /* what fdatasync of 512 appended bytes takes just now */
 /* growth.c */
 void bench_raw(struct bench *b);    /* group commit into the store, no network */
 void bench_start(struct bench *b);  /* ready with a large database */
