@@ -164,6 +164,7 @@ enum eg_err eg_machine_new(struct eg_storage *storage, struct eg_settings *setti
             eg_session_find_sid(m, o.sids[i]);
         }
         name_agents(m);
+        m->revoked_stored = m->revoked_count;
         e = m->failed ? EG_EIO : EG_OK;
     }
     free(o.sids);
@@ -217,6 +218,7 @@ void eg_machine_free(struct eg_machine *m)
         eg_release_free(m->release[r]); /* also what would stay */
         m->release[r] = NULL;
     }
+    m->revoked_stored = 0;
     if (m->release) {
         eg_out_drop(m);
     }
@@ -414,6 +416,7 @@ static void settle(struct eg_machine *m)
 void eg_machine_committed(struct eg_machine *m)
 {
     m->lost = false;
+    m->revoked_stored = 0;
     for (struct eg_conn *c = m->fresh; c; c = c->fresh_next) {
         c->fresh = false;
     }

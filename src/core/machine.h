@@ -180,6 +180,8 @@ struct eg_machine {
         int64_t until_ms;
     } * revoked;
     unsigned revoked_count, revoked_cap;
+    unsigned revoked_stored; /* so many of them were read at the start: true whatever becomes of
+                                the batch */
     int64_t events_in_batch, bytes_in_batch;
 };
 

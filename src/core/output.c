@@ -234,8 +234,7 @@ void eg_out_drop(struct eg_machine *m)
         }
     }
     m->done_count = 0;
-    for (unsigned i = 0; i < m->revoked_count; i++) {
-        free(m->revoked[i].what);
+    while (m->revoked_count > m->revoked_stored) {
+        free(m->revoked[--m->revoked_count].what);
     }
-    m->revoked_count = 0;
 }

@@ -420,6 +420,28 @@ Test(machine, many_revocations_are_read_at_the_start)
     cr_assert_eq(r->m->revoked_count, 40);
 }
 
+/* The edge hears of them once, after the first batch: what that was to write may fail. */
+Test(machine, a_start_that_cannot_write_forgets_no_revocation)
+{
+    char *named[] = {(char[]){"named"}, NULL};
+    struct eg_call revoke = {
+        .kind = EG_CALL_REVOKE, .text = EG_LIT("sub:x"), .until_ms = r->now.wall_ms + 1};
+    cr_assert_eq(mr_call(r, &revoke), EG_CODE_NONE);
+    eg_machine_free(r->m);
+    r->storage = memstore_restart(r->storage);
+    char **const own = r->settings->agents;
+    r->settings->agents = named;
+    cr_assert_eq(eg_machine_new(r->storage, r->settings, 1, r->now, &r->m), EG_OK);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    eg_machine_tick(r->m, r->now);
+    cr_assert(eg_machine_flush(r->m));
+    cr_assert_eq(r->storage->ops->commit(r->storage), EG_EFULL);
+    eg_machine_rolled_back(r->m);
+    cr_assert_eq(r->m->revoked_count, 1);
+    cr_assert_str_eq(r->m->revoked[0].what, "sub:x");
+    r->settings->agents = own;
+}
+
 /* Ids that fall into one bucket of a table that hashes as uthash does by itself. */
 #define ALIKE 400
 #define ALIKE_BITS 14
