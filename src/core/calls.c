@@ -523,7 +523,10 @@ static enum eg_code run(struct eg_machine *m, struct eg_call *call, bool *later)
 void eg_call_step(struct eg_machine *m, struct eg_call *call)
 {
     bool later = false;
-    eg_buf_free(&call->json); /* of a batch that was taken back */
+    /* Of a batch that was taken back. */
+    eg_buf_free(&call->json);
+    call->message = NULL;
+    call->retry_after_s = 0;
     enum eg_code code = run(m, call, &later);
     if (code == EG_CODE_NONE && call->audit_who.n) {
         if (eg_machine_write(m)) {

@@ -358,6 +358,25 @@ Test(calls, creating_a_session)
     cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
 }
 
+/* The sub was full only because of what the same batch made, and then did not. */
+Test(calls, a_session_of_a_batch_that_fails_is_refused_for_that_alone)
+{
+    struct eg_identity v = {.sub = (char[]){"v"}};
+    struct eg_call first = {.kind = EG_CALL_CREATE, .agent = EG_LIT("a"), .identity = &v};
+    struct eg_call second = first;
+    struct eg_cmd a = {.kind = EG_CMD_CALL, .call = &first},
+                  b = {.kind = EG_CMD_CALL, .call = &second};
+    r->settings->max_sessions_per_sub = 1;
+    eg_machine_step(r->m, &a, r->now);
+    eg_machine_step(r->m, &b, r->now);
+    cr_assert_eq(second.code, EG_CODE_rate_limited);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_tick(r, 1);
+    cr_assert_eq(mr_call(r, &second), EG_CODE_storage_unavailable);
+    cr_assert_null(second.message);
+    cr_assert_eq(second.retry_after_s, 0);
+}
+
 Test(calls, an_operator_speaks_in_its_own_name)
 {
     struct eg_call k = {.kind = EG_CALL_MESSAGE,
