@@ -207,8 +207,9 @@ EG_REQUIRES(auth_rwlock) static void sweep(struct eg_auth *a, int64_t wall_ms)
     /* NOLINTEND(clang-analyzer-unix.Malloc) */
 }
 
-/* The row of what, made when there is none; NULL without memory. */
-EG_REQUIRES(auth_rwlock) static struct revocation *obtain(struct eg_auth *a, const char *what)
+/* The row of what, made with this end when there is none; NULL without memory. */
+EG_REQUIRES(auth_rwlock)
+static struct revocation *obtain(struct eg_auth *a, const char *what, int64_t until_ms)
 {
     struct revocation *r = NULL;
     const size_t n = strlen(what);
@@ -217,6 +218,7 @@ EG_REQUIRES(auth_rwlock) static struct revocation *obtain(struct eg_auth *a, con
         return r;
     }
     memcpy(r->what, what, n + 1);
+    r->until_ms = until_ms;
     HASH_ADD_KEYPTR(hh, a->revoked, r->what, n, r);
     if (r->hh.tbl == NULL) {
         free(r);
@@ -229,11 +231,11 @@ void eg_auth_revoked(struct eg_auth *a, const char *what, int64_t until_ms)
 {
     auth_write(&a->lock);
     sweep(a, eg_clock_now().wall_ms);
-    struct revocation *r = obtain(a, what);
-    if (r != NULL) {
-        r->until_ms = until_ms;
-    } else {
+    struct revocation *r = obtain(a, what, until_ms);
+    if (r == NULL) {
         a->lost = true;
+    } else if (r->until_ms > 0 && (until_ms <= 0 || until_ms > r->until_ms)) {
+        r->until_ms = until_ms;
     }
     changed(a, true);
     auth_end_write(&a->lock);

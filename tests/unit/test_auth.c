@@ -187,6 +187,26 @@ Test(auth, a_revocation_works_at_once_and_runs_out)
     eg_keyring_unref(ring);
 }
 
+/* As it is stored: otherwise it would end sooner or later by whether the gateway was restarted. */
+Test(auth, of_two_revocations_of_one_token_the_later_end_holds)
+{
+    char kid[64];
+    struct eg_keyring *ring = ring_with_new_key(kid);
+    struct eg_auth *a = make(ring, "");
+    eg_auth_revoked(a, "jti:t1", wall_ms + 1000);
+    eg_auth_revoked(a, "jti:t1", wall_ms + 3000);
+    eg_auth_revoked(a, "jti:t1", wall_ms + 2000);
+    eg_auth_revoked(a, "jti:t2", 0);
+    eg_auth_revoked(a, "jti:t2", wall_ms + 2000);
+    wall_ms += 2500;
+    cr_expect_not(eg_auth_stands(a, "ann", "t1", kid));
+    wall_ms += 1000;
+    cr_expect(eg_auth_stands(a, "ann", "t1", kid));
+    cr_expect_not(eg_auth_stands(a, "ann", "t2", kid), "for ever");
+    eg_auth_free(a);
+    eg_keyring_unref(ring);
+}
+
 Test(auth, thousands_of_revocations)
 {
     char kid[64], what[32], jti[32];
