@@ -53,6 +53,7 @@ struct eg_session {
     uint64_t cursor, oldest;
     uint8_t hash[EG_CHAIN_BYTES], floor_hash[EG_CHAIN_BYTES];
     int64_t created_ms, updated_ms, closed_ms, bytes;
+    int64_t due_mono;      /* the deadline of its head when this batch touched it; 0: none */
     int64_t timer_mono;    /* the soonest entry of the heap that names it; 0: none */
     struct eg_turn *turns; /* ring */
     unsigned turn_first, turn_count, turn_cap;

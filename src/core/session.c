@@ -30,6 +30,8 @@ bool eg_machine_write(struct eg_machine *m)
 void eg_session_touch(struct eg_machine *m, struct eg_session *s)
 {
     if (!s->touched) {
+        const struct eg_turn *head = eg_turn_head(s);
+        s->due_mono = head ? head->deadline_mono : 0; /* how leases were extended is not stored */
         s->touched = true;
         s->touch_next = m->touched;
         m->touched = s;

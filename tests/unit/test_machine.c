@@ -211,6 +211,38 @@ Test(machine, what_cannot_be_noted_is_not_confirmed)
     cr_assert_eq(memstore_audits(r->storage, NULL), 0);
 }
 
+/* How far a lease was extended is not stored: the one at work is not the worse for that. */
+Test(machine, a_turn_at_work_stays_there_when_a_batch_fails)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_worker(r, "a", "");
+    mr_tick(r, r->settings->turn_lease_ms - 1);
+    mr_frame(r, w, "{\"type\":\"extend\",\"session_id\":\"s\",\"turn\":1}");
+    mr_tick(r, r->settings->turn_lease_ms - 1);
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2}");
+    eg_machine_resume(r->m);
+    mr_tick(r, 0);
+    mr_frame(r, w, "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"content\":\"done\"}");
+    cr_assert(mr_event(r, "\"content\":\"done\""));
+}
+
+Test(machine, a_wait_is_no_longer_when_a_batch_fails_and_the_clock_went_back)
+{
+    const eg_conn_id w = mr_worker(r, "a", "");
+    const eg_conn_id c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":1}");
+    mr_frame(r, w, "{\"type\":\"fail\",\"session_id\":\"s\",\"turn\":1,\"error\":\"no\"}");
+    r->now.wall_ms -= EG_HOUR_MS;
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":2}");
+    eg_machine_resume(r->m);
+    mr_tick(r, r->settings->retry_backoff_ms);
+    cr_assert(mr_text(r, w, "\"attempt\":2"));
+}
+
 Test(machine, a_session_of_a_failed_batch_never_was)
 {
     memstore_fail_commits(r->storage, MEMSTORE_IO, 0, 1);
