@@ -35,7 +35,8 @@ FUZZ_OPTS_core = -max_len=1024
 FUZZ_OPTS_sim = -max_len=2048
 FUZZ_OPTS_store = -max_len=256
 MEMSTORE = $(BUILD)/tests/lib/memstore.o
-FUZZ_EXTRA_sim = $(patsubst %,$(BUILD)/tests/sim/%.o,world batch acts operate judge heard lives check) $(MEMSTORE)
+FUZZ_EXTRA_sim = $(patsubst %,$(BUILD)/tests/sim/%.o,world batch acts operate create judge heard lives acks tokens \
+	limits check) $(MEMSTORE)
 FUZZ_EXTRA_core = $(BUILD)/tests/fuzz/core_check.o $(MEMSTORE)
 # The names that fuzz_http.c replaces.
 FUZZ_WRAP_http = $(patsubst %,-Wl$(comma)--wrap=eg_%,adopt_fd adopt_beyond_head adopt_stream \

@@ -830,6 +830,20 @@ struct eg_storage *memstore_restart(struct eg_storage *s)
     return &n->base;
 }
 
+void memstore_forget(struct eg_storage *s, int64_t wall_ms)
+{
+    struct rows *t = &self(s)->rows[REVOKED];
+    size_t n = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->v[i]->u.number > 0 && t->v[i]->u.number <= wall_ms) {
+            record_free(REVOKED, t->v[i]);
+        } else {
+            t->v[n++] = t->v[i];
+        }
+    }
+    t->n = n;
+}
+
 long memstore_commits(const struct eg_storage *s)
 {
     return self(s)->commits;

@@ -40,6 +40,9 @@ void memstore_damage(struct eg_storage *s, int64_t sid, uint64_t cursor);
  */
 struct eg_storage *memstore_restart(struct eg_storage *s);
 
+/* Revocations that ran out by then go, as when a database is opened. */
+void memstore_forget(struct eg_storage *s, int64_t wall_ms);
+
 /* How many commits succeeded; how many audit entries there are, and the action of the newest. */
 long memstore_commits(const struct eg_storage *s);
 long memstore_audits(const struct eg_storage *s, const char **last_action);

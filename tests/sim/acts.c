@@ -53,16 +53,25 @@ void sim_client_moves(struct sim *w, struct sim_client *c)
 
 static void client_connects(struct sim *w, struct sim_client *c)
 {
-    char json[300];
+    char json[300], since[24];
+    if (!sim_token_stands(w, sim_sub[c->sub], &c->jti)) {
+        return;
+    }
+    c->from_acked = !c->reads && !w->calm && sim_random(w, 6) == 0;
+    snprintf(since, sizeof since, c->from_acked ? "\"acked\"" : "%llu",
+             (unsigned long long)c->have);
     snprintf(json, sizeof json,
              "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"%s\",\"create\":%s,"
-             "\"since\":%llu,\"capabilities\":[\"streaming\",\"ack\",\"presence\"]}",
-             c->name, c->creates && !c->reads ? "true" : "false", (unsigned long long)c->have);
+             "\"since\":%s,\"capabilities\":[\"streaming\",\"ack\",\"presence\"]}",
+             c->name, c->creates && !c->reads ? "true" : "false", since);
     c->conn = w->next_conn++;
     struct eg_cmd *cmd = sim_command(w, EG_CMD_ATTACH, c->conn, json);
     if (cmd) {
-        cmd->identity =
-            (struct eg_identity){.sub = strdup("u"), .scopes = EG_SCOPE_READ | EG_SCOPE_WRITE};
+        char **all = calloc(2, sizeof *all); /* it may enter what is another sub's */
+        all[0] = strdup("*");
+        cmd->identity = (struct eg_identity){.sub = strdup(sim_sub[c->sub]),
+                                             .scopes = EG_SCOPE_READ | EG_SCOPE_WRITE,
+                                             .sessions = all};
         cmd->stream = c->reads;
         sim_post(w, cmd);
     }
@@ -118,7 +127,7 @@ static void client_aborts(struct sim *w, const struct sim_client *c)
 
 void sim_client_acts(struct sim *w, struct sim_client *c)
 {
-    char json[300];
+    char json[100];
     const uint64_t what = sim_random(w, 20);
     if (!c->conn || c->closing) {
         sim_client_returns(w, c);
@@ -140,9 +149,7 @@ void sim_client_acts(struct sim *w, struct sim_client *c)
         sim_post_frame(w, c->conn, json);
         c->present = true;
     } else if (c->have) {
-        snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%llu}",
-                 (unsigned long long)c->have);
-        sim_post_frame(w, c->conn, json);
+        sim_client_acks(w, c);
     }
 }
 
@@ -158,6 +165,9 @@ void sim_worker_gone(struct sim_worker *k)
 void sim_worker_connects(struct sim *w, struct sim_worker *k)
 {
     char json[200];
+    if (!sim_token_stands(w, "w", &k->jti)) {
+        return;
+    }
     k->concurrency = 1 + (int)sim_random(w, 3);
     k->held_count = 0;
     k->conn = w->next_conn++;
@@ -191,7 +201,9 @@ static void worker_writes(struct sim *w, struct sim_worker *k, struct held_turn 
             "\"data\":\"%llu\",\"event_id\":\"e%u\"}",
             name, (unsigned long long)h->turn, (unsigned long long)k->conn, serial);
     }
-    sim_post_frame(w, k->conn, json);
+    if (sim_post_frame(w, k->conn, json) && !final) {
+        sim_lease_sign(w, k->conn, h);
+    }
     if (sim_random(w, 5) == 0) {
         sim_post_frame(w, k->conn, json); /* the answer was late: said twice */
     }
@@ -212,16 +224,20 @@ static void worker_works(struct sim *w, struct sim_worker *k, uint64_t what)
         sim_let_go(k, h);
     } else if (what == 7) {
         sim_tell(w, "worker %d fails %s turn %llu", number, name, (unsigned long long)h->turn);
+        const bool again = sim_random(w, 4) > 0;
         snprintf(json, sizeof json,
-                 "{\"type\":\"fail\",\"session_id\":\"%s\",\"turn\":%llu,\"error\":\"no\","
+                 "{\"type\":\"fail\",\"session_id\":\"%s\",\"turn\":%llu,\"error\":\"%s\","
                  "\"retry\":%s}",
-                 name, (unsigned long long)h->turn, sim_random(w, 4) ? "true" : "false");
+                 name, (unsigned long long)h->turn, again ? "no" : "never",
+                 again ? "true" : "false");
         sim_post_frame(w, k->conn, json);
         sim_let_go(k, h);
     } else if (what == 8) {
         snprintf(json, sizeof json, "{\"type\":\"extend\",\"session_id\":\"%s\",\"turn\":%llu}",
                  name, (unsigned long long)h->turn);
-        sim_post_frame(w, k->conn, json);
+        if (sim_post_frame(w, k->conn, json)) {
+            sim_lease_sign(w, k->conn, h);
+        }
     }
 }
 

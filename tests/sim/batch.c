@@ -34,9 +34,9 @@ bool sim_post(struct sim *w, struct eg_cmd *cmd)
     return false;
 }
 
-void sim_post_frame(struct sim *w, eg_conn_id conn, const char *json)
+bool sim_post_frame(struct sim *w, eg_conn_id conn, const char *json)
 {
-    sim_post(w, sim_command(w, EG_CMD_FRAME, conn, json));
+    return sim_post(w, sim_command(w, EG_CMD_FRAME, conn, json));
 }
 
 static void empty_queue(struct sim *w)
@@ -45,6 +45,7 @@ static void empty_queue(struct sim *w)
         eg_cmd_free(w->queue[i]);
     }
     w->queued = 0;
+    w->saids = 0;
 }
 
 /* --- start and end of the gateway --- */
@@ -61,27 +62,36 @@ void sim_start(struct sim *w)
     w->machine->copy_rows = 1 + (int)(w->seed / 5 % 5);
 }
 
-struct known {
-    bool a, b;
+struct looked_for {
+    const char *id;
+    bool found;
 };
 
 static void look_at_agent(void *arg, const char *text, int64_t number)
 {
-    struct known *k = arg;
+    struct looked_for *l = arg;
     (void)number;
-    k->a = k->a || strcmp(text, "a") == 0;
-    k->b = k->b || strcmp(text, "b") == 0;
+    l->found = l->found || strcmp(text, l->id) == 0;
+}
+
+bool sim_agent_stored(struct sim *w, const char *id)
+{
+    struct looked_for l = {.id = id};
+    if (w->storage->ops->agents(w->storage, look_at_agent, &l) != EG_OK) {
+        sim_fault(w, "the agents cannot be read");
+    }
+    return l.found;
 }
 
 /* A worker may have made "a" known without being told so. */
 static void check_agents(struct sim *w)
 {
-    struct known stored = {0};
-    if (w->storage->ops->agents(w->storage, look_at_agent, &stored) != EG_OK ||
-        (w->known && !stored.a) || w->other_known != stored.b) {
-        sim_fault(w, "the agents of before are not those that are stored");
+    const bool stored = sim_agent_stored(w, "a");
+    if ((w->known && !stored) || w->other_known != sim_agent_stored(w, "b") ||
+        w->named != sim_agent_stored(w, "c")) {
+        sim_fault(w, "the agents that are known are not those that are stored");
     }
-    w->known = stored.a;
+    w->known = stored;
 }
 
 void sim_crash(struct sim *w)
@@ -104,10 +114,13 @@ void sim_crash(struct sim *w)
     w->draining = false;
     w->kicks = 0;
     w->storage = memstore_restart(w->storage);
+    sim_tokens_restarted(w);
+    sim_limits_restarted(w);
     sim_lives_restarted(w);
     sim_start(w);
     sim_lives_check(w);
-    check_agents(w);
+    sim_acks_check(w);
+    sim_batch(w); /* before anybody is let in */
 }
 
 /* --- a batch --- */
@@ -121,6 +134,7 @@ static void release(struct sim *w)
         sim_deliver(w, &r->out[i]);
     }
     eg_release_free(r);
+    sim_tokens_told(w);
 }
 
 enum outcome { COMMITTED, UNDONE, UNKNOWN };
@@ -155,18 +169,20 @@ static enum outcome attempt(struct sim *w)
     return COMMITTED;
 }
 
-/* What the next commit does. */
-static enum memstore_fate order_failures(struct sim *w)
+/* What the next commit does, or whether a write before it fails. */
+static enum memstore_fate order_failures(struct sim *w, bool *any)
 {
     static const enum memstore_fate fate[] = {MEMSTORE_FULL, MEMSTORE_IO, MEMSTORE_UNKNOWN_GONE,
                                               MEMSTORE_UNKNOWN_KEPT};
     if (!w->calm && sim_random(w, 40) == 0) {
         const enum memstore_fate f = fate[sim_random(w, 4)];
         memstore_fail_commits(w->storage, f, 0, 1);
+        *any = true;
         return f;
     }
     if (!w->calm && sim_random(w, 60) == 0) {
         memstore_fail_write(w->storage, 1 + (int)sim_random(w, 6), EG_EFULL);
+        *any = true;
     }
     return MEMSTORE_OK;
 }
@@ -174,14 +190,24 @@ static enum memstore_fate order_failures(struct sim *w)
 void sim_batch(struct sim *w)
 {
     enum outcome how;
+    bool fails = false, undone = false;
     w->batches++;
+    if (w->machine->readonly && (w->calm || sim_random(w, 3) == 0)) {
+        w->machine->now = w->now;
+        eg_machine_resume(w->machine);
+        w->naming = w->naming || sim_names_agent(w);
+    }
     w->refuses = w->machine->readonly;
     w->known_before = w->known;
     sim_lives_begin(w);
-    const enum memstore_fate fate = order_failures(w);
+    sim_limits_begin(w);
+    const enum memstore_fate fate = order_failures(w, &fails);
     while ((how = attempt(w)) == UNDONE && !w->fault[0]) {
         sim_lives_drop(w);
-        w->refuses = true;
+        w->refuses = undone = true;
+    }
+    if (undone && !fails && !w->damaged_sid) {
+        sim_fault(w, "a batch is taken back, and nothing failed");
     }
     memstore_fail_commits(w->storage, MEMSTORE_OK, 0, 0);
     memstore_fail_write(w->storage, 0, EG_OK);
@@ -190,13 +216,22 @@ void sim_batch(struct sim *w)
     } else {
         sim_lives_keep(w);
         sim_answered(w); /* of a commit that is there all the same nobody is told */
+        sim_acks_keep(w);
     }
     if (how == UNKNOWN) {
+        const struct eg_release *r = w->machine->release[0];
+        for (int i = 0; r && i < r->n && fate == MEMSTORE_UNKNOWN_KEPT; i++) {
+            sim_deliver_nobody(w, &r->out[i]);
+        }
         sim_crash(w);
         return;
     }
     sim_lives_check(w);
     release(w);
+    sim_acks_refused(w);
+    sim_tokens_check(w);
+    check_agents(w);
+    sim_leases_keep(w);
     for (; w->kicks; w->kicks--) {
         const struct kicked *k = &w->kicked[w->kicks - 1];
         if (k->conn && !k->refused) {
@@ -206,7 +241,4 @@ void sim_batch(struct sim *w)
     w->draining = w->machine->draining; /* what was handed out before is told by now */
     sim_check_presence(w);
     empty_queue(w);
-    if (w->machine->readonly && (w->calm || sim_random(w, 3) == 0)) {
-        eg_machine_resume(w->machine);
-    }
 }

@@ -92,8 +92,11 @@ static void check_removed(const struct log *l)
     uint64_t cursor;
     unsigned left = 0;
     const int64_t sid = l->life->sid;
+    for (int sub = 0; sub < SIM_SUBS; sub++) {
+        left +=
+            ops->ack_get(l->w->storage, sid, eg_slice_cstr(sim_sub[sub]), &cursor) != EG_ENOTFOUND;
+    }
     if (ops->session_by_sid(l->w->storage, sid, &row) != EG_ENOTFOUND ||
-        ops->ack_get(l->w->storage, sid, EG_LIT("u"), &cursor) != EG_ENOTFOUND ||
         ops->events(l->w->storage, sid, 0, 1, count, &left) != EG_OK || left) {
         sim_fault(l->w, "%s was removed, and something is left", l->life->name);
     }

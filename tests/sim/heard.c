@@ -77,7 +77,7 @@ static int64_t field_int(struct eg_slice frame, const char *key)
     return v;
 }
 
-static struct eg_slice field(struct eg_slice frame, const char *key)
+struct eg_slice sim_field(struct eg_slice frame, const char *key)
 {
     struct eg_json_doc doc;
     if (eg_json_scan(frame, EG_JSON_DEPTH_MAX, &doc) == EG_OK && eg_json_get(&doc, key)) {
@@ -147,8 +147,8 @@ static eg_conn_id *knows(struct sim_client *c, eg_conn_id who)
 
 static void learn(struct sim *w, struct sim_client *c, struct eg_slice text, bool snapshot)
 {
-    const struct eg_slice type = field(text, "type");
-    const eg_conn_id who = strtoull(field(text, "connection_id").p, NULL, 16);
+    const struct eg_slice type = sim_field(text, "type");
+    const eg_conn_id who = strtoull(sim_field(text, "connection_id").p, NULL, 16);
     eg_conn_id *known = knows(c, who);
     if (eg_slice_is(type, "presence_leave")) {
         if (known) {
@@ -195,10 +195,23 @@ void sim_check_presence(struct sim *w)
     }
 }
 
+/* Something was refused, and for a reason. */
+static void check_error(struct sim *w, const struct sim_client *c, const struct life *l,
+                        struct eg_slice code)
+{
+    if (!eg_slice_is(code, "storage_unavailable") &&
+        !(eg_slice_is(code, "queue_full") && sim_queue_full(w, l)) &&
+        !(eg_slice_is(code, "rate_limited") && sim_rate_used(w, c->sub)) &&
+        !(eg_slice_is(code, "invalid_request") && c->past) &&
+        !(eg_slice_is(code, "session_closed") && l->ended)) {
+        sim_fault(w, "client %d was told %.*s", (int)(c - w->client), (int)code.n, code.p);
+    }
+}
+
 static void client_frame(struct sim *w, struct sim_client *c, const struct eg_out *o)
 {
     const struct eg_slice text = eg_bytes_slice(o->bytes);
-    const struct eg_slice type = field(text, "type");
+    const struct eg_slice type = sim_field(text, "type");
     const struct life *l = sim_life(w, c->sid);
     if (eg_slice_is(type, "response")) {
         /* In place of its own event, of which it has a copy. */
@@ -206,16 +219,15 @@ static void client_frame(struct sim *w, struct sim_client *c, const struct eg_ou
         if (own) {
             client_saw(w, c, o->cursor, eg_bytes_slice(own->bytes));
         }
-        accepted(w, c, (uint64_t)field_int(text, "cursor"), field(text, "message_id"));
+        accepted(w, c, (uint64_t)field_int(text, "cursor"), sim_field(text, "message_id"));
     } else if (eg_slice_is(type, "aborted")) {
         sim_turn_note(&w->stopped, (unsigned)(l - w->life), (uint64_t)field_int(text, "turn"));
     } else if (eg_slice_is(type, "presence_join")) {
         learn(w, c, text, true);
     } else if (eg_slice_is(type, "error")) {
-        const struct eg_slice code = field(text, "code");
-        if (!eg_slice_is(code, "storage_unavailable") && !eg_slice_is(code, "queue_full") &&
-            !(eg_slice_is(code, "session_closed") && l->ended)) {
-            sim_fault(w, "client %d was told %.*s", (int)(c - w->client), (int)code.n, code.p);
+        check_error(w, c, l, sim_field(text, "code"));
+        if (!sim_field(text, "ref").n) {
+            sim_acks_not_stored(w, c);
         }
     }
 }
@@ -242,13 +254,13 @@ void sim_let_go(struct sim_worker *k, struct held_turn *h)
  * rightly: the turn is its own again. */
 static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
 {
-    if (!eg_slice_is(field(text, "type"), "turn")) {
+    if (!eg_slice_is(sim_field(text, "type"), "turn")) {
         return;
     }
     const uint64_t turn = (uint64_t)field_int(text, "turn");
-    const struct life *l = sim_life_named(w, field(text, "session_id"));
+    const struct life *l = sim_life_named(w, sim_field(text, "session_id"));
     const struct seen *message = l ? sim_life_event(l, turn) : NULL;
-    if (!message || !eg_slice_eq(field(text, "message"), eg_bytes_slice(message->bytes))) {
+    if (!message || !eg_slice_eq(sim_field(text, "message"), eg_bytes_slice(message->bytes))) {
         sim_fault(w, "turn %llu was handed out with another message than was written",
                   (unsigned long long)turn);
         return;
@@ -261,14 +273,16 @@ static void note_hand(struct sim *w, eg_conn_id conn, struct eg_slice text)
         w->hand_cap = w->hand_cap ? w->hand_cap * 2 : 64;
         w->handed = realloc(w->handed, w->hand_cap * sizeof *w->handed);
     }
-    w->handed[w->hands++] = (struct handed){(unsigned)(l - w->life), turn, conn};
+    struct handed *h = &w->handed[w->hands++];
+    *h = (struct handed){.life = (unsigned)(l - w->life), .turn = turn, .conn = conn};
+    sim_limits_hand(w, message, h, (int)field_int(text, "attempt"));
 }
 
 static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice text)
 {
-    const struct eg_slice type = field(text, "type");
+    const struct eg_slice type = sim_field(text, "type");
     const uint64_t turn = (uint64_t)field_int(text, "turn");
-    const struct life *l = sim_life_named(w, field(text, "session_id"));
+    const struct life *l = sim_life_named(w, sim_field(text, "session_id"));
     if (eg_slice_is(type, "turn") && l) {
         const unsigned life = (unsigned)(l - w->life);
         struct held_turn *h = held(k, life, turn);
@@ -280,8 +294,8 @@ static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice te
         *h = (struct held_turn){life, turn, (int)field_int(text, "attempt")};
         sim_tell(w, "  worker %d gets %s turn %llu attempt %d", (int)(k - w->worker), l->name,
                  (unsigned long long)turn, h->attempt);
-    } else if (eg_slice_is(type, "error") && !eg_slice_is(field(text, "code"), "turn_closed") &&
-               !eg_slice_is(field(text, "code"), "storage_unavailable")) {
+    } else if (eg_slice_is(type, "error") && !eg_slice_is(sim_field(text, "code"), "turn_closed") &&
+               !eg_slice_is(sim_field(text, "code"), "storage_unavailable")) {
         sim_fault(w, "worker %d was told %.*s", (int)(k - w->worker), (int)text.n, text.p);
     }
 }
@@ -356,6 +370,8 @@ static void welcome(struct sim *w, struct sim_client *c, const struct eg_welcome
                   (unsigned long long)c->have, (unsigned long long)wel->cursor);
         return;
     }
+    sim_acks_welcome(w, c, l, wel);
+    c->sid = wel->sid;
     check_gap(w, c, l, wel);
     if (wel->resync || l->state == LIFE_REMOVED) {
         goes_on_from(w, c, wel);
@@ -387,6 +403,8 @@ static void refused(struct sim *w, struct sim_client *c, enum eg_code code)
         right = !w->known_before || !w->known || w->forgotten == w->batches;
     } else if (code == EG_CODE_session_closed) {
         right = (there && l->state == LIFE_CLOSED) || now;
+    } else if (code == EG_CODE_rate_limited) {
+        right = (!there || now) && c->creates && !c->reads && sim_sessions_full(w, c->sub);
     } else if (code == EG_CODE_session_not_found) {
         right = (!there || now) && (!c->creates || c->reads);
     }
@@ -441,6 +459,13 @@ static void event(struct sim *w, const struct eg_out *o)
     }
 }
 
+void sim_deliver_nobody(struct sim *w, const struct eg_out *o)
+{
+    if (o->kind == EG_OUT_FRAME) {
+        note_hand(w, o->conn, eg_bytes_slice(o->bytes));
+    }
+}
+
 void sim_deliver(struct sim *w, const struct eg_out *o)
 {
     struct sim_client *c = client_of(w, o->conn);
@@ -473,6 +498,10 @@ void sim_deliver(struct sim *w, const struct eg_out *o)
         event(w, o);
         break;
     case EG_OUT_NOTICE:
+        if (eg_slice_is(sim_field(eg_bytes_slice(o->bytes), "error"), "the lease ran out")) {
+            sim_lease_over(w, (unsigned)(sim_life(w, o->sid) - w->life),
+                           (uint64_t)field_int(eg_bytes_slice(o->bytes), "turn"));
+        }
         for (int i = 0; i < SIM_CLIENTS && (o->caps & EG_CAP_PRESENCE); i++) {
             struct sim_client *f = &w->client[i];
             if (f->attached && f->conn != o->except && f->sid == o->sid) {

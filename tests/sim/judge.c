@@ -11,7 +11,7 @@
 #include "wire/event.h"
 #include "wire/json.h"
 
-static void wrong(struct sim *w, const struct sim_call *k, const char *why)
+void sim_wrong(struct sim *w, const struct sim_call *k, const char *why)
 {
     sim_fault(w, "operator: %s %s at %llu, turn %lld is answered %s: %s",
               sim_act_name[k->call.kind], k->name, (unsigned long long)k->call.cursor,
@@ -30,7 +30,7 @@ static bool judge_session(struct sim *w, const struct sim_call *k, const struct 
     const enum eg_code code = k->call.code;
     if (code == EG_CODE_storage_unavailable) {
         if (!w->refuses && l->sid != w->damaged_sid) {
-            wrong(w, k, "nothing fails");
+            sim_wrong(w, k, "nothing fails");
         }
         return false;
     }
@@ -39,7 +39,7 @@ static bool judge_session(struct sim *w, const struct sim_call *k, const struct 
     }
     const bool found = code != EG_CODE_session_not_found;
     if (is_there(l) != found && (found || l->born != w->batches)) {
-        wrong(w, k, "it is not so");
+        sim_wrong(w, k, "it is not so");
     }
     return found;
 }
@@ -47,7 +47,7 @@ static bool judge_session(struct sim *w, const struct sim_call *k, const struct 
 static void judge_close(struct sim *w, struct sim_call *k, struct life *l)
 {
     if (k->call.code != (l->state == LIFE_OPEN ? EG_CODE_NONE : EG_CODE_session_closed)) {
-        wrong(w, k, "it is not so");
+        sim_wrong(w, k, "it is not so");
     } else if (k->call.code == EG_CODE_NONE) {
         l->closed = 1;
         sim_life_ends(w, l, LIFE_CLOSED);
@@ -59,7 +59,7 @@ static void judge_trim(struct sim *w, struct sim_call *k, struct life *l)
     const uint64_t open = sim_life_open_turn(l, l->kept_before);
     uint64_t least = k->call.cursor;
     if (k->call.code != EG_CODE_NONE) {
-        wrong(w, k, "it can be trimmed");
+        sim_wrong(w, k, "it can be trimmed");
     }
     least = least < l->first + l->kept_before ? least : l->first + l->kept_before;
     least = open && open < least ? open : least;
@@ -87,18 +87,18 @@ static void judge_copy(struct sim *w, const struct sim_call *k, struct life *l, 
     struct eg_session_row row;
     if (w->storage->ops->session_by_sid(w->storage, to->sid, &row) != EG_OK ||
         row.oldest < k->floor || row.oldest > l->floor_most) {
-        wrong(w, k, "the copy begins elsewhere");
+        sim_wrong(w, k, "the copy begins elsewhere");
         return;
     }
     to->first = to->floor = to->floor_before = to->floor_least = to->floor_most = row.oldest;
     if (sim_life_last(to) != k->call.cursor || (to->n && to->event[0].cursor != to->first)) {
-        wrong(w, k, "the copy is not of that length");
+        sim_wrong(w, k, "the copy is not of that length");
         return;
     }
     for (unsigned i = 0; i < to->n; i++) {
         const struct seen *e = sim_life_event(l, to->event[i].cursor);
         if (!e || !is_copy(e, l->name, &to->event[i], to->name)) {
-            wrong(w, k, "the copy is another");
+            sim_wrong(w, k, "the copy is another");
         }
     }
     sim_life_hash(l, to->first - 1, to->base);
@@ -123,7 +123,7 @@ static void judge_fork(struct sim *w, struct sim_call *k, struct life *l)
         right = !is_there(l) || l->floor_most > k->floor;
     }
     if (!right) {
-        wrong(w, k, "it can be copied");
+        sim_wrong(w, k, "it can be copied");
     }
     if (to && to->state == LIFE_COPYING) {
         to->copied = to->n;
@@ -151,7 +151,7 @@ static void judge_said_again(struct sim *w, struct sim_call *k, struct life *l)
         !eg_slice_eq(a.source, b.source) || b.turn != is->cursor ||
         !eg_slice_eq(eg_event_field(eg_bytes_slice(was->bytes), "data.content"),
                      eg_event_field(eg_bytes_slice(is->bytes), "data.content"))) {
-        wrong(w, k, "it is not said again");
+        sim_wrong(w, k, "it is not said again");
     }
     sim_turn_note(&w->again, k->life, turn);
     l->again++;
@@ -165,23 +165,23 @@ static void judge_retry(struct sim *w, struct sim_call *k, struct life *l)
     case EG_CODE_NONE:
         if (again || !is_dead(l, l->kept, turn) || turn < l->floor_before ||
             l->state != LIFE_OPEN) {
-            wrong(w, k, again ? "it was tried again before" : "it is not dead");
+            sim_wrong(w, k, again ? "it was tried again before" : "it is not dead");
         }
         judge_said_again(w, k, l);
         break;
     case EG_CODE_not_found:
         if (!again && is_dead(l, l->kept_before, turn) && turn >= l->floor_most) {
-            wrong(w, k, "it is dead");
+            sim_wrong(w, k, "it is dead");
         }
         break;
     case EG_CODE_session_closed:
         if (l->state != LIFE_CLOSED) {
-            wrong(w, k, "it is open");
+            sim_wrong(w, k, "it is open");
         }
         break;
     default:
-        if (k->call.code != EG_CODE_queue_full) {
-            wrong(w, k, "that is no answer");
+        if (k->call.code != EG_CODE_queue_full || !sim_queue_full(w, l)) {
+            sim_wrong(w, k, "that is no answer");
         }
     }
 }
@@ -205,7 +205,7 @@ static void judge_abort(struct sim *w, struct sim_call *k, const struct life *l)
     const uint64_t turn = k->call.turn < 0 ? first : (uint64_t)k->call.turn;
     if (k->call.code != EG_CODE_conflict ||
         (is_turn(l, l->kept_before, turn) && !sim_life_end_of(l, l->kept, turn))) {
-        wrong(w, k, "it is open");
+        sim_wrong(w, k, "it is open");
     }
 }
 
@@ -213,12 +213,13 @@ static void judge_message(struct sim *w, struct sim_call *k, const struct life *
 {
     if (k->call.code == EG_CODE_NONE) {
         if (l->state != LIFE_OPEN && !k->call.duplicate) {
-            wrong(w, k, "it is closed");
+            sim_wrong(w, k, "it is closed");
         }
         sim_promise(w, (struct promise){k->life, k->call.out_cursor, SIM_OPERATOR, k->serial});
-    } else if (k->call.code == EG_CODE_session_closed ? l->state == LIFE_OPEN
-                                                      : k->call.code != EG_CODE_queue_full) {
-        wrong(w, k, "it is open");
+    } else if (k->call.code == EG_CODE_session_closed
+                   ? l->state == LIFE_OPEN
+                   : k->call.code != EG_CODE_queue_full || !sim_queue_full(w, l)) {
+        sim_wrong(w, k, "it is open");
     }
 }
 
@@ -227,15 +228,15 @@ static void judge_reap(struct sim *w, const struct sim_call *k, const struct lif
     if (k->call.code != EG_CODE_NONE &&
         !(k->call.code == EG_CODE_storage_unavailable && w->refuses) &&
         !(k->call.code == EG_CODE_session_not_found && l->gone)) {
-        wrong(w, k, "it is on its way out");
+        sim_wrong(w, k, "it is on its way out");
     }
 }
 
 /* An agent is forgotten unless somebody serves it or is served by it. */
 static void judge_agent(struct sim *w, const struct sim_call *k)
 {
-    const bool other = eg_slice_is(k->call.agent, "b");
-    bool *known = other ? &w->other_known : &w->known;
+    const bool other = !eg_slice_is(k->call.agent, "a");
+    bool *known = eg_slice_is(k->call.agent, "b") ? &w->other_known : other ? &w->named : &w->known;
     const enum eg_code code = k->call.code;
     bool right = code == EG_CODE_storage_unavailable && w->refuses;
     if (code == EG_CODE_NONE && k->call.kind == EG_CALL_AGENT_PUT) {
@@ -256,13 +257,21 @@ static void judge_agent(struct sim *w, const struct sim_call *k)
         right = !other && k->call.kind == EG_CALL_AGENT_DELETE;
     }
     if (!right) {
-        wrong(w, k, "it is not so");
+        sim_wrong(w, k, "it is not so");
     }
 }
 
 static void judge(struct sim *w, struct sim_call *k)
 {
     struct life *l = NULL;
+    if (k->call.kind == EG_CALL_CREATE) {
+        sim_judge_create(w, k);
+        return;
+    }
+    if (k->call.kind == EG_CALL_REVOKE) {
+        sim_judge_revoke(w, k);
+        return;
+    }
     if (k->call.session_id.n && !k->call.sid) {
         k->life = (unsigned)(sim_life_named(w, k->call.session_id) - w->life);
     }
@@ -298,6 +307,10 @@ static void judge(struct sim *w, struct sim_call *k)
 void sim_answered(struct sim *w)
 {
     struct eg_machine *m = w->machine;
+    if (w->naming && !w->refuses) {
+        w->named = true;
+        w->naming = false;
+    }
     for (unsigned i = 0; i < m->done_count && !w->fault[0]; i++) {
         struct sim_call *k = (struct sim_call *)m->done[i];
         if (!k->waits) {
@@ -305,7 +318,8 @@ void sim_answered(struct sim *w)
         }
         judge(w, k);
         w->done[k->call.kind] += k->call.code == EG_CODE_NONE;
-        w->audits += k->call.code == EG_CODE_NONE && k->call.kind != EG_CALL_FORK;
+        w->audits += k->call.code == EG_CODE_NONE && k->call.kind != EG_CALL_FORK &&
+                     k->call.kind != EG_CALL_CREATE;
         k->waits = false;
     }
     m->done_count = 0;

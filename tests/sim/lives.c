@@ -39,6 +39,8 @@ static void note_session(struct eg_storage *s, struct eg_session_row *row)
         l->state = row->state == EG_SESSION_FORKING ? LIFE_COPYING : LIFE_OPEN;
         l->first = l->floor = l->floor_before = l->floor_least = l->floor_most = 1;
         l->born = watched->batches;
+        l->owner = strcmp(row->owner, sim_sub[1]) == 0;
+        sim_limits_session(watched, l);
     }
 }
 
@@ -62,6 +64,7 @@ static void note_event(struct eg_storage *s, const struct eg_event_row *row)
     }
     l->event[l->n++] =
         (struct seen){.cursor = row->cursor, .bytes = eg_bytes_copy(row->body.p, row->body.n)};
+    sim_limits_event(watched, l);
 }
 
 void sim_lives_watch(struct sim *w)
@@ -83,6 +86,8 @@ void sim_lives_begin(struct sim *w)
         struct life *l = &w->life[i];
         l->kept_before = l->kept;
         l->floor_before = l->floor_least = l->floor_most = l->floor;
+        l->waiting_most = l->waiting;
+        memcpy(l->acked_before, l->acked, sizeof l->acked);
     }
 }
 
@@ -90,6 +95,7 @@ void sim_lives_keep(struct sim *w)
 {
     for (unsigned i = 0; i < w->lives; i++) {
         w->life[i].kept = w->life[i].n;
+        w->life[i].waiting_kept = w->life[i].waiting;
     }
     for (unsigned i = w->lives_kept; i < w->lives; i++) {
         w->audits += w->life[i].state == LIFE_COPYING; /* noted when it begins, not at its answer */
@@ -113,6 +119,7 @@ void sim_lives_drop(struct sim *w)
     }
     for (unsigned i = 0; i < w->lives; i++) {
         cut(&w->life[i], w->life[i].kept);
+        w->life[i].waiting = w->life[i].waiting_most = w->life[i].waiting_kept;
     }
 }
 

@@ -24,7 +24,8 @@ static double seconds_since(const struct timespec *start)
     return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-static unsigned long batches, crashes, failures, damages, events, done[EG_CALL_KICK + 1];
+static unsigned long batches, crashes, failures, damages, events, reloads, resumes,
+    done[EG_CALL_KICK + 1];
 
 static bool one(uint64_t seed, unsigned steps)
 {
@@ -42,6 +43,8 @@ static bool one(uint64_t seed, unsigned steps)
     failures += world.failures;
     damages += world.damages;
     events += world.events;
+    reloads += world.reloads;
+    resumes += world.resumes;
     for (int i = 0; i <= EG_CALL_KICK; i++) {
         done[i] += world.done[i];
     }
@@ -66,6 +69,24 @@ static bool from_file(const char *path, unsigned steps, unsigned long *n)
     }
     fclose(f);
     return ok;
+}
+
+/* What happened in all of them. */
+static void report(unsigned long n, double seconds)
+{
+    printf("%lu schedules in %.1f s: %lu batches, %lu failed commits, %lu crashes, "
+           "%lu damaged messages, %lu events seen\n",
+           n, seconds, batches, failures, crashes, damages, events);
+    printf("operators: %lu sessions closed, %lu deleted, %lu copied, %lu trimmed, %lu dead turns "
+           "tried "
+           "again, %lu turns aborted, %lu messages, %lu agents made known, %lu forgotten, "
+           "%lu disconnected, %lu revoked, %lu reloads\n",
+           done[EG_CALL_CLOSE], done[EG_CALL_DELETE], done[EG_CALL_FORK], done[EG_CALL_TRIM],
+           done[EG_CALL_TURN_RETRY], done[EG_CALL_ABORT], done[EG_CALL_MESSAGE],
+           done[EG_CALL_AGENT_PUT], done[EG_CALL_AGENT_DELETE], done[EG_CALL_KICK],
+           done[EG_CALL_REVOKE], reloads);
+    printf("clients: %lu sessions asked for by HTTP, %lu resumes from what was acknowledged\n",
+           done[EG_CALL_CREATE], resumes);
 }
 
 int main(int argc, char **argv)
@@ -112,16 +133,7 @@ int main(int argc, char **argv)
             ok = one(++n, steps);
         }
     }
-    printf("%lu schedules in %.1f s: %lu batches, %lu failed commits, %lu crashes, "
-           "%lu damaged messages, %lu events seen\n",
-           n, seconds_since(&start), batches, failures, crashes, damages, events);
-    printf("operators: %lu sessions closed, %lu deleted, %lu copied, %lu trimmed, %lu dead turns "
-           "tried "
-           "again, %lu turns aborted, %lu messages, %lu agents made known, %lu forgotten, "
-           "%lu disconnected\n",
-           done[EG_CALL_CLOSE], done[EG_CALL_DELETE], done[EG_CALL_FORK], done[EG_CALL_TRIM],
-           done[EG_CALL_TURN_RETRY], done[EG_CALL_ABORT], done[EG_CALL_MESSAGE],
-           done[EG_CALL_AGENT_PUT], done[EG_CALL_AGENT_DELETE], done[EG_CALL_KICK]);
+    report(n, seconds_since(&start));
     printf("%lu passed, %d failed\n", ok ? n : n - 1, !ok);
     return !ok;
 }

@@ -1,6 +1,6 @@
 /*
  * operate.c - what operators do: close, delete, trim and copy sessions, try dead turns again,
- * abort, speak, make agents known and forget them, disconnect somebody, drain.
+ * abort, speak, make agents known and forget them, disconnect somebody, revoke, reload, drain.
  */
 #include "sim.h"
 
@@ -11,6 +11,8 @@
 #include "wire/event.h"
 
 const char *const sim_act_name[EG_CALL_KICK + 1] = {[EG_CALL_MESSAGE] = "message",
+                                                    [EG_CALL_CREATE] = "create",
+                                                    [EG_CALL_REVOKE] = "revoke",
                                                     [EG_CALL_ABORT] = "abort",
                                                     [EG_CALL_CLOSE] = "close",
                                                     [EG_CALL_DELETE] = "delete",
@@ -22,7 +24,7 @@ const char *const sim_act_name[EG_CALL_KICK + 1] = {[EG_CALL_MESSAGE] = "message
                                                     [EG_CALL_AGENT_DELETE] = "forget",
                                                     [EG_CALL_KICK] = "disconnect"};
 
-static struct sim_call *new_call(struct sim *w, enum eg_call_kind kind)
+struct sim_call *sim_new_call(struct sim *w, enum eg_call_kind kind)
 {
     for (int i = 0; i < SIM_CALLS; i++) {
         struct sim_call *k = &w->call[i];
@@ -38,7 +40,7 @@ static struct sim_call *new_call(struct sim *w, enum eg_call_kind kind)
     return NULL; /* too many wait */
 }
 
-static void ask(struct sim *w, struct sim_call *k)
+void sim_ask(struct sim *w, struct sim_call *k)
 {
     struct eg_cmd *cmd = sim_command(w, EG_CMD_CALL, 0, NULL);
     cmd->call = &k->call;
@@ -75,7 +77,7 @@ static unsigned some_life(struct sim *w, enum eg_call_kind kind)
 
 static struct sim_call *about(struct sim *w, enum eg_call_kind kind)
 {
-    struct sim_call *k = w->lives_kept ? new_call(w, kind) : NULL;
+    struct sim_call *k = w->lives_kept ? sim_new_call(w, kind) : NULL;
     if (k) {
         k->life = some_life(w, kind);
         const struct life *l = &w->life[k->life];
@@ -117,7 +119,7 @@ static void asks_about_session(struct sim *w, enum eg_call_kind kind)
     }
     sim_tell(w, "operator: %s %s at %llu, turn %lld", sim_act_name[kind], k->name,
              (unsigned long long)k->call.cursor, (long long)k->call.turn);
-    ask(w, k);
+    sim_ask(w, k);
 }
 
 /* Says something, or the last again, as if no answer had come. */
@@ -133,19 +135,19 @@ static void speaks(struct sim *w)
         k->call.message_id = eg_slice_cstr(k->id);
         k->call.source = EG_LIT("operator:op");
         sim_tell(w, "operator says %s in %s", k->id, k->name);
-        ask(w, k);
+        sim_ask(w, k);
     }
 }
 
 static void asks_about_agent(struct sim *w)
 {
-    const bool other = sim_random(w, 3) > 0;
-    struct sim_call *k = new_call(w, sim_random(w, 2) ? EG_CALL_AGENT_PUT : EG_CALL_AGENT_DELETE);
+    struct sim_call *k =
+        sim_new_call(w, sim_random(w, 2) ? EG_CALL_AGENT_PUT : EG_CALL_AGENT_DELETE);
     if (k) {
-        k->call.agent = other ? EG_LIT("b") : EG_LIT("a");
-        memcpy(k->name, k->call.agent.p, k->call.agent.n);
+        k->name[0] = "abbc"[sim_random(w, 4)];
+        k->call.agent = eg_slice_cstr(k->name);
         sim_tell(w, "operator: %s agent %s", sim_act_name[k->call.kind], k->name);
-        ask(w, k);
+        sim_ask(w, k);
     }
 }
 
@@ -155,17 +157,17 @@ static void kicks(struct sim *w)
     const bool client = who < SIM_CLIENTS;
     const eg_conn_id conn = client ? w->client[who].conn : w->worker[who - SIM_CLIENTS].conn;
     const bool there = client ? w->client[who].attached : w->worker[who - SIM_CLIENTS].attached;
-    struct sim_call *k = there ? new_call(w, EG_CALL_KICK) : NULL;
+    struct sim_call *k = there ? sim_new_call(w, EG_CALL_KICK) : NULL;
     if (k) {
         k->call.conn = conn;
         sim_tell(w, "operator disconnects %llu", (unsigned long long)conn);
-        ask(w, k);
+        sim_ask(w, k);
     }
 }
 
 void sim_operator_acts(struct sim *w)
 {
-    const uint64_t what = sim_random(w, 32);
+    const uint64_t what = sim_random(w, 40);
     static const enum eg_call_kind kind[] = {
         EG_CALL_DELETE,     EG_CALL_DELETE,     EG_CALL_DELETE,     EG_CALL_FORK,
         EG_CALL_FORK,       EG_CALL_FORK,       EG_CALL_FORK,       EG_CALL_TRIM,
@@ -186,6 +188,12 @@ void sim_operator_acts(struct sim *w)
     } else if (what == 30 && sim_random(w, 4) == 0) {
         sim_tell(w, "the gateway drains");
         w->machine->draining = true;
+    } else if (what >= 36) {
+        sim_creates(w);
+    } else if (what >= 34) {
+        sim_reloads(w);
+    } else if (what >= 32) {
+        sim_revokes(w);
     }
 }
 
@@ -195,14 +203,14 @@ void sim_maintain(struct sim *w)
         const struct life *l = &w->life[i];
         const bool removed = l->state == LIFE_REMOVED;
         struct sim_call *k =
-            sim_life_left(w, l) ? new_call(w, removed ? EG_CALL_REAP : EG_CALL_TRIM) : NULL;
+            sim_life_left(w, l) ? sim_new_call(w, removed ? EG_CALL_REAP : EG_CALL_TRIM) : NULL;
         if (k) {
             k->life = i;
             k->call.cursor = removed ? (uint64_t)l->sid : l->floor;
             memcpy(k->name, l->name, sizeof k->name);
             k->call.session_id = eg_slice_cstr(removed ? "" : k->name);
             k->call.sid = l->sid;
-            ask(w, k);
+            sim_ask(w, k);
         }
     }
 }

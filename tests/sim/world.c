@@ -90,6 +90,7 @@ static void begin(struct sim *w, uint64_t seed)
     w->settings->max_queued_turns = 6;
     w->settings->session_cache = 2;
     w->next_conn = 1;
+    w->jtis = SIM_CLIENTS + SIM_WORKERS;
     sim_start(w);
     /* Serving makes the agent known: clients come after the first worker did. */
     sim_worker_connects(w, &w->worker[0]);
@@ -100,6 +101,11 @@ static void begin(struct sim *w, uint64_t seed)
     for (int i = 0; i < SIM_CLIENTS; i++) {
         sim_session_name(i % SIM_SESSIONS, w->client[i].name);
         w->client[i].creates = true;
+        w->client[i].sub = i % 4 == 3;
+        w->client[i].jti = (unsigned)i;
+    }
+    for (int i = 0; i < SIM_WORKERS; i++) {
+        w->worker[i].jti = (unsigned)(SIM_CLIENTS + i);
     }
 }
 
@@ -163,6 +169,8 @@ static void tell_what_is_open(struct sim *w)
 static void come_to_an_end(struct sim *w)
 {
     w->calm = true;
+    sim_unlimited(w);
+    sim_tokens_expire(w);
     if (w->machine->draining) {
         sim_crash(w);
     }
