@@ -57,14 +57,16 @@ function checkValue(value, depth) {
 
 /**
  * Refuses what the gateway would, and could not say which frame it was: that frame would wait for ever.
+ * @returns a copy: a frame that is sent once more must not have changed with what the application gave
  * @throws EbbgateError `invalid_json`, `payload_too_large`
  */
 export function checkFrame(frame, maxPayload) {
   const text = JSON.stringify(frame);
-  checkValue(JSON.parse(text), 1);
-  if (!(maxPayload > 0)) return;
-  const bytes = new TextEncoder().encode(text).length;
+  const copy = JSON.parse(text);
+  checkValue(copy, 1);
+  const bytes = maxPayload > 0 ? new TextEncoder().encode(text).length : 0;
   if (bytes > maxPayload) throw new EbbgateError('payload_too_large', `the frame has ${bytes} bytes, the gateway takes ${maxPayload}`);
+  return copy;
 }
 
 /** Refuses an id the gateway would; its refusal could not name the frame. @throws EbbgateError `invalid_request` */

@@ -99,13 +99,14 @@ export class Session {
       return this.abort().then((result) => ({ messageId: null, cursor: null, duplicate: false, ...result }));
     }
     const messageId = options.messageId ?? newId();
+    let given;
     try {
       checkId('messageId', messageId);
-      checkFrame({ content, metadata: options.metadata, message_id: messageId });
+      given = checkFrame({ content, metadata: options.metadata, message_id: messageId });
     } catch (error) {
       return Promise.reject(error);
     }
-    const entry = this.outbox.add(messageId, content, options.metadata);
+    const entry = this.outbox.add(messageId, given.content, given.metadata);
     if (!entry.saved) {
       this.save().then(() => {
         entry.saved = true;

@@ -94,10 +94,10 @@ class Run {
     }
     frame.event_id = id ?? `${this.runId}.${this.count + 1}`;
     checkId('id', frame.event_id);
-    checkFrame(frame, this.server.maxPayload);
+    const copy = checkFrame(frame, this.server.maxPayload);
     this.count += 1;
-    this.unconfirmed.set(frame.event_id, frame);
-    this.transmit(frame);
+    this.unconfirmed.set(frame.event_id, copy);
+    this.transmit(copy);
     while (this.unconfirmed.size >= this.server.emitWindow && !this.over) {
       await new Promise((resolve) => this.room.push(resolve));
     }
@@ -248,7 +248,7 @@ export class AgentServer {
     const entry = { frame: { type: 'publish', session_id: sessionId, event, data, event_id: eventId } };
     try {
       checkId('id', eventId);
-      checkFrame(entry.frame, this.maxPayload);
+      entry.frame = checkFrame(entry.frame, this.maxPayload);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -393,8 +393,7 @@ export class AgentServer {
       const { content, outcome } = await drive(run, this.handler);
       const frame = { type: 'final', content, outcome: outcome ?? { status: 'ok' } };
       const named = { session_id: run.sessionId, turn: run.turn, event_id: `${run.runId}.final` };
-      checkFrame({ ...frame, ...named }, this.maxPayload);
-      run.end(frame);
+      run.end(checkFrame({ ...frame, ...named }, this.maxPayload));
     } catch (error) {
       if (run.controller.signal.aborted) this.stopped(run, run.controller.signal.reason);
       else this.failed(run, error);

@@ -80,16 +80,21 @@ def _check_value(value: Any, depth: int) -> None:
             _check_value(item, depth + 1)
 
 
-def check_frame(frame: Frame, max_payload: Any = None) -> None:
-    """Refuses what the gateway would, and could not say which frame it was: that frame would wait for ever."""
+def check_frame(frame: Frame, max_payload: Any = None) -> Frame:
+    """Refuses what the gateway would, and could not say which frame it was: that frame would wait for ever.
+
+    Gives a copy: a frame that is sent once more must not have changed with what the application gave.
+    """
     try:
         text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError as error:
         raise EbbgateError("invalid_json", str(error)) from None
-    _check_value(json.loads(text), 1)
+    copy: Frame = json.loads(text)
+    _check_value(copy, 1)
     size = len(text.encode())
     if isinstance(max_payload, int) and 0 < max_payload < size:
         raise EbbgateError("payload_too_large", f"the frame has {size} bytes, the gateway takes {max_payload}")
+    return copy
 
 
 def check_id(name: str, value: Any) -> None:

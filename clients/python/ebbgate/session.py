@@ -164,8 +164,8 @@ class Session:
             return Accepted(None, None, turn, aborted=turn is not None)
         message_id = str(uuid.uuid4()) if message_id is None else message_id
         check_id("message_id", message_id)
-        check_frame({"content": content, "metadata": metadata, "message_id": message_id})
-        entry = self._outbox.add(message_id, content, metadata)
+        given = check_frame({"content": content, "metadata": metadata, "message_id": message_id})
+        entry = self._outbox.add(message_id, given["content"], given["metadata"])
         if not entry.saved:
             saver = self._save()
             saver.add_done_callback(lambda _: self._outbox.stored(entry))

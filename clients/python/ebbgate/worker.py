@@ -138,7 +138,7 @@ class Run:
         event_id = f"{self.run_id}.{self.count + 1}" if id is None else id
         check_id("id", event_id)
         frame["event_id"] = event_id
-        check_frame(frame, self.server.max_payload)
+        frame = check_frame(frame, self.server.max_payload)
         self.count += 1
         self.unconfirmed[event_id] = frame
         self.transmit(frame)
@@ -317,7 +317,7 @@ class AgentServer:
             "event_id": event_id,
         }
         future: "asyncio.Future[int]" = asyncio.get_running_loop().create_future()
-        check_frame(frame, self.max_payload)
+        frame = check_frame(frame, self.max_payload)
         self._publishing[event_id] = (frame, future)
         self.link.send(frame)
         return await asyncio.shield(future)
@@ -470,8 +470,7 @@ class AgentServer:
             final = await _drive(run, self._handler)
             frame: Frame = {"type": "final", "content": final.content, "outcome": final.outcome or {"status": "ok"}}
             named = {"session_id": run.key[0], "turn": run.key[1], "event_id": f"{run.run_id}.final"}
-            check_frame({**frame, **named}, self.max_payload)
-            run.end(frame)
+            run.end(check_frame({**frame, **named}, self.max_payload))
         except asyncio.CancelledError:
             if run.cancelled is None:  # by somebody else: something the handler waited for, or the end of the program
                 self._failed(run, EbbgateError("cancelled", "the handler was cancelled"))

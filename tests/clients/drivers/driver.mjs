@@ -116,7 +116,10 @@ async function* perform(turn, program) {
   turn.signal.addEventListener('abort', () => note('stopped', { turn: turn.turn, code: turn.signal.reason.code }));
   for (const step of program) {
     if (step.yield !== undefined) yield step.yield;
-    else if (step.emit !== undefined) yield step.emit;
+    else if (step.emit !== undefined) {
+      yield step.emit;
+      if (step.spoil) step.emit.data.spoilt = true;
+    }
     else if (step.count !== undefined) for (let n = 1; n <= step.count; n += 1) yield `${turn.content}:${n} `;
     else if (step.wait !== undefined) await gate(step.wait).promise;
     else if (step.history !== undefined) note('history', { cursors: (await turn.history(step.history)).events.map((event) => event.cursor) });
@@ -140,8 +143,12 @@ const operations = {
   remember: ({ key, state }) => (state === null ? memory.remove(key) : memory.save(key, state)),
   stored: ({ key }) => memory.load(key),
   open: ({ options }) => open(options),
-  send: ({ content, message_id, metadata }) =>
-    session.send(content, { messageId: message_id, metadata }).then((result) => ({ message_id: result.messageId, cursor: result.cursor, turn: result.turn, duplicate: result.duplicate, aborted: result.aborted })),
+  async send({ content, message_id, metadata, spoil }) {
+    const sending = session.send(content, { messageId: message_id, metadata });
+    if (spoil) content.spoilt = true;
+    const result = await sending;
+    return { message_id: result.messageId, cursor: result.cursor, turn: result.turn, duplicate: result.duplicate, aborted: result.aborted };
+  },
   async ask({ content, message_id, only }) {
     const pieces = [];
     const answer = session.ask(content, { messageId: message_id });

@@ -128,6 +128,8 @@ class Driver:
                     yield step["yield"]
                 elif "emit" in step:
                     yield Emit(**step["emit"])
+                    if step.get("spoil"):
+                        step["emit"]["data"]["spoilt"] = True
                 elif "count" in step:
                     for number in range(1, step["count"] + 1):
                         yield f"{turn.content}:{number} "
@@ -181,6 +183,9 @@ class Driver:
                 sending.cancel()
                 await asyncio.wait({sending})
                 return None
+            if command.get("spoil"):
+                await asyncio.sleep(0)
+                command["content"]["spoilt"] = True
             result = await sending
             return {
                 "message_id": result.message_id,
