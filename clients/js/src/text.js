@@ -81,6 +81,23 @@ export class Turns {
 }
 
 /**
+ * What a snapshot has of an answer: its final response, or undefined while that may still come.
+ * @throws EbbgateError `answer_lost`: the log is another one or was trimmed, and the answer went with it
+ */
+function keptFinal({ messages = [], epoch, event_cursor: head }, { turn, messageId }, epochBefore) {
+  const there = messages.find((event) => event.type === 'message' && event.cursor === turn);
+  const ours = there ? there.data?.message_id === messageId : (epoch ?? epochBefore) === epochBefore;
+  const finals = messages.filter(isFinal);
+  const final = ours ? finals.find((event) => event.turn === turn) : undefined;
+  // Turns of a session end in order, unless one is aborted: a later end says that this one has ended, too.
+  const later = finals.some((event) => event.turn > turn && event.outcome?.status !== 'aborted');
+  if (!final && (!ours || head < turn || later)) {
+    throw new EbbgateError('answer_lost', 'the log is another one or was trimmed, and this answer is not in what is left of it', { ref: messageId });
+  }
+  return final;
+}
+
+/**
  * The answer to one message: iterate for the pieces of text as they come, await `final` for the whole.
  * It reads the session's events, so use it where nothing else does; events of other turns go by.
  */
@@ -108,11 +125,18 @@ export class Answer {
   }
 
   async *read() {
-    const { turn } = await this.sent;
+    const sent = await this.sent;
+    const { turn } = sent;
     if (turn === undefined) throw new EbbgateError('no_turn', 'this message started no turn');
+    const { epoch } = this.session;
+    const earlier = await this.earlier(sent);
+    if (earlier) {
+      yield* this.finish(earlier);
+      return;
+    }
     for await (const event of this.session) {
       if (event.type === 'snapshot') {
-        const kept = event.state?.messages?.find((message) => message.turn === turn && isFinal(message));
+        const kept = keptFinal(event.state ?? {}, sent, epoch);
         if (!kept) continue;
         yield* this.finish(kept);
         return;
@@ -122,12 +146,27 @@ export class Answer {
         const piece = textOf(event);
         this.text += piece;
         if (piece) yield piece;
+      } else if (event.type === 'retry_stream') {
+        this.text = ''; // a new attempt tells it from the start
       } else if (isFinal(event)) {
         yield* this.finish(event);
         return;
       }
     }
     throw new EbbgateError('closed', 'the session was closed before the answer was complete');
+  }
+
+  /** The final response, where the session's events have passed it: the message repeats one of long ago. */
+  async earlier({ cursor, turn }) {
+    const { handed, delivered } = this.session;
+    const place = (handed ?? delivered)?.cursor ?? 0;
+    for (let since = cursor; since < place; ) {
+      const { events } = await this.session.history({ since, limit: 500 });
+      const final = events.find((event) => event.turn === turn && isFinal(event));
+      if (final || events.length === 0) return final;
+      since = events.at(-1).cursor;
+    }
+    return undefined;
   }
 
   *finish(event) {

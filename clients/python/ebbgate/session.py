@@ -181,6 +181,12 @@ class Session:
         """Messages that are not known to be stored yet."""
         return self._outbox.snapshot()
 
+    @property
+    def place(self) -> int:
+        """The cursor up to which events were handed out."""
+        place = self._handed or self._delivered
+        return place.cursor if place else 0
+
     async def abort(self, *, turn: Optional[int] = None, reason: Optional[str] = None) -> Optional[int]:
         """Asks the agent to stop; gives the aborted turn, or None if none was open.
 
@@ -209,8 +215,7 @@ class Session:
     def ack(self, cursor: Optional[int] = None) -> None:
         """Tells the gateway, for all devices of this user, how far was read. Default: all delivered."""
         if cursor is None:
-            place = self._handed or self._delivered
-            cursor = place.cursor if place else 0
+            cursor = self.place
         if cursor > 0:
             self._acked = max(self._acked, cursor)
             self._link.send({"type": "ack", "cursor": self._acked})

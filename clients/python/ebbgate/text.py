@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Dict, List, Optional
 from .errors import EbbgateError, Frame
 
 if TYPE_CHECKING:
+    from .outbox import Accepted
     from .session import Session
 
 
@@ -104,6 +105,29 @@ class FinalAnswer:
     cursor: int
 
 
+def _kept_final(state: Frame, accepted: "Accepted", epoch_before: Optional[str]) -> Optional[Frame]:
+    """What a snapshot has of an answer: its final response, or None while that may still come.
+
+    Raises ``answer_lost`` when the log is another one or was trimmed, and the answer went with it.
+    """
+    turn = accepted.turn or 0
+    messages: List[Frame] = state.get("messages") or []
+    there = [item for item in messages if item.get("type") == "message" and item.get("cursor") == turn]
+    if there:
+        ours = (there[0].get("data") or {}).get("message_id") == accepted.message_id
+    else:
+        ours = state.get("epoch", epoch_before) == epoch_before
+    finals = [item for item in messages if is_final(item)]
+    final = next((item for item in finals if ours and item.get("turn") == turn), None)
+    # Turns of a session end in order, unless one is aborted: a later end says that this one has ended, too.
+    ends = [item for item in finals if (item.get("outcome") or {}).get("status") != "aborted"]
+    over = state.get("event_cursor", turn) < turn or any(item.get("turn", 0) > turn for item in ends)
+    if final is None and (over or not ours):
+        text = "the log is another one or was trimmed, and this answer is not in what is left of it"
+        raise EbbgateError("answer_lost", text, ref=accepted.message_id)
+    return final
+
+
 class Answer:
     """The answer to one message: iterate for the pieces of text, ``await answer.final()`` for the whole.
 
@@ -132,13 +156,19 @@ class Answer:
         accepted = await self._session.send(self._content, **self._options)
         if accepted.turn is None:
             raise EbbgateError("no_turn", "this message started no turn")
+        epoch = self._session.epoch
+        earlier = await self._earlier(accepted)
+        if earlier is not None:
+            rest = self._finish(earlier)
+            if rest:
+                yield rest
+            return
         async for event in self._session:
             if event.get("type") == "snapshot":
-                messages = (event.get("state") or {}).get("messages") or ()
-                kept = [item for item in messages if item.get("turn") == accepted.turn and is_final(item)]
-                if not kept:
+                kept = _kept_final(event.get("state") or {}, accepted, epoch)
+                if kept is None:
                     continue
-                event = kept[0]
+                event = kept
             if event.get("turn") != accepted.turn:
                 continue
             if is_final(event):
@@ -151,7 +181,23 @@ class Answer:
                 self.text += piece
                 if piece:
                     yield piece
+            elif event.get("type") == "retry_stream":
+                self.text = ""  # a new attempt tells it from the start
         raise EbbgateError("closed", "the session was closed before the answer was complete")
+
+    async def _earlier(self, accepted: "Accepted") -> Optional[Frame]:
+        """The final response, where the session's events have passed it: the message repeats one of long ago."""
+        since = accepted.cursor or 0
+        place = self._session.place
+        while since < place:
+            page = await self._session.history(since=since, limit=500)
+            for event in page.events:
+                if event.get("turn") == accepted.turn and is_final(event):
+                    return event
+            if not page.events:
+                break
+            since = page.events[-1]["cursor"]
+        return None
 
     def _finish(self, event: Frame) -> str:
         """Takes the final response; gives the text that was not streamed."""
