@@ -38,14 +38,19 @@ export class FileStore {
     const path = this.path(key);
     this.serial += 1;
     const fresh = `${path}.${process.pid}.${this.serial}`;
-    const file = await open(fresh, 'w', 0o600);
     try {
-      await file.writeFile(JSON.stringify(state));
-      await file.sync();
-    } finally {
-      await file.close();
+      const file = await open(fresh, 'w', 0o600);
+      try {
+        await file.writeFile(JSON.stringify(state));
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+      await rename(fresh, path);
+    } catch (error) {
+      await rm(fresh, { force: true }); // on a full disk it would take what room there is
+      throw error;
     }
-    await rename(fresh, path);
   }
 
   async remove(key) {

@@ -9,6 +9,7 @@ import asyncio
 import random
 import shutil
 import tempfile
+from pathlib import Path
 
 from .driver import Driver
 from .model import Faults, Model
@@ -209,6 +210,34 @@ async def sweep_session_crash(client, seed, rounds):
     return len(places)
 
 
+async def sweep_store_fails(client, _seed, _rounds):
+    """A place that cannot be written: it is told, the messages go on, and each try takes its file away again."""
+    directory = tempfile.mkdtemp(prefix="ebbgate-clients-")
+
+    async def work(model):
+        driver = await Driver(client.name, client.command, client.environment).start()
+        try:
+            await driver.do("open", options={"agent": "a", "url": model.url, "store_directory": directory})
+            await driver.do("commit")  # the saves so far are done
+            Path(directory, "a.json").unlink()
+            Path(directory, "a.json").mkdir()  # no file can take its place
+            for number in range(2):
+                await driver.do("send", content="hello", message_id=f"m{number}")
+            await driver.do("close")
+            errors = [line for line in driver.journal if line.get("note") == "error"]
+            expect(errors and all(line["code"] == "store_failed" for line in errors), f"told: {errors}")
+        finally:
+            await driver.kill()
+        left = sorted(path.name for path in Path(directory).iterdir())
+        expect(left == ["a.json"], f"left behind: {left}")
+
+    try:
+        await run(work, Faults())
+    finally:
+        shutil.rmtree(directory)
+    return 1
+
+
 def check_turns(model, restarts=False):
     """Each turn's tokens are there once, in order, then one final; turns follow each other."""
     for session, log in model.logs.items():
@@ -305,6 +334,7 @@ SWEEPS = {
     "sweep: a conversation, random faults, narrow queue": sweep_session_random,
     "sweep: a conversation, random faults and refusals": sweep_session_refusals,
     "sweep: an application killed after every event": sweep_session_crash,
+    "sweep: a store that cannot be written": sweep_store_fails,
     "sweep: an agent, dropped at every frame boundary": sweep_agent,
     "sweep: an agent, random faults": sweep_agent_random,
     "sweep: a worker killed after every event": sweep_agent_crash,
