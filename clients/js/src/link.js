@@ -201,11 +201,14 @@ export class Link {
   receive(data, state) {
     this.lastInbound = performance.now();
     this.inbound += 1;
-    let frame;
+    let frame = null;
     try {
       frame = JSON.parse(data);
     } catch {
-      this.owner.onError(new EbbgateError('bad_frame', 'the gateway sent a frame that is not JSON'));
+      // told below
+    }
+    if (frame === null || typeof frame !== 'object' || Array.isArray(frame)) {
+      this.owner.onError(new EbbgateError('bad_frame', 'the gateway sent a frame that is not a JSON object'));
       return;
     }
     if (!this.ready) {

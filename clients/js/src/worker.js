@@ -378,10 +378,12 @@ export class AgentServer {
   takeTurn(frame) {
     const key = this.key(frame);
     const known = this.runs.get(key) ?? this.kept.get(key);
-    if (known) {
+    if (known && known.frame.message?.event_id === frame.message?.event_id) {
       known.reattach(frame);
       return;
     }
+    // Another message under an old number: the log was restored from a backup, or begun anew under the same id.
+    if (known) this.lose(known, new EbbgateError('turn_closed', 'the message of this turn is gone'));
     if (this.draining) return; // not begun, so the gateway gives it to another when we close
     const run = new Run(this, frame);
     this.runs.set(key, run);
@@ -404,8 +406,6 @@ export class AgentServer {
   stopped(run, reason) {
     if (reason?.code === 'aborted') {
       run.end({ type: 'final', content: run.text, outcome: { status: 'aborted', reason: reason.message } });
-    } else {
-      this.runs.delete(this.key(run.frame));
     }
   }
 
@@ -434,6 +434,7 @@ export class AgentServer {
   lose(run, error) {
     this.runs.delete(this.key(run.frame));
     this.kept.delete(this.key(run.frame));
+    run.attached = false;
     run.cancel(error);
   }
 

@@ -458,8 +458,11 @@ class AgentServer:
         key: Key = (frame["session_id"], frame["turn"])
         known = self.runs.get(key) or self.kept.get(key)
         if known is not None:
-            known.reattach(frame.get("attempt", known.attempt))
-            return
+            if known.turn.message.get("event_id") == (frame.get("message") or {}).get("event_id"):
+                known.reattach(frame.get("attempt", known.attempt))
+                return
+            # Another message under an old number: the log was restored from a backup, or begun anew under the same id.
+            self._lose(known, EbbgateError("turn_closed", "the message of this turn is gone"))
         if self._draining:
             return  # not begun, so the gateway gives it to another when we close
         run = self.runs[key] = Run(self, frame)
@@ -470,7 +473,9 @@ class AgentServer:
             final = await _drive(run, self._handler)
             frame: Frame = {"type": "final", "content": final.content, "outcome": final.outcome or {"status": "ok"}}
             named = {"session_id": run.key[0], "turn": run.key[1], "event_id": f"{run.run_id}.final"}
-            run.end(check_frame({**frame, **named}, self.max_payload))
+            frame = check_frame({**frame, **named}, self.max_payload)
+            if run.cancelled is None:
+                run.end(frame)
         except asyncio.CancelledError:
             if run.cancelled is None:  # by somebody else: something the handler waited for, or the end of the program
                 self._failed(run, EbbgateError("cancelled", "the handler was cancelled"))
@@ -504,6 +509,7 @@ class AgentServer:
     def _lose(self, run: Run, error: EbbgateError) -> None:
         self.runs.pop(run.key, None)
         self.kept.pop(run.key, None)
+        run.attached = False
         run.cancel(error)
 
     def _owner(self, frame: Frame) -> Optional[Run]:
