@@ -58,7 +58,7 @@ enum eg_task_state {
 
 struct eg_task {
     struct eg_task *next;
-    char *session;
+    char *session, *message; /* message: its event_id */
     int64_t turn, attempt;
     enum eg_task_state state;
     bool attached;                 /* the gateway handed it to this connection */
@@ -101,7 +101,8 @@ struct eg_agent {
 /* ---- agent_task.c ---- */
 struct eg_task *eg_task_find(struct eg_agent *a, const char *session, int64_t turn);
 /* NULL without memory. */
-struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn);
+struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn,
+                            const char *message);
 int eg_tasks_working(const struct eg_agent *a);
 /* Frees what is over. */
 void eg_tasks_sweep(struct eg_agent *a);

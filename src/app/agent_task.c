@@ -17,11 +17,18 @@ struct eg_task *eg_task_find(struct eg_agent *a, const char *session, int64_t tu
     return NULL;
 }
 
-struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn)
+struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn,
+                            const char *message)
 {
     struct eg_task *j = calloc(1, sizeof *j);
     struct eg_task **end = &a->tasks;
-    if (!j || !(j->session = strdup(session))) {
+    if (!j)
+        return NULL;
+    j->session = strdup(session);
+    j->message = strdup(message);
+    if (!j->session || !j->message) {
+        free(j->session);
+        free(j->message);
         free(j);
         return NULL;
     }
@@ -68,6 +75,7 @@ void eg_task_free(struct eg_task *j)
     eg_buf_free(&j->answer);
     eg_buf_free(&j->carry);
     free(j->session);
+    free(j->message);
     free(j);
 }
 

@@ -53,11 +53,15 @@ static void take_welcome(struct eg_agent *a, const struct eg_json_doc *doc)
     eg_say_again(a, NULL);
 }
 
-/* Turns of the session other than this one are over: the gateway hands out one at a time. */
-static void drop_others(struct eg_agent *a, const char *session, int64_t turn)
+/*
+ * Turns of the session for other messages are over: the gateway hands out one at a time. A log that
+ * was restored, or begun anew under the same id, has another message under the same number.
+ */
+static void drop_others(struct eg_agent *a, const char *session, const char *message)
 {
     for (struct eg_task *j = a->tasks; j; j = j->next) {
-        if (j->turn != turn && j->state != EG_TASK_DROPPED && strcmp(j->session, session) == 0)
+        if (strcmp(j->message, message) != 0 && j->state != EG_TASK_DROPPED &&
+            strcmp(j->session, session) == 0)
             eg_task_drop(a, j);
     }
 }
@@ -65,13 +69,16 @@ static void drop_others(struct eg_agent *a, const char *session, int64_t turn)
 static void take_turn(struct eg_agent *a, const struct eg_json_doc *doc, struct eg_slice text)
 {
     int64_t turn = 0;
+    struct eg_json_doc event;
     char *session = eg_field_text(doc, "session_id");
-    if (!session || !eg_field_int(doc, "turn", &turn))
+    char *message =
+        eg_field_object(doc, "message", &event) ? eg_field_text(&event, "event_id") : NULL;
+    if (!session || !message || !eg_field_int(doc, "turn", &turn))
         goto out;
-    drop_others(a, session, turn);
+    drop_others(a, session, message);
     struct eg_task *j = eg_task_find(a, session, turn);
     if (!j) {
-        j = eg_task_new(a, session, turn);
+        j = eg_task_new(a, session, turn, message);
         if (!j)
             goto out;
         eg_buf_slice(&j->frame, text);
@@ -82,6 +89,7 @@ static void take_turn(struct eg_agent *a, const struct eg_json_doc *doc, struct 
     eg_say_again(a, j);
 out:
     free(session);
+    free(message);
 }
 
 static void take_abort(struct eg_agent *a, const struct eg_json_doc *doc)

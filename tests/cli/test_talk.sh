@@ -359,6 +359,24 @@ test_turn_through_kill() {
 }
 
 # What a command leaves behind, outside of its group, writes without end to what it inherited.
+# What is done for a message that a restored log no longer has is no answer to another one in its place.
+test_turn_of_a_log_that_was_restored() {
+    gate
+    # shellcheck disable=SC2016
+    agent --id slow --exec 'read -r line || true; echo "$line" >>"'"$T"'/seen"; [ "$line" != old ] || exec sleep 600; echo "to $line"'
+    "$BIN" backup --data "$T/data" "$T/copy" >/dev/null
+    chat --agent slow --session s1 --once old >/dev/null 2>&1 &
+    talk=$!
+    eventually grep -q '^old$' "$T/seen"
+    kill "$talk"
+    crash
+    rm "$T"/data/ebbgate.db*
+    "$BIN" restore --data "$T/data" "$T/copy" >/dev/null
+    gate
+    code 0 chat --agent slow --session s1 new >"$T/out"
+    has "$T/out" 'to new'
+}
+
 test_output_behind_the_end_of_the_command() {
     command -v python3 >/dev/null || return 0
     gate --max-attempts 1 --agents left,left2
