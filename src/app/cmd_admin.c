@@ -253,7 +253,7 @@ static int run_sessions(const struct eg_command *cmd, int argc, char **argv)
     const struct eg_opt opts[] = {
         {"agent", 0, EG_OPT_TEXT, "A", "of this agent", &agent, 0, 0},
         {"owner", 0, EG_OPT_TEXT, "SUB", "owned by SUB", &owner, 0, 0},
-        {"state", 0, EG_OPT_TEXT, "STATE", "open or closed", &state, 0, 0},
+        {"state", 0, EG_OPT_TEXT, "STATE", "in this state: open or closed", &state, 0, 0},
         {"active", 0, EG_OPT_SECONDS, "TIME", "active within the last TIME (such as 1h)",
          &active_ms, 1, EG_DAY_MS * 36500},
         {"q", 0, EG_OPT_TEXT, "TEXT", "whose id contains TEXT", &q, 0, 0},
@@ -336,8 +336,8 @@ static int run_turns(const struct eg_command *cmd, int argc, char **argv)
     struct common c = {0};
     const char *state = NULL, *session = NULL;
     const struct eg_opt opts[] = {
-        {"state", 0, EG_OPT_TEXT, "STATE", "queued, running, waiting, aborting or dead", &state, 0,
-         0},
+        {"state", 0, EG_OPT_TEXT, "STATE",
+         "in this state: queued, running, waiting, aborting or dead", &state, 0, 0},
         {"session", 0, EG_OPT_TEXT, "S", "of this session", &session, 0, 0},
         COMMON_OPTS(&c)};
     int code = begin(cmd, opts, argc, argv, &c);

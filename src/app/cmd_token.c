@@ -62,7 +62,7 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
          &what.agents, 0, 0},
         {"sessions", 0, EG_OPT_TEXT, "S,T", "sessions it may enter beside its own; \"*\" is all",
          &what.sessions, 0, 0},
-        {"audience", 0, EG_OPT_TEXT, "AUD", "aud claim (default: the configured audience)",
+        {"audience", 0, EG_OPT_TEXT, "AUD", "the aud claim (default: the configured audience)",
          &what.audience, 0, 0},
         {"ttl", 0, EG_OPT_TEXT, "SECONDS",
          "how long it is good (default 3600; also 12h, 7d; below 0: it has ended already)", &ttl, 0,
