@@ -17,11 +17,11 @@ export async function fork(id, cursor) {
 }
 
 /** Asks for a cursor first. */
-async function forkAt(id, head) {
+async function forkAt(id, { oldest_cursor: oldest, cursor: head }) {
   const at = await dialog('Fork this session', (close) => {
-    const input = h('input', { type: 'number', min: 0, max: head, step: 1, required: true, value: head, autofocus: true });
+    const input = h('input', { type: 'number', min: oldest - 1, max: head, step: 1, required: true, value: head, autofocus: true });
     return h('form', { class: 'form', onsubmit: (e) => (e.preventDefault(), close(Number(input.value))) },
-      field('After event', input, `A new session begins with a copy of the log up to there (0 to ${count(head)}). This one stays as it is.`),
+      field('After event', input, `A new session begins with a copy of the log up to there (${count(oldest - 1)} to ${count(head)}). This one stays as it is.`),
       h('div', { class: 'buttons end' },
         h('button', { type: 'button', onclick: () => close(null) }, 'Cancel'),
         h('button', { class: 'main' }, 'Fork')));
@@ -72,7 +72,7 @@ export function actButtons(id, read, changed) {
   const exporting = h('button', { type: 'button', onclick: () => act(exporting, () => save(id)) }, 'Export');
   return {
     element: h('div', { class: 'buttons' },
-      actButton('Fork', () => forkAt(id, read().cursor)),
+      actButton('Fork', () => forkAt(id, read())),
       exporting,
       end,
       actButton('Delete', () => erase(id), { kind: 'danger' })),

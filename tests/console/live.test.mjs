@@ -70,6 +70,22 @@ test('say something, and fork what was said', async () => {
   });
 });
 
+test('a fork begins no earlier than what retention left', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo one two three');
+  await at.gate.settled(id);
+  await at.page('#/sessions', async (page) => {
+    await page.route(`**/api/v1/sessions/${id}`, async (route) => {
+      const response = await route.fetch();
+      await route.fulfill({ response, json: { ...(await response.json()), oldest_cursor: 3 } });
+    });
+    await page.goto(`${at.gate.url}/#/sessions/${id}`);
+    await page.getByRole('button', { name: 'Fork', exact: true }).click();
+    await page.getByRole('dialog').getByText('(2 to 5)').waitFor();
+    assert.equal(await page.getByLabel('After event').getAttribute('min'), '2');
+  });
+});
+
 test('tools, reasoning, and an answer that is not what was streamed', async () => {
   const id = await at.gate.session('support');
   await at.gate.say(id, 'tools');
