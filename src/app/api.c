@@ -184,7 +184,7 @@ static int is_silent(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_o
     return eg_clock_mono_ms() - answer->heard_ms > answer->silence_ms;
 }
 
-static int refused(const struct eg_api *a, long status, const struct eg_buf *problem)
+static int refused(const struct eg_api *a, const struct eg_buf *problem)
 {
     struct eg_json_doc doc;
     char *code = NULL, *detail = NULL, *field = NULL, *scope = NULL;
@@ -195,13 +195,13 @@ static int refused(const struct eg_api *a, long status, const struct eg_buf *pro
         detail = eg_field_text(&doc, "detail");
         field = eg_field_text(&doc, "field");
         scope = eg_field_text(&doc, "required_scope");
-        elsewhere = !code || (status == 404 && !detail && strcmp(code, "not_found") == 0);
+        elsewhere = !code || (a->status == 404 && !detail && strcmp(code, "not_found") == 0);
         if (!detail)
             detail = eg_field_text(&doc, "title");
     }
     eg_complain(a->cmd, "%s%s%s%s%s (%s, status %ld)%s%s%s", field ? field : "", field ? ": " : "",
                 detail ? detail : "the gateway refused", scope ? ": " : "", scope ? scope : "",
-                code ? code : "no code", status, elsewhere ? " (is the admin listener at " : "",
+                code ? code : "no code", a->status, elsewhere ? " (is the admin listener at " : "",
                 elsewhere ? a->base : "", elsewhere ? "?)" : "");
     free(code);
     free(detail);
@@ -231,6 +231,73 @@ bool eg_api_away(const struct eg_api *a)
            a->status >= 500;
 }
 
+/* The request's header lines; NULL without memory. */
+static struct curl_slist *headers_of(const struct eg_api *a, const struct eg_api_request *r)
+{
+    struct eg_buf b = {0};
+    eg_buf_printf(&b, "Authorization: Bearer %s", a->token.p);
+    eg_buf_char(&b, '\0');
+    const size_t accept = b.n;
+    eg_buf_printf(&b, "Accept: %s", wanted(r));
+    eg_buf_char(&b, '\0');
+    struct curl_slist *list = b.err == EG_OK ? curl_slist_append(NULL, b.p) : NULL;
+    if (list && (!curl_slist_append(list, b.p + accept) ||
+                 !curl_slist_append(list, "Content-Type: application/json"))) {
+        curl_slist_free_all(list);
+        list = NULL;
+    }
+    eg_buf_free(&b);
+    return list;
+}
+
+/* All of the request but its header lines; false without memory. */
+static bool set_request(struct eg_api *a, const struct eg_api_request *r, struct answer *answer)
+{
+    struct eg_buf url = {0};
+    curl_easy_reset(a->curl);
+    eg_buf_printf(&url, "%s/api/v1%s", a->base, r->path ? r->path : "");
+    eg_buf_char(&url, '\0');
+    const bool ok = url.err == EG_OK && curl_easy_setopt(a->curl, CURLOPT_URL, url.p) == CURLE_OK;
+    eg_buf_free(&url);
+    curl_easy_setopt(a->curl, CURLOPT_CUSTOMREQUEST, r->method);
+    curl_easy_setopt(a->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(a->curl, CURLOPT_CONNECTTIMEOUT, 10L);
+    eg_trust(a->curl);
+    curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
+    curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, answer);
+    curl_easy_setopt(a->curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(a->curl, CURLOPT_XFERINFOFUNCTION, is_silent);
+    curl_easy_setopt(a->curl, CURLOPT_XFERINFODATA, answer);
+    if (strncmp(a->base, "http://127.", 11) == 0 || strncmp(a->base, "http://localhost", 16) == 0)
+        curl_easy_setopt(a->curl, CURLOPT_NOPROXY, "*");
+    if (r->body) {
+        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDSIZE, (long)r->body->n);
+        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDS, r->body->p);
+    }
+    return ok;
+}
+
+/* Sends what is set; says what is wrong with the answer, if anything. The command's exit code. */
+static int perform(struct eg_api *a, struct answer *answer)
+{
+    char error[CURL_ERROR_SIZE] = "";
+    curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, error);
+    const CURLcode rc = curl_easy_perform(a->curl);
+    curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, NULL);
+    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &a->status);
+    if (a->quiet && (eg_api_away(a) || (a->status == 200 && rc != CURLE_OK)))
+        return EG_EXIT_FAILED;
+    if (rc != CURLE_OK && !answer->stopped) {
+        const bool silent = rc == CURLE_ABORTED_BY_CALLBACK;
+        eg_complain(a->cmd, "%s: %s (is the gateway running?)", a->base,
+                    silent   ? "it accepts requests and says nothing"
+                    : *error ? error
+                             : curl_easy_strerror(rc));
+        return EG_EXIT_FAILED;
+    }
+    return a->status < 200 || a->status > 299 ? refused(a, &answer->problem) : accepted(a, answer);
+}
+
 int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf *out)
 {
     struct answer answer = {.curl = a->curl,
@@ -238,65 +305,15 @@ int eg_api_call(struct eg_api *a, const struct eg_api_request *r, struct eg_buf 
                             .out = out,
                             .heard_ms = eg_clock_mono_ms(),
                             .silence_ms = a->silence_ms};
-    struct curl_slist *headers = NULL;
-    struct eg_buf b = {0};
-    char error[CURL_ERROR_SIZE] = "";
-    long status = 0;
+    struct curl_slist *headers = headers_of(a, r);
     int code = EG_EXIT_RETRY;
-    curl_easy_reset(a->curl);
-    eg_buf_printf(&b, "%s/api/v1%s", a->base, r->path ? r->path : "");
-    eg_buf_char(&b, '\0');
-    if (b.err != EG_OK || curl_easy_setopt(a->curl, CURLOPT_URL, b.p) != CURLE_OK)
-        goto out;
-    eg_buf_reset(&b);
-    eg_buf_printf(&b, "Authorization: Bearer %s", a->token.p);
-    eg_buf_char(&b, '\0');
-    headers = b.err == EG_OK ? curl_slist_append(NULL, b.p) : NULL;
-    eg_buf_reset(&b);
-    eg_buf_printf(&b, "Accept: %s", wanted(r));
-    eg_buf_char(&b, '\0');
-    if (!headers || b.err != EG_OK || !curl_slist_append(headers, b.p) ||
-        !curl_slist_append(headers, "Content-Type: application/json"))
-        goto out;
-    curl_easy_setopt(a->curl, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(a->curl, CURLOPT_CUSTOMREQUEST, r->method);
-    curl_easy_setopt(a->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(a->curl, CURLOPT_CONNECTTIMEOUT, 10L);
-    curl_easy_setopt(a->curl, CURLOPT_ERRORBUFFER, error);
-    eg_trust(a->curl);
-    curl_easy_setopt(a->curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(a->curl, CURLOPT_WRITEDATA, &answer);
-    curl_easy_setopt(a->curl, CURLOPT_NOPROGRESS, 0L);
-    curl_easy_setopt(a->curl, CURLOPT_XFERINFOFUNCTION, is_silent);
-    curl_easy_setopt(a->curl, CURLOPT_XFERINFODATA, &answer);
-    if (strncmp(a->base, "http://127.", 11) == 0 || strncmp(a->base, "http://localhost", 16) == 0)
-        curl_easy_setopt(a->curl, CURLOPT_NOPROXY, "*");
-    if (r->body) {
-        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDSIZE, (long)r->body->n);
-        curl_easy_setopt(a->curl, CURLOPT_POSTFIELDS, r->body->p);
+    if (headers && set_request(a, r, &answer)) {
+        curl_easy_setopt(a->curl, CURLOPT_HTTPHEADER, headers);
+        code = perform(a, &answer);
     }
-    CURLcode rc = curl_easy_perform(a->curl);
-    curl_easy_getinfo(a->curl, CURLINFO_RESPONSE_CODE, &status);
-    a->status = status;
-    if (a->quiet && (eg_api_away(a) || (status == 200 && rc != CURLE_OK))) {
-        code = EG_EXIT_FAILED;
-    } else if (rc != CURLE_OK && !answer.stopped) {
-        const bool silent = rc == CURLE_ABORTED_BY_CALLBACK;
-        eg_complain(a->cmd, "%s: %s (is the gateway running?)", a->base,
-                    silent   ? "it accepts requests and says nothing"
-                    : *error ? error
-                             : curl_easy_strerror(rc));
-        code = EG_EXIT_FAILED;
-    } else if (status < 200 || status > 299) {
-        code = refused(a, status, &answer.problem);
-    } else {
-        code = accepted(a, &answer);
-    }
-out:
     if (code == EG_EXIT_RETRY)
         eg_complain(a->cmd, "out of memory");
     curl_slist_free_all(headers);
     eg_buf_free(&answer.problem);
-    eg_buf_free(&b);
     return code;
 }
