@@ -18,7 +18,7 @@
  * are held back in the socket, so that the client is not woken twice. Were it to write otherwise,
  *     the 101 would still go out whole, as it does when the connection ends on another path.
  *  7. Header lines renamed in the request are not found by it: so it grants no extension and picks
- *     the subprotocol it is shown (listener.c).
+ *     the subprotocol it is shown (upgrade.c).
  *
  * Happy path: ready: the connection's descriptor is duplicated; an eventfd loaded with a random
  * nonce is put in its place. data: a binary frame with the nonce arrives (recv gives what it read
