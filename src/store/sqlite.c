@@ -147,11 +147,67 @@ static enum eg_err settle(struct eg_sqlite *s)
     return eg_db_map(rc);
 }
 
-static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
+/* What the log holds comes into the database file. A full disk does not keep the gateway from
+ * starting: it can still be read. */
+static enum eg_err bring_home(struct eg_sqlite *s, char *why, size_t why_size)
+{
+    bool whole = false;
+    enum eg_err e = checkpoint(s, &whole);
+    if (e == EG_OK && whole) {
+        e = check_length(s);
+    }
+    if (e == EG_OK) {
+        e = settle(s); /* also where a reader of another process kept the log from being emptied */
+    }
+    if (e != EG_OK && e != EG_EFULL) {
+        (void)snprintf(why, why_size, "%s", s->why);
+        return e;
+    }
+    return EG_OK;
+}
+
+static enum eg_err prepare(struct eg_sqlite *s, char *why, size_t why_size)
+{
+    int rc = eg_sq_batch_open(s);
+    for (int i = 0; rc == SQLITE_OK && i < EG_ST_COUNT; i++) {
+        rc = sqlite3_prepare_v3(s->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->st[i],
+                                NULL);
+    }
+    if (rc != SQLITE_OK) {
+        eg_db_explain(why, why_size, s->path, "cannot prepare", s->db, rc);
+    }
+    return eg_db_map(rc);
+}
+
+/* What is kept in memory of it, and offered to readers. */
+static enum eg_err load(struct eg_sqlite *s, char *why, size_t why_size)
 {
     char epoch[37] = "";
+    enum eg_err e = eg_sq_epoch(&s->base, epoch);
+    if (e == EG_ENOTFOUND || (e == EG_OK && !epoch[0])) {
+        (void)snprintf(
+            why, why_size,
+            "%.400s: damaged: its epoch is missing; nothing was changed; restore a backup",
+            s->path);
+        return EG_ECORRUPT;
+    }
+    if (e == EG_OK) {
+        e = eg_sq_heads_load(s);
+    }
+    if (e == EG_OK) {
+        e = eg_sq_index_load(s);
+    }
+    if (e == EG_OK) {
+        eg_tail_publish(s->tail, s->path);
+    } else {
+        (void)snprintf(why, why_size, "%s", s->why);
+    }
+    return e;
+}
+
+static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
+{
     int version = 0;
-    bool whole = false;
     int rc =
         sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, eg_wal_vfs());
     if (rc != SQLITE_OK) {
@@ -170,52 +226,7 @@ static enum eg_err connect_db(struct eg_sqlite *s, char *why, size_t why_size)
         eg_db_explain(why, why_size, s->path, "cannot set up", s->db, rc);
         return eg_db_map(rc);
     }
-    e = eg_sqlite_migrate(s->db, s->path, version, why, why_size);
-    if (e != EG_OK) {
-        return e;
-    }
-    /* A full disk does not keep the gateway from starting: it can still be read. */
-    e = checkpoint(s, &whole);
-    if (e == EG_OK && whole) {
-        e = check_length(s);
-    }
-    if (e == EG_OK) {
-        e = settle(s); /* also where a reader of another process kept the log from being emptied */
-    }
-    if (e != EG_OK && e != EG_EFULL) {
-        (void)snprintf(why, why_size, "%s", s->why);
-        return e;
-    }
-    rc = eg_sq_batch_open(s);
-    for (int i = 0; rc == SQLITE_OK && i < EG_ST_COUNT; i++) {
-        rc = sqlite3_prepare_v3(s->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->st[i],
-                                NULL);
-    }
-    if (rc != SQLITE_OK) {
-        eg_db_explain(why, why_size, s->path, "cannot prepare", s->db, rc);
-        return eg_db_map(rc);
-    }
-    e = eg_sq_epoch(&s->base, epoch);
-    if (e == EG_ENOTFOUND || (e == EG_OK && !epoch[0])) {
-        (void)snprintf(
-            why, why_size,
-            "%.400s: damaged: its epoch is missing; nothing was changed; restore a backup",
-            s->path);
-        return EG_ECORRUPT;
-    }
-    if (e == EG_OK) {
-        e = eg_sq_heads_load(s);
-    }
-    if (e == EG_OK) {
-        e = eg_sq_index_load(s);
-    }
-    if (e == EG_OK) {
-        eg_tail_publish(s->tail, s->path);
-    }
-    if (e != EG_OK) {
-        (void)snprintf(why, why_size, "%s", s->why);
-    }
-    return e;
+    return eg_sqlite_migrate(s->db, s->path, version, why, why_size);
 }
 
 enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why, size_t why_size)
@@ -253,6 +264,15 @@ enum eg_err eg_sqlite_open(const char *dir, struct eg_storage **out, char *why, 
     }
     if (e == EG_OK) {
         e = connect_db(s, why, why_size);
+    }
+    if (e == EG_OK) {
+        e = bring_home(s, why, why_size);
+    }
+    if (e == EG_OK) {
+        e = prepare(s, why, why_size);
+    }
+    if (e == EG_OK) {
+        e = load(s, why, why_size);
     }
     if (e != EG_OK) {
         eg_sqlite_close(&s->base);
