@@ -1,6 +1,6 @@
 /*
  * runs.c - see runs.h: the list of runs, their life, and finding ids in them. The entries are moved
- * in runs_move.c.
+ * in runs_move.c; the filters are in runs_filter.c.
  *
  * Failure modes: what a transaction did is undone with it; the list in memory is read again. A
  * damaged row is EG_ECORRUPT for the transaction that meets it, and told by the check.
@@ -12,17 +12,9 @@
 
 #include "store/runs_int.h"
 
-#define BLOCK_WORDS 8
-#define FILTER_BITS 5 /* looked at for each id */
-/* Entries a block. A filter that is mistaken costs a read of the run: with 16 bits an entry that is
- * once in some five hundred ids, with 8, for want of room, once in forty. */
-#define BLOCK_IDS 32
-#define BLOCK_IDS_MOST 64
 #define FILTER_ROWS 4 /* read into a filter with each transaction, and one for 512 events */
 #define ROW_IDS 1500
 #define CREDIT_MOST 200000
-
-size_t eg_runs_filter_bytes = 128 << 20;
 
 /* ---- the list ---- */
 
@@ -95,115 +87,6 @@ static enum eg_err read_list(struct eg_sqlite *s)
     return EG_OK;
 }
 
-/* ---- filters ---- */
-
-/* The block of a hash. */
-static uint64_t *filter_block(const struct eg_run *run, uint64_t hash)
-{
-    return run->filter + (size_t)((hash * run->blocks) >> EG_PACK_HASH_BITS) * BLOCK_WORDS;
-}
-
-/* The bits in it, as FILTER_BITS numbers of nine bits. */
-static uint64_t filter_bits(uint64_t hash)
-{
-    uint64_t h = hash * 0x9e3779b97f4a7c15u;
-    h ^= h >> 29;
-    h *= 0xbf58476d1ce4e5b9u;
-    return h ^ h >> 31;
-}
-
-static void filter_add(struct eg_run *run, uint64_t hash)
-{
-    uint64_t bits = filter_bits(hash);
-    uint64_t *const block = filter_block(run, hash);
-    for (int i = 0; i < FILTER_BITS; i++, bits >>= 9) {
-        block[bits >> 6 & 7] |= UINT64_C(1) << (bits & 63);
-    }
-}
-
-static bool filter_has(const struct eg_run *run, uint64_t hash, uint64_t bits)
-{
-    const uint64_t *const block = filter_block(run, hash);
-    for (int i = 0; i < FILTER_BITS; i++, bits >>= 9) {
-        if ((block[bits >> 6 & 7] & UINT64_C(1) << (bits & 63)) == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Gives a run an empty filter; false: no memory for it. */
-static bool make_filter(const struct eg_runs *r, struct eg_run *run)
-{
-    const size_t block = BLOCK_WORDS * sizeof(uint64_t);
-    size_t room = eg_runs_filter_bytes / block;
-    for (int i = 0; i < r->n; i++) {
-        room -= r->v[i].blocks;
-    }
-    size_t blocks = (size_t)run->entries / BLOCK_IDS + 1;
-    if (blocks > room) {
-        blocks = (size_t)run->entries / BLOCK_IDS_MOST + 1;
-    }
-    run->filter = blocks <= room ? calloc(blocks, block) : NULL;
-    if (run->filter == NULL) {
-        return false;
-    }
-    run->blocks = (uint32_t)blocks;
-    run->read_to = 0;
-    return true;
-}
-
-void eg_runs_fill(struct eg_runs *r, const struct eg_pack_ids *ids)
-{
-    for (int i = 0; r->filling != NULL && i < ids->n; i++) {
-        filter_add(r->filling, ids->v[i].hash);
-    }
-}
-
-/* A run whose filter has to be read, with memory for it; the newest first. */
-static struct eg_run *unfiltered(struct eg_runs *r)
-{
-    for (int i = r->n - 1; i >= 0; i--) {
-        struct eg_run *run = &r->v[i];
-        if (run->state != EG_RUN_LIVE || run->whole) {
-            continue;
-        }
-        if (run->filter != NULL || make_filter(r, run)) {
-            return run;
-        }
-    }
-    return NULL;
-}
-
-static void read_filter(struct eg_sqlite *s, int64_t rows)
-{
-    struct eg_run *run = unfiltered(&s->runs);
-    sqlite3_stmt *st = eg_sq_writing(s, EG_ST_RUN_IDS_UP);
-    struct eg_packed_ids ids;
-    if (run == NULL || st == NULL) {
-        return;
-    }
-    (void)sqlite3_bind_int64(st, 1, eg_runs_place(run->run, run->read_to));
-    (void)sqlite3_bind_int64(st, 2, eg_runs_place(run->run, EG_PACK_HASH_MASK));
-    enum eg_err e = eg_sq_first(s, st, "read ids");
-    run->whole = e == EG_ENOTFOUND;
-    bool more = e == EG_OK;
-    while (more && rows-- > 0) {
-        const uint64_t first = (uint64_t)sqlite3_column_int64(st, 0) & EG_PACK_HASH_MASK;
-        if (!eg_packed_ids_open(&ids, first, eg_db_blob(st, 1))) {
-            s->err = eg_sq_latch(s, "read ids", SQLITE_CORRUPT);
-            break;
-        }
-        for (int i = 0; i < ids.n; i++) {
-            filter_add(run, eg_packed_ids_at(&ids, i).hash);
-        }
-        run->read_to = first + 1;
-        more = eg_sq_next(s, st, "read ids", &e);
-        run->whole = !more && e == EG_OK;
-    }
-    (void)sqlite3_reset(st);
-}
-
 /* ---- finding ids ---- */
 
 static enum eg_err find_in(struct eg_sqlite *s, const struct eg_run *run, uint64_t hash,
@@ -235,27 +118,17 @@ static enum eg_err find_in(struct eg_sqlite *s, const struct eg_run *run, uint64
     return e;
 }
 
-void eg_runs_expect(const struct eg_runs *r, int64_t sid, int64_t key)
-{
-    const uint64_t hash = eg_pack_hash(sid, key);
-    for (int i = 0; i < r->n; i++) {
-        if (r->v[i].whole) {
-            __builtin_prefetch(filter_block(&r->v[i], hash));
-        }
-    }
-}
-
 enum eg_err eg_runs_find_id(struct eg_sqlite *s, int64_t sid, int64_t key, eg_runs_fn *fn,
                             const void *arg)
 {
     const struct eg_runs *r = &s->runs;
     const uint64_t hash = eg_pack_hash(sid, key);
-    const uint64_t bits = filter_bits(hash);
+    const uint64_t bits = eg_run_filter_bits(hash);
     enum eg_err e = EG_ENOTFOUND;
     for (int i = r->n - 1; e == EG_ENOTFOUND && i >= 0; i--) {
         const struct eg_run *run = &r->v[i];
         if (run->state == EG_RUN_LIVE && run->max_sid >= sid &&
-            (!run->whole || filter_has(run, hash, bits))) {
+            (!run->whole || eg_run_filter_has(run, hash, bits))) {
             e = find_in(s, run, hash, fn, arg);
         }
     }
@@ -447,7 +320,7 @@ static void advance(struct eg_sqlite *s, struct eg_run_work *w, int64_t n)
     if (w->credit < least) {
         return;
     }
-    w->fill = w->fill && (run->filter != NULL || make_filter(r, run));
+    w->fill = w->fill && (run->filter != NULL || eg_run_filter_new(r, run));
     r->filling = w->fill ? run : NULL;
     if (eg_runs_move(s, w)) {
         finish(s, w, run);
@@ -486,7 +359,7 @@ bool eg_runs_work(struct eg_sqlite *s, int64_t n)
         idle = false;
         advance(s, w, n);
     }
-    read_filter(s, FILTER_ROWS + n / 512);
+    eg_runs_filter_read(s, FILTER_ROWS + n / 512);
     return idle;
 }
 
