@@ -218,9 +218,6 @@ static void check_hello(struct eg_peer *p, struct eg_frame *f)
     if (f->protocol_min > f->protocol_max) {
         code = EG_CODE_invalid_request;
         field = join ? "min_version" : "protocol_min";
-    } else if (f->agent_id.n == 0) {
-        code = EG_CODE_invalid_request;
-        field = "agent_id";
     } else {
         code = check_token(p, f, &claims);
     }
