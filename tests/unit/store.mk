@@ -10,6 +10,7 @@ $(foreach t,test_storage test_heads test_store_sqlite test_runs test_reader test
 		test_store_memory test_machine,$(eval $(call store_test,$(t))))
 UNIT_EXTRA_test_runs += $(FAILING_MEMORY)
 UNIT_EXTRA_test_gate := -Wl,--wrap=clock_gettime
+UNIT_EXTRA_test_auth := -Wl,--wrap=eg_token_verify
 UNIT_EXTRA_test_backup += -Wl,--wrap=renameat2
 -include $(STORE_TEST_LIB:.o=.d)
 # It includes the generated list of schema files.

@@ -111,6 +111,7 @@ Test(auth, accepts_again_and_again)
         cr_expect_null(check(a, token));
     }
     cr_expect(eg_auth_stands(a, "ann", "t1", kid));
+    cr_expect(eg_auth_stands(a, "ann", "t1", ""), "there is one key only");
     cr_expect_not(eg_auth_stands(a, "ann", "t1", "other"));
     eg_auth_free(a);
     eg_keyring_unref(ring);
@@ -212,6 +213,7 @@ Test(auth, thousands_of_revocations)
     char kid[64], what[32], jti[32];
     struct eg_keyring *ring = ring_with_new_key(kid);
     struct eg_auth *a = make(ring, "");
+    eg_auth_revoked(a, "sub:eve", 0);
     for (int i = 0; i < 5000; i++) { /* half of them have run out already */
         snprintf(what, sizeof what, "jti:r%d", i);
         eg_auth_revoked(a, what, i % 2 == 0 ? wall_ms + 1000000 : wall_ms - 1000);
@@ -220,6 +222,7 @@ Test(auth, thousands_of_revocations)
         snprintf(jti, sizeof jti, "r%d", i);
         cr_assert_eq(eg_auth_stands(a, "ann", jti, kid), i % 2 != 0, "%s", jti);
     }
+    cr_expect_not(eg_auth_stands(a, "eve", "t1", kid), "one for ever is not swept away");
     eg_auth_free(a);
     eg_keyring_unref(ring);
 }
@@ -237,6 +240,7 @@ Test(auth, a_withdrawn_key_takes_its_tokens_along)
     const uint64_t version = eg_auth_version(a);
     eg_auth_keyring(a, both);
     cr_expect_gt(eg_auth_version(a), version);
+    cr_expect_not(eg_auth_stands(a, "ann", "t1", ""), "a token without kid names neither");
     cr_expect_null(check(a, old));
     cr_expect_null(check(a, new));
     cr_assert_eq(eg_key_delete(dir, first), EG_OK);
@@ -253,6 +257,45 @@ Test(auth, a_withdrawn_key_takes_its_tokens_along)
     eg_keyring_unref(one);
     eg_keyring_unref(both);
     eg_keyring_unref(rest);
+}
+
+/* Calls the real one, then what the test wants to happen before the result is remembered. */
+enum eg_err __real_eg_token_verify(const struct eg_keyring *ring, struct eg_slice token,
+                                   const struct eg_token_rules *rules, struct eg_claims *out,
+                                   const char **cause);
+enum eg_err __wrap_eg_token_verify(const struct eg_keyring *ring, struct eg_slice token,
+                                   const struct eg_token_rules *rules, struct eg_claims *out,
+                                   const char **cause);
+static struct eg_auth *meanwhile_auth;
+static struct eg_keyring *meanwhile_ring;
+
+enum eg_err __wrap_eg_token_verify(const struct eg_keyring *ring, struct eg_slice token,
+                                   const struct eg_token_rules *rules, struct eg_claims *out,
+                                   const char **cause)
+{
+    const enum eg_err err = __real_eg_token_verify(ring, token, rules, out, cause);
+    if (meanwhile_auth != NULL) {
+        eg_auth_keyring(meanwhile_auth, meanwhile_ring);
+        meanwhile_auth = NULL;
+    }
+    return err;
+}
+
+Test(auth, what_was_verified_with_a_key_withdrawn_meanwhile_is_not_remembered)
+{
+    char kid[64], why[256];
+    struct eg_keyring *old = ring_with_new_key(kid);
+    struct eg_auth *a = make(old, "");
+    const struct eg_slice token = mint(old, "ann", "t1", 3600);
+    cr_assert_eq(eg_key_delete(dir, kid), EG_OK);
+    meanwhile_ring = ring_with_new_key(why);
+    meanwhile_auth = a;
+    (void)check(a, token); /* with the key or without it: both are right at this moment */
+    cr_expect_null(meanwhile_auth);
+    cr_expect_not_null(check(a, token), "that key is gone");
+    eg_auth_free(a);
+    eg_keyring_unref(old);
+    eg_keyring_unref(meanwhile_ring);
 }
 
 Test(auth, new_rules_hold_for_known_tokens)

@@ -221,6 +221,27 @@ Test(edge_memory, a_revocation_needs_no_memory_to_reach_the_reactors, .timeout =
     rig_free(rig);
 }
 
+Test(edge_memory, while_a_revocation_is_lost_no_token_is_accepted)
+{
+    struct eg_claims claims;
+    rig = rig_new();
+    rig_run_by_hand(rig);
+    char *const token = rig_token(rig, NULL, "read", NULL, 3600);
+    const struct eg_slice text = eg_slice_cstr(token);
+    cr_assert_eq(eg_auth_check(rig->auth, text, eg_clock_now().wall_ms, &claims, NULL), EG_OK);
+    eg_auth_revoked(rig->auth, "sub:bob", 0);
+    cr_expect(eg_auth_stands(rig->auth, claims.sub, claims.jti, claims.kid));
+    failing_order(0);
+    eg_auth_revoked(rig->auth, "sub:eve", 0);
+    cr_assert(failing_done());
+    cr_expect_not(eg_auth_stands(rig->auth, claims.sub, claims.jti, claims.kid));
+    eg_claims_free(&claims);
+    cr_expect_eq(eg_auth_check(rig->auth, text, eg_clock_now().wall_ms, &claims, NULL), EG_EDENIED,
+                 "it may be the one that was revoked");
+    free(token);
+    rig_free(rig);
+}
+
 Test(edge_memory, settings_need_no_memory_to_reach_the_reactors)
 {
     rig = rig_new();
