@@ -103,6 +103,7 @@ Test(handshake, refused_upgrades)
                 {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=", 400},
                 {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ===", 400},
                 {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQQ=", 400},
+                {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=A", 400},
                 {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25j-_==", 400},
                 {"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBu b25jZ==", 400},
                 {"Content-Length", "1", 400}};
@@ -176,7 +177,8 @@ Test(handshake, framing)
     cr_expect_eq(request_status(&r), 400, "no host");
     r.version = "1.0";
     cr_expect_eq(request_status(&r), 0, "HTTP/1.0 needs none");
-    static const char *const hosts[] = {"", "a b", "a,b", "user@a", "a/b", "a\\b"};
+    static const char *const hosts[] = {"",    "a b",  "a,b",   "user@a",
+                                        "a/b", "a\\b", "a\x7f", "b\xc3\xa4"};
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         r = good();
         set(&r, "Host", hosts[i]);
@@ -259,6 +261,7 @@ Test(handshake, end_of_the_head)
                 {"\r\n\r\n", 4},
                 {"GET \x01", -1},
                 {"\x16\x03\x01", -1},
+                {"A: b\x7f", -1},
                 {"A\n\r\nB", 0}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_expect_eq(eg_header_end(rows[i].text, strlen(rows[i].text)), rows[i].end, "row %zu", i);
@@ -347,6 +350,16 @@ Test(handshake, hosts_of_a_loopback_listener)
     }
 }
 
+Test(handshake, loopback_addresses)
+{
+    cr_expect(eg_address_is_loopback("127.8.9.1"));
+    cr_expect(eg_address_is_loopback("::1"));
+    cr_expect(eg_address_is_loopback("::ffff:127.0.0.1"));
+    cr_expect_not(eg_address_is_loopback("10.0.0.1"));
+    cr_expect_not(eg_address_is_loopback("::ffff:10.0.0.1"));
+    cr_expect_not(eg_address_is_loopback("localhost"));
+}
+
 static const char *client(const char *trusted, const char *peer, const char *name,
                           const char *value)
 {
@@ -392,6 +405,7 @@ Test(handshake, clients_behind_proxies)
         {"127.0.0.1", "Forwarded", "for=1.2.3.4, for=_hidden", "127.0.0.1"},
         {"127.0.0.1", "Forwarded", "for=1.2.3.4, by=\"a,b\"", "127.0.0.1"},
         {"127.0.0.1", "Forwarded", "for=unknown", "127.0.0.1"},
+        {"127.0.0.1", "Forwarded", "for=203.0.113.9;ext=\"a, for=1.2.3.4\"", "203.0.113.9"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         cr_expect_str_eq(client("127.0.0.1", rows[i].peer, rows[i].name, rows[i].value),
@@ -399,9 +413,9 @@ Test(handshake, clients_behind_proxies)
     }
     char many[4096] = "66.66.66.66";
     for (int i = 0; i < 200; i++) {
-        strcat(many, ",10.1.0.1");
+        snprintf(many + strlen(many), sizeof many - strlen(many), ",10.1.0.%d", i);
     }
-    cr_expect_str_eq(client("127.0.0.1", "127.0.0.1", "X-Forwarded-For", many), "10.1.0.1",
+    cr_expect_str_eq(client("127.0.0.1", "127.0.0.1", "X-Forwarded-For", many), "10.1.0.168",
                      "only so many hops are followed");
 }
 

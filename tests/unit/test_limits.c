@@ -59,6 +59,38 @@ Test(limits, unfinished_handshakes)
     eg_limits_free(l);
 }
 
+Test(limits, an_end_gives_back_its_own_handshake_only)
+{
+    struct eg_limits *l = make(100, 0, 2, 0);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
+    eg_limits_established(l, "10.0.0.1");
+    eg_limits_leave(l, "10.0.0.1", true);
+    cr_expect_eq(eg_limits_count(l).handshakes, 1, "the other is still under way");
+    eg_limits_free(l);
+}
+
+Test(limits, who_is_connected_or_was_just_now_is_not_forgotten)
+{
+    struct eg_limits *l = make(100, 2, 0, 2);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 0), EG_CODE_NONE);
+    for (int i = 0; i < 2; i++) { /* others come, and the table is looked through */
+        cr_expect_eq(eg_limits_enter(l, i ? "10.0.0.3" : "10.0.0.2", 5000), EG_CODE_NONE);
+    }
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.1", 5000), EG_CODE_too_many_connections);
+    eg_limits_leave(l, "10.0.0.3", false);
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.3", 5000), EG_CODE_NONE);
+    eg_limits_leave(l, "10.0.0.3", false);
+    for (int i = 0; i < 4; i++) {
+        const char *const other[] = {"10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"};
+        cr_expect_eq(eg_limits_enter(l, other[i], 5000), EG_CODE_NONE);
+    }
+    cr_expect_eq(eg_limits_enter(l, "10.0.0.3", 5000), EG_CODE_rate_limited,
+                 "coming and going does not fill the bucket");
+    eg_limits_free(l);
+}
+
 Test(limits, sockets_without_a_request)
 {
     struct eg_limits *l = make(100, 0, 2, 0);

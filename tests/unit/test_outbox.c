@@ -204,6 +204,7 @@ Test(outbox, cut_keeps_frames_whole)
         cut_case(true, size);
     }
     cut_case(false, 70000);
+    cut_case(true, 70000);
     cut_case(true, 1000);
 }
 

@@ -203,6 +203,14 @@ Test(ws, fragments_are_counted)
     got = read_cut(&more, 10, 0, false);
     cr_expect_str_eq(got, "!1009 ");
     free(got);
+    eg_buf_reset(&b);
+    for (int i = 0; i < EG_WS_FRAGMENTS_MAX; i++) { /* of one message, not of all */
+        text(&b, FIN | BINARY, "");
+    }
+    text(&b, FIN | TEXT, "end");
+    got = read_cut(&b, 10, 0, false);
+    cr_expect_str_eq(got + strlen(got) - 6, "t:end ");
+    free(got);
     eg_buf_free(&b);
     eg_buf_free(&more);
 }
