@@ -97,6 +97,13 @@ describe('access', () => {
     });
   }
 
+  it('more query parameters than anything takes', async () => {
+    const query = (n) => Array.from({ length: n }, (_, i) => `p${i}=x`).join('&');
+    assert.equal((await g.get(`/sessions?${query(16)}`)).json.field, 'p0');
+    const r = await g.get(`/sessions?${query(17)}`);
+    assert.deepEqual([r.status, r.json.field, r.json.detail], [400, undefined, 'there are too many query parameters']);
+  });
+
   it('an expired token', async () => {
     const now = Math.floor(Date.now() / 1000);
     const claims = { sub: 'ops', jti: 'late', scope: 'admin', iat: now - 600, exp: now + 600 };

@@ -275,7 +275,7 @@ describe('client', () => {
       const r = await g.pget(`/v1/sessions/${target}/events`, { token, headers: { Accept: 'text/event-stream' } });
       assert.equal(r.status, status);
     }
-    for (const [q, headers, field] of [['?limit=3', {}, 'limit'], ['?since=x', {}, 'since'], ['', { 'Last-Event-ID': 'x' }, 'Last-Event-ID']]) {
+    for (const [q, headers, field] of [['?limit=3', {}, 'limit'], ['?since=x', {}, 'since'], ['', { 'Last-Event-ID': 'x' }, 'Last-Event-ID'], ['', { 'Last-Event-ID': String(2 ** 53) }, 'Last-Event-ID']]) {
       const r = await g.pget(`/v1/sessions/${id}/events${q}`, { token: alice, headers: { Accept: 'text/event-stream', ...headers } });
       assert.deepEqual([r.status, r.json.field], [400, field]);
     }

@@ -45,10 +45,17 @@ describe('operation', () => {
     assert.ok(claims(same.json.token).exp <= claims(narrow).exp);
     const without = g.token({ scope: 'admin agent', agents: null });
     assert.equal((await mint(without, { scope: 'agent', agents: ['support'] })).json.field, 'agents', 'a token without agents serves none');
+    const plain = g.token({ scope: 'admin read' });
+    for (const sessions of [['*'], ['s1']]) assert.equal((await mint(plain, { sessions })).json.field, 'sessions', 'one without sessions hands on none');
+    const brief = g.token({ scope: 'admin read', ttl: '600' });
+    assert.equal(claims((await mint(brief, {})).json.token).exp, claims(brief).exp, 'it ends with the caller\'s');
+    const now = Math.floor(Date.now() / 1000);
+    const late = g.forge({ sub: 'ops', jti: 'late', scope: 'admin read', aud: 'here', iat: now - 600, exp: now - 20 });
+    assert.deepEqual([(await g.get('/stats', { token: late })).status, (await mint(late, {})).status], [200, 401], 'no heirs in the leeway');
     const reader = g.token({ scope: 'admin:read read' });
     assert.equal((await mint(reader, {})).status, 403);
     for (const [body, field] of [[{ sub: '' }, 'sub'], [{ sub: 'x'.repeat(129) }, 'sub'], [{ scope: '' }, 'scope'], [{ scope: 'root' }, 'scope'], [{ scope: 7 }, 'scope'], [{ ttl: 0 }, 'ttl'],
-      [{ ttl: 2 * 86400 + 1 }, 'ttl'], [{ ttl: '5' }, 'ttl'], [{ agents: 'support' }, 'agents'], [{ agents: [''] }, 'agents'], [{ agents: [1] }, 'agents'], [{ agents: Array(101).fill('a') }, 'agents'], [{ sessions: {} }, 'sessions']]) {
+      [{ ttl: 2 * 86400 + 1 }, 'ttl'], [{ ttl: '5' }, 'ttl'], [{ agents: 'support' }, 'agents'], [{ agents: [''] }, 'agents'], [{ agents: [1] }, 'agents'], [{ agents: ['x'.repeat(129)] }, 'agents'], [{ agents: Array(101).fill('a') }, 'agents'], [{ sessions: {} }, 'sessions']]) {
       const r = await mint(g.token(), body);
       assert.deepEqual([r.status, r.json.field], [400, field], JSON.stringify(body));
     }
@@ -60,8 +67,10 @@ describe('operation', () => {
     const two = (await g.post('/tokens', { sub: 'rita', scope: 'read write' })).json;
     const first = await g.connect({ agent_id: 'support' }, one.token);
     const second = await g.connect({ agent_id: 'support' }, two.token);
+    const now = Date.now() / 1000;
     const r = await g.post('/tokens/revoke', { jti: one.jti });
     assert.equal(r.json.jti, one.jti);
+    assert.ok(r.json.until >= now + 2 * 86400 + 120, 'longer than a token made now can be good, with the leeway at both ends');
     assert.equal((await first.closed).code, 4001);
     assert.equal((await g.pget('/v1/sessions/x/events', { token: one.token })).status, 401);
     assert.equal((await g.pget('/v1/sessions/x/events', { token: two.token })).status, 404);
@@ -167,6 +176,13 @@ describe('operation', () => {
     assert.equal((await g.get('/stats')).json.turns.waiting, before.waiting + 4);
     assert.equal((await g.post(`/sessions/${id}/abort`)).status, 200);
     assert.equal((await numbers()).waiting, before.waiting + 3);
+    const w = await g.worker('support');
+    const { turn, session_id: at } = await w.until((f) => f.type === 'turn' && f.session_id === id);
+    const queue = async () => (await g.get(`/sessions/${at}`)).json;
+    w.send({ type: 'fail', session_id: at, turn, error: 'later', retry_after_seconds: 3000 });
+    const s = await eventually(queue, (x) => x.turns[0].state === 'waiting');
+    assert.deepEqual([s.turns.map((t) => t.state), s.queue], [['waiting', 'queued', 'queued'], 3], 'one that waits for its retry is in the queue');
+    await w.close();
   });
 
   it('probes', async () => {

@@ -128,6 +128,8 @@ describe('security', () => {
     const most = JSON.stringify({ content: '' });
     const fits = await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x'.repeat(65536 - most.length) }, { token: g.alice() });
     assert.equal(fits.status, 202);
+    const over = await g.ppost(`/v1/sessions/${id}/messages`, { content: 'x'.repeat(65537 - most.length) }, { token: g.alice() });
+    assert.equal(over.status, 413);
     const head = `POST /v1/sessions/${id}/messages HTTP/1.1\r\nHost: ${g.public}\r\nAuthorization: Bearer ${g.alice()}\r\n`;
     for (const [fields, status] of [['Content-Length: 99999999999999999999\r\n', [400, 413]], ['Content-Length: -1\r\n', [400, 411]], ['Content-Length: 2\r\nContent-Length: 3\r\n', [400]],
       ['Transfer-Encoding: chunked\r\n', [400, 411, 501]], ['Content-Length: 2\r\nTransfer-Encoding: chunked\r\n', [400, 411, 501]]]) {

@@ -26,8 +26,8 @@ describe('sessions', () => {
     await g.post(`/sessions/${b}/close`);
     assert.deepEqual(await ids('state=closed&owner=bob'), [b]);
     assert.ok(!(await ids('state=open')).includes(b));
-    for (const q of ['state=new', 'active_since=yesterday', 'active_since=1.2345', 'active_since=9999999999999999', 'limit=0', 'limit=501', 'limit=x', 'limit=', 'limit=1e2',
-      `q=${'x'.repeat(129)}`, 'next=x', 'next=', 'next=czoxOjI6Mw', `next=${Buffer.from('e:0:5').toString('base64url')}`]) {
+    for (const q of ['state=new', 'active_since=yesterday', 'active_since=1.2345', 'active_since=9999999999999999', 'limit=0', 'limit=501', 'limit=x', 'limit=', 'limit=1e2', 'lim=5', 'sessions=x',
+      `q=${'x'.repeat(129)}`, 'next=x', 'next=', 'next=czoxOjI6Mw', `next=${Buffer.from('s:1:2\0').toString('base64url')}`, `next=${Buffer.from('e:0:5').toString('base64url')}`]) {
       const r = await g.get(`/sessions?${q}`);
       assert.equal(r.status, 400, q);
       assert.equal(r.json.field, q.split('=')[0]);
@@ -120,6 +120,7 @@ describe('sessions', () => {
     const id = await g.session(5);
     const r = await g.post(`/sessions/${id}/fork`, { at: 3 });
     assert.equal(r.status, 201);
+    assert.ok((await last('session.fork')).detail.includes(`${id} at 3`));
     assert.deepEqual({ cursor: r.json.cursor, forked_from: r.json.forked_from }, { cursor: 3, forked_from: id });
     const fork = (await g.get(`/sessions/${r.json.session_id}/events`)).json;
     assert.deepEqual(fork.events.map((e) => [e.cursor, e.data.content]), [[1, 'm1'], [2, 'm2'], [3, 'm3']]);
@@ -140,6 +141,8 @@ describe('sessions', () => {
     const r = await g.post(`/sessions/${id}/abort`, { reason: 'enough' });
     assert.deepEqual(r.json, { status: 'aborted', session_id: id, turn: 1 });
     assert.equal((await w.type('abort')).reason, 'enough');
+    const entry = await last('turn.abort');
+    assert.ok(entry.who === 'ops' && entry.from === '127.0.0.1' && entry.detail.includes(id));
     w.send({ type: 'final', session_id: id, turn: turn.turn, content: '', outcome: { status: 'aborted' } });
     w.send({ type: 'ping' });
     await w.type('pong');
@@ -170,6 +173,7 @@ describe('sessions', () => {
       assert.deepEqual(await cursors('before=0'), []);
       assert.deepEqual(await cursors('type=message,response&since=28'), [29, 30]);
       assert.deepEqual(await cursors('type=response'), []);
+      assert.deepEqual(await cursors('type=mess,messages'), []);
       for (const q of ['since=-1', 'since=x', 'order=up', 'limit=501', 'next=x', 'token=x', `since=${2 ** 53}`]) {
         const r = await g.get(`/sessions/${id}/events?${q}`);
         assert.equal(r.status, 400, q);
@@ -177,13 +181,13 @@ describe('sessions', () => {
       }
     });
 
-    for (const order of ['asc', 'desc']) {
-      it(`page by page, ${order}`, async () => {
+    for (const [order, limit] of [['asc', 7], ['desc', 7], ['asc', 1], ['desc', 1]]) {
+      it(`page by page, ${order}, ${limit} at a time`, async () => {
         const got = [];
         let next = '';
         do {
-          const r = (await g.get(`/sessions/${id}/events?limit=7&order=${order}${next && `&next=${next}`}`)).json;
-          assert.ok(r.events.length <= 7);
+          const r = (await g.get(`/sessions/${id}/events?limit=${limit}&order=${order}${next && `&next=${next}`}`)).json;
+          assert.ok(r.events.length <= limit && got.length < 30);
           got.push(...r.events.map((e) => e.cursor));
           next = r.next;
         } while (next);
@@ -294,6 +298,20 @@ describe('sessions', () => {
     await peer.until((f) => f.status === 'final' && f.turn === again.turn);
     await g.post(`/sessions/${id}/close`);
     assert.equal((await g.post(`/turns/${id}/${again.turn}/retry`)).status, 409);
+    await w.close();
+  });
+
+  it('the open turn behind many dead ones', async () => {
+    await g.put('/agents/ailing');
+    const id = await g.session(41, { agent: 'ailing' });
+    const w = await g.worker('ailing');
+    for (let n = 1; n <= 40; n++) {
+      const { turn } = await w.type('turn');
+      w.send({ type: 'fail', session_id: id, turn, error: 'no' });
+    }
+    assert.equal((await w.type('turn')).turn, 41);
+    assert.equal((await g.get(`/sessions/${id}`)).json.open_turn, 41);
+    assert.equal((await g.get(`/sessions?q=${id}`)).json.sessions[0].open_turn, 41);
     await w.close();
   });
 
