@@ -1,8 +1,8 @@
 /*
  * chat.h - private to src/app: `ebbgate chat`, a terminal client.
  *
- * One thread. Protocol state (chat_talk.c) and what is shown (chat_view.c) are apart: every event
- * passes chat_event exactly once, by its cursor, however often the connection breaks.
+ * One thread. Protocol state (chat_talk.c, chat_turns.c) and what is shown (chat_view.c) are apart:
+ * every event passes chat_event exactly once, by its cursor, however often the connection breaks.
  */
 #ifndef EG_APP_CHAT_H
 #define EG_APP_CHAT_H
@@ -15,6 +15,13 @@ struct eg_unsent {
     char id[37];
     struct eg_buf frame;
     bool sent;
+};
+
+/* A turn of ours: accepted, not ended. */
+struct eg_own_turn {
+    int64_t turn;
+    char id[37];
+    bool gone, kept; /* in the last snapshot: another message has its number; its end is there */
 };
 
 /* A frame kept for later. */
@@ -50,8 +57,8 @@ struct eg_chat {
     bool caught_up;     /* replay is over: messages may be sent */
     int64_t cursor;     /* complete up to here */
     struct eg_unsent *first, **last;
-    int64_t resend_ms;   /* when refused messages are sent again; 0: at once */
-    int64_t *open_turns; /* ours, accepted, not ended */
+    int64_t resend_ms; /* when refused messages are sent again; 0: at once */
+    struct eg_own_turn *open_turns;
     int n_open, cap_open;
 
     int pages;                          /* history: pages asked for; 0: not loading */
@@ -80,6 +87,14 @@ void eg_chat_leave(struct eg_chat *c);
 /* Whether anything of ours is under way. */
 bool eg_chat_busy(const struct eg_chat *c);
 void eg_chat_free(struct eg_chat *c);
+
+/* ---- chat_turns.c ---- */
+void eg_turn_opened(struct eg_chat *c, int64_t turn, const char *id);
+/* True when the turn was one of ours. */
+bool eg_turn_ended(struct eg_chat *c, int64_t turn);
+/* After a gap: gives up the turns whose answers can no longer come. The messages and the head are
+ * the snapshot's. */
+void eg_turns_check(struct eg_chat *c, struct eg_slice messages, int64_t head, bool same_epoch);
 
 /* ---- chat_view.c ---- */
 /* Shows an event. mine: a message that this process sent. */

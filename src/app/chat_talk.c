@@ -111,38 +111,6 @@ bool eg_chat_busy(const struct eg_chat *c)
     return c->first || c->n_open > 0;
 }
 
-/* ---- our turns ---- */
-
-static void turn_opened(struct eg_chat *c, int64_t turn)
-{
-    for (int i = 0; i < c->n_open; i++) {
-        if (c->open_turns[i] == turn)
-            return;
-    }
-    if (c->n_open == c->cap_open) {
-        int cap = c->cap_open ? c->cap_open * 2 : 16;
-        int64_t *grown = realloc(c->open_turns, (size_t)cap * sizeof *grown);
-        if (!grown)
-            return;
-        c->open_turns = grown;
-        c->cap_open = cap;
-    }
-    c->open_turns[c->n_open++] = turn;
-}
-
-static bool turn_ended(struct eg_chat *c, int64_t turn)
-{
-    for (int i = 0; i < c->n_open; i++) {
-        if (c->open_turns[i] == turn) {
-            c->open_turns[i] = c->open_turns[--c->n_open];
-            if (c->n_open == 0)
-                c->interrupts = 0;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Forgets the message id; true when it was one of ours. */
 static bool accepted(struct eg_chat *c, const char *id)
 {
@@ -171,21 +139,26 @@ static bool own_message(struct eg_chat *c, const struct eg_json_doc *doc)
     char *id = eg_field_text(&data, "message_id");
     bool mine = accepted(c, id);
     if (mine)
-        turn_opened(c, eg_field_int_or(doc, "turn", eg_field_int_or(doc, "cursor", 0)));
+        eg_turn_opened(c, eg_field_int_or(doc, "turn", eg_field_int_or(doc, "cursor", 0)), id);
     free(id);
     return mine;
 }
 
-static void note_outcome(struct eg_chat *c, const struct eg_json_doc *doc)
+/* The end of a turn; true when it was one of ours. */
+static bool own_end(struct eg_chat *c, const struct eg_json_doc *doc)
 {
     struct eg_json_doc outcome;
-    if (turn_ended(c, eg_field_int_or(doc, "turn", 0)) &&
-        eg_field_object(doc, "outcome", &outcome) && !eg_field_is(&outcome, "status", "ok"))
+    if (!eg_field_is(doc, "type", "response") || !eg_field_is(doc, "status", "final") ||
+        !eg_turn_ended(c, eg_field_int_or(doc, "turn", 0)))
+        return false;
+    if (eg_field_object(doc, "outcome", &outcome) && !eg_field_is(&outcome, "status", "ok"))
         c->failed = true;
+    return true;
 }
 
-/* One event, live or from a replay: each passes here once. */
-static void take_event(struct eg_chat *c, const struct eg_json_doc *doc, struct eg_slice text)
+/* One event, live, from a replay or a snapshot: each passes here once. */
+static void take_event(struct eg_chat *c, const struct eg_json_doc *doc, struct eg_slice text,
+                       bool only_ends)
 {
     int64_t cursor = 0;
     if (eg_field_int(doc, "cursor", &cursor)) {
@@ -193,10 +166,9 @@ static void take_event(struct eg_chat *c, const struct eg_json_doc *doc, struct 
             return;
         c->cursor = cursor;
     }
-    bool mine = own_message(c, doc);
-    if (eg_field_is(doc, "type", "response") && eg_field_is(doc, "status", "final"))
-        note_outcome(c, doc);
-    eg_view_event(&c->view, doc, text, mine);
+    bool mine = own_message(c, doc), ended = own_end(c, doc);
+    if (ended || !only_ends)
+        eg_view_event(&c->view, doc, text, mine);
 }
 
 static void take_accepted(struct eg_chat *c, const struct eg_json_doc *doc, struct eg_slice text)
@@ -207,7 +179,7 @@ static void take_accepted(struct eg_chat *c, const struct eg_json_doc *doc, stru
     if (mine && eg_field_int(doc, "cursor", &cursor)) {
         if (cursor > c->cursor) {
             c->cursor = cursor;
-            turn_opened(c, eg_field_int_or(doc, "turn", cursor));
+            eg_turn_opened(c, eg_field_int_or(doc, "turn", cursor), id);
         }
         if (c->view.json)
             eg_view_json(&c->view, text);
@@ -222,7 +194,7 @@ static void take_replay(struct eg_chat *c, const struct eg_json_doc *doc)
         return;
     struct eg_slice text = eg_field_raw(&wrapped, "data");
     if (eg_json_scan(text, EG_JSON_DEPTH_MAX, &event) == EG_OK)
-        take_event(c, &event, text);
+        take_event(c, &event, text, false);
 }
 
 /* ---- history ---- */
@@ -384,7 +356,7 @@ static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
 {
     struct eg_json_doc policy;
     int64_t heartbeat_ms = 15000;
-    bool again = c->ever;
+    bool again = c->ever, gap = again && eg_field_true(doc, "resync_required");
     if (eg_field_object(doc, "policy", &policy)) {
         heartbeat_ms = eg_field_int_or(&policy, "heartbeat_ms", heartbeat_ms);
         c->max_payload = eg_field_int_or(&policy, "max_payload", c->max_payload);
@@ -393,7 +365,8 @@ static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
     c->welcome = true;
     c->resend_ms = 0;
     replace(&c->session, eg_field_text(doc, "session_id"));
-    replace(&c->epoch, eg_field_text(doc, "epoch"));
+    if (!gap) /* the cursor is still one of the log before */
+        replace(&c->epoch, eg_field_text(doc, "epoch"));
     refuse_too_long(c);
     for (struct eg_unsent *u = c->first; u; u = u->next)
         u->sent = false;
@@ -401,14 +374,11 @@ static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
         first_welcome(c, doc);
     else if (c->view.tty)
         eg_view_note(&c->view, "connected again");
-    if (again && eg_field_true(doc, "resync_required")) {
+    if (gap) {
         char *why = eg_field_text(doc, "resync_reason");
-        eg_view_note(&c->view, "the log has a gap here: %s", why ? why : "unknown");
-        if (why && strcmp(why, "trimmed") != 0) {
-            c->cursor = 0; /* another log: cursors and open turns of the old one mean nothing */
-            c->failed = c->failed || c->n_open > 0;
-            c->n_open = 0;
-        }
+        bool trimmed = why && strcmp(why, "trimmed") == 0;
+        eg_view_note(&c->view, "the log %s: %s", trimmed ? "has a gap here" : "is another one now",
+                     why ? why : "unknown");
         free(why);
     }
     eg_chat_send(c);
@@ -416,6 +386,7 @@ static void take_welcome(struct eg_chat *c, const struct eg_json_doc *doc)
 
 struct snapshot {
     struct eg_chat *c;
+    bool only_ends;
 };
 
 static void snapshot_event(void *arg, struct eg_slice text)
@@ -423,17 +394,29 @@ static void snapshot_event(void *arg, struct eg_slice text)
     struct snapshot *s = arg;
     struct eg_json_doc doc;
     if (eg_json_scan(text, EG_JSON_DEPTH_MAX, &doc) == EG_OK)
-        take_event(s->c, &doc, text);
+        take_event(s->c, &doc, text, s->only_ends);
 }
 
+/* Cursors of another log begin anew, and what it has was shown, for the most part, before it became
+ * another one: that is only for people, and for programs that follow all events. */
 static void take_snapshot(struct eg_chat *c, const struct eg_json_doc *doc)
 {
     struct eg_json_doc state;
-    struct snapshot s = {c};
+    struct snapshot s = {.c = c};
     if (!eg_field_object(doc, "state", &state))
         return;
-    eg_each_element(eg_field_raw(&state, "messages"), snapshot_event, &s);
-    c->cursor = eg_field_int_or(&state, "event_cursor", c->cursor);
+    struct eg_slice messages = eg_field_raw(&state, "messages");
+    char *epoch = eg_field_text(&state, "epoch");
+    int64_t head = eg_field_int_or(&state, "event_cursor", c->cursor);
+    bool same_epoch = !epoch || !c->epoch || strcmp(epoch, c->epoch) == 0;
+    replace(&c->epoch, epoch);
+    eg_turns_check(c, messages, head, same_epoch);
+    if (!same_epoch || head < c->cursor) {
+        s.only_ends = c->once || (!c->view.tty && !c->view.json);
+        c->cursor = 0;
+    }
+    eg_each_element(messages, snapshot_event, &s);
+    c->cursor = head;
     c->caught_up = true;
     eg_chat_send(c);
 }
@@ -532,7 +515,7 @@ void eg_chat_text(void *arg, struct eg_slice text)
                !eg_field_is(&doc, "type", "history")) {
         keep(&c->live, text, false); /* what is older comes first */
     } else if (!take_control(c, &doc, text)) {
-        take_event(c, &doc, text);
+        take_event(c, &doc, text, false);
         if (eg_field_is(&doc, "type", "session_end")) {
             c->exit_code = EG_EXIT_FAILED;
             c->done = true;

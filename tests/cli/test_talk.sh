@@ -358,7 +358,6 @@ test_turn_through_kill() {
     [ "$(wc -l <"$T/runs")" -eq 1 ] || die 'the command ran again'
 }
 
-# What a command leaves behind, outside of its group, writes without end to what it inherited.
 # What is done for a message that a restored log no longer has is no answer to another one in its place.
 test_turn_of_a_log_that_was_restored() {
     gate
@@ -377,6 +376,182 @@ test_turn_of_a_log_that_was_restored() {
     has "$T/out" 'to new'
 }
 
+# Answers "to X"; a message "slow" only once $T/go is there.
+patient() {
+    # shellcheck disable=SC2016
+    agent --id patient --exec 'read -r line || true
+        [ "$line" != slow ] || { echo >"'"$T"'/began"; until [ -e "'"$T"'/go" ]; do sleep 0.05; done; }
+        echo "to $line"'
+}
+
+# waiting OPTION...: a chat of session s1 that waits for its answer, behind an old one.
+waiting() {
+    chat --agent patient --session s1 old >/dev/null
+    "$BIN" chat --data "$T/data" --agent patient --session s1 "$@" >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    eventually test -e "$T/began"
+}
+
+# Ends the gateway and starts it on a copy of its log.
+restored() {
+    crash
+    rm "$T"/data/ebbgate.db*
+    "$BIN" restore --data "$T/data" "$1" >/dev/null
+    gate
+}
+
+backup() {
+    "$BIN" backup --data "$T/data" "$1" >/dev/null
+}
+
+# The chat hears nothing of its answer.
+answered_behind_its_back() {
+    kill -STOP "$talk"
+    crash
+    gate
+    touch "$T/go"
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' export s1 --data $T/data | grep -q 'final.*to slow'"
+}
+
+# The restored log has no such message: neither an end without a word, nor its old answers.
+test_answer_lost_by_a_restore() {
+    gate
+    patient
+    chat --agent patient --session s1 old >/dev/null
+    backup "$T/copy"
+    waiting --once slow
+    restored "$T/copy"
+    code 1 wait "$talk"
+    has "$T/err" 'the answer is lost'
+    [ ! -s "$T/out" ] || die "$(cat "$T/out")"
+}
+
+# In the restored log another message has its number.
+test_answer_lost_to_another_message() {
+    gate
+    patient
+    backup "$T/copy"
+    waiting --once slow
+    kill -STOP "$talk"
+    restored "$T/copy"
+    for text in a b c; do
+        chat --agent patient --session s1 "$text" >/dev/null
+    done
+    kill -CONT "$talk"
+    code 1 wait "$talk"
+    has "$T/err" 'the answer is lost'
+    [ ! -s "$T/out" ] || die "$(cat "$T/out")"
+}
+
+# The restored log has the answer: that, and nothing from before it.
+test_answer_in_a_restored_log() {
+    gate
+    patient
+    waiting --once slow
+    answered_behind_its_back
+    backup "$T/copy"
+    restored "$T/copy"
+    kill -CONT "$talk"
+    code 0 wait "$talk"
+    [ "$(cat "$T/out")" = 'to slow' ] || die "$(cat "$T/out")"
+}
+
+# trimmed N: goes on with the last N events of the session.
+trimmed() {
+    crash
+    gate --retention-events "$1"
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' export s1 --data $T/data | wc -l | grep -qx $1"
+}
+
+# The answer came and was trimmed while nobody was there.
+test_answer_lost_by_trimming() {
+    gate
+    patient
+    waiting --once slow
+    answered_behind_its_back
+    chat --agent patient --session s1 later >/dev/null
+    trimmed 1
+    kill -CONT "$talk"
+    code 1 wait "$talk"
+    has "$T/err" 'the log has a gap here: trimmed'
+    has "$T/err" 'the answer is lost'
+    has_not "$T/out" 'to slow'
+}
+
+# The message was trimmed, its answer was not.
+test_answer_behind_a_trimmed_gap() {
+    gate
+    patient
+    waiting --once slow
+    answered_behind_its_back
+    trimmed 1
+    kill -CONT "$talk"
+    code 0 wait "$talk"
+    [ "$(cat "$T/out")" = 'to slow' ] || die "$(cat "$T/out")"
+}
+
+# through_a_restore OPTION: the finals' texts of a chat that says "first" and "slow" before and "new" after it.
+through_a_restore() {
+    gate
+    patient
+    chat --agent patient --session s1 old >/dev/null
+    backup "$T/copy"
+    mkfifo "$T/in"
+    # shellcheck disable=SC2086 # none or one
+    chat --agent patient --session s1 $1 <"$T/in" >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    exec 8>"$T/in"
+    rm "$T/in" # both ends are open
+    echo first >&8
+    eventually grep -q 'to first' "$T/out"
+    echo slow >&8
+    eventually test -e "$T/began"
+    restored "$T/copy" 8>&-
+    eventually grep -q 'the answer is lost' "$T/err"
+    echo new >&8
+    exec 8>&-
+    code 1 wait "$talk"
+}
+
+# Lines get their own answers, and not once more what was said before.
+test_lines_through_a_restore() {
+    through_a_restore ''
+    printf 'to first\nto new\n' >"$T/want"
+    same "$T/want" "$T/out"
+}
+
+# JSON gets what the log has now, from its first event on.
+test_json_through_a_restore() {
+    through_a_restore --json
+    sed -n 's/.*"cursor":\([0-9]*\),.*"status":"final","content":"\(.*\)\\n","outcome.*/\1 \2/p' "$T/out" >"$T/finals"
+    printf '6 to first\n3 to old\n6 to new\n' >"$T/want"
+    same "$T/want" "$T/finals"
+}
+
+# A message that was not sent yet goes to the log as it is now, and its answer is all that is shown.
+test_once_through_a_restore() {
+    gate
+    patient
+    chat --agent patient --session s1 old >/dev/null
+    backup "$T/copy"
+    mkfifo "$T/in"
+    chat --agent patient --session s1 --once <"$T/in" >"$T/out" 2>"$T/err" &
+    talk=$!
+    started "$talk"
+    exec 8>"$T/in"
+    rm "$T/in" # both ends are open
+    eventually sh -c "EBBGATE_ADMIN_URL=http://$ADMIN '$BIN' connections --data $T/data | grep -q client"
+    restored "$T/copy" 8>&-
+    eventually grep -q 'the log is another one now: epoch_changed' "$T/err"
+    echo new >&8
+    exec 8>&-
+    code 0 wait "$talk"
+    [ "$(cat "$T/out")" = 'to new' ] || die "$(cat "$T/out")"
+}
+
+# What a command leaves behind, outside of its group, writes without end to what it inherited.
 test_output_behind_the_end_of_the_command() {
     command -v python3 >/dev/null || return 0
     gate --max-attempts 1 --agents left,left2
