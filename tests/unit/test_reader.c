@@ -638,6 +638,11 @@ Test(reader, retention_finds_what_each_rule_asks_for)
     cr_assert(keep >= 80 && keep <= 82, "%s", seen.text);
     rule = (struct eg_retention){STOREFIX_TIME + 3000, 30, a.bytes - 1, 0, EG_RETAIN_ALL};
     cr_assert_str_eq(work_of(&w, rule, &seen), "long>=71 short>=4 ", "the strictest rule counts");
+    store_begin(w.s);
+    a.state = EG_SESSION_FORKING;
+    w.s->ops->session_update(w.s, &a);
+    store_commit(w.s);
+    cr_assert_str_eq(work_of(&w, rule, &seen), "short>=4 ", "not while it is being made");
     teardown(&w);
 }
 

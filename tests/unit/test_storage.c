@@ -406,6 +406,10 @@ CONTRACT(a_cursor_and_an_id_are_used_once)
     append(f, a.sid, 2, ids[0], "again", 5);
     cr_assert_eq(OPS(f)->commit(f->s), EG_EEXISTS);
     store_begin(f->s);
+    append(f, a.sid, 2, "fedcba9876543210", "new", 3);
+    append(f, a.sid, 3, "fedcba9876543210", "again", 5);
+    cr_assert_eq(OPS(f)->commit(f->s), EG_EEXISTS, "in one transaction");
+    store_begin(f->s);
     append(f, a.sid, 2, ids[1], "two", 3);
     append(f, a.sid, 3, ids[1], "three", 5);
     store_commit(f->s);
