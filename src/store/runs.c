@@ -196,25 +196,14 @@ static void begin_merge(struct eg_sqlite *s, struct eg_run_work *w, int from, in
     add_run(s, &run, &w->run);
 }
 
-static bool is_input(const struct eg_runs *r, int64_t run)
-{
-    for (int i = 1; i <= EG_RUNS_LEVELS; i++) {
-        for (int k = 0; r->work[i].run != 0 && k < r->work[i].ins; k++) {
-            if (r->work[i].in[k] == run) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* The runs of the last level go on as they are, but for those with little left in them. */
 static bool gathers(const struct eg_run *run, int level)
 {
     return level < EG_RUNS_LEVELS - 1 || run->entries - run->stale <= (int64_t)eg_sq_gather;
 }
 
-/* Looks for EG_RUNS_FAN runs of a level side by side, or one that is half stale. */
+/* Looks for EG_RUNS_FAN runs of a level side by side, or one that is half stale. No merge of the
+ * level is under way: none of its runs is an input already. */
 static void begin_level(struct eg_sqlite *s, int level)
 {
     struct eg_runs *r = &s->runs;
@@ -226,7 +215,7 @@ static void begin_level(struct eg_sqlite *s, int level)
         if (run->state != EG_RUN_LIVE) {
             continue;
         }
-        if (run->level != level || is_input(r, run->run)) {
+        if (run->level != level) {
             n = 0;
             continue;
         }

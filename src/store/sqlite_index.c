@@ -309,7 +309,7 @@ static void find_doomed(struct eg_sqlite *s, int64_t sid, uint64_t before, int m
 {
     uint64_t from = s->trimmed_to;
     int rc = SQLITE_OK;
-    if (s->trimmed_sid != sid || from > before) {
+    if (s->trimmed_sid != sid) {
         rc = eg_walk_lowest(&s->walk, s->tail, sid, before - 1, &from);
     }
     const struct eg_span span = {sid, from, before - 1, max, false};

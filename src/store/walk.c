@@ -170,7 +170,7 @@ static int catch_up(struct eg_walk *w)
     }
     eg_tail_only_writer(&w->own->lock);
     /* Anew, too, when more than it holds has gone into runs: it would have a hole. */
-    if (replaced || end < w->own_last || upto > w->own_last || w->own->fill.n > OWN_MAX) {
+    if (replaced || upto > w->own_last || w->own->fill.n > OWN_MAX) {
         eg_tail_clear(w->own);
         w->own_last = w->own_sid = 0;
     }
