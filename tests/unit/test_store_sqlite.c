@@ -668,6 +668,33 @@ Test(sqlite_commit, a_failed_write_does_not_come_back_after_a_crash)
     scratch_drop(dir);
 }
 
+/* What a failed commit would have brought to the tables is brought by a later one. */
+Test(sqlite_commit, a_failed_one_takes_back_what_it_merged)
+{
+    char dir[64];
+    eg_sq_gather_heads = 200;
+    scratch_make(dir);
+    faultvfs_install();
+    struct eg_storage *s = store_must_open(dir);
+    store_begin(s);
+    struct eg_session_row row = store_session(s, "s");
+    for (int i = 0; i < 300; i++) {
+        store_event(s, &row, "x", NULL, row.updated_ms);
+        const struct eg_turn_row turn = {.sid = row.sid, .turn = row.cursor};
+        s->ops->turn_put(s, &turn);
+    }
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    faultvfs_order(FAULT_WRITE, "-wal", 1, 1, SQLITE_FULL, 0);
+    cr_assert_eq(try_fill(s, "no", 1), EG_EFULL);
+    cr_assert_eq(faultvfs_hits(), 1);
+    faultvfs_clear();
+    store_close(s);
+    cr_assert_eq(store_sql(dir, "SELECT count(*) FROM turns"), 300);
+    cr_assert_eq(store_sql(dir, "SELECT cursor FROM sessions WHERE id='s'"), 300);
+    scratch_drop(dir);
+}
+
 Test(sqlite_commit, a_failed_flush_is_unknown_and_final)
 {
     char dir[64];

@@ -177,6 +177,12 @@ Test(verify, a_moved_floor_is_found_by_the_hash)
            "session mid: event 2 is not what was written, or not in its place");
 }
 
+Test(verify, a_floor_beyond_the_head_is_found)
+{
+    expect("UPDATE sessions SET oldest=cursor+2 WHERE id='mid'",
+           "session mid: its floor 2502 does not fit its head 2500");
+}
+
 Test(verify, swapped_events_are_found)
 {
     char dir[64];
