@@ -162,6 +162,21 @@ static uint32_t search(const struct eg_tail_generation *g, int64_t sid, uint64_t
     return at;
 }
 
+/* The oldest entry, from `at` down, with a cursor above `than`; that of `at` is. */
+static uint32_t lowest_above(const struct eg_tail_generation *g, uint32_t at, uint64_t than)
+{
+    for (;;) {
+        const struct eg_tail_entry *e = &g->v[at - 1];
+        if (e->jump != 0 && g->v[e->jump - 1].cursor > than) {
+            at = e->jump;
+        } else if (e->prev != 0 && g->v[e->prev - 1].cursor > than) {
+            at = e->prev;
+        } else {
+            return at;
+        }
+    }
+}
+
 /* Index of the living entry, or n. */
 static uint32_t look(const struct eg_tail_generation *g, int64_t sid, uint64_t cursor)
 {
@@ -202,10 +217,10 @@ static int range_up(const struct eg_tail_generation *g, int64_t sid, uint64_t fr
             }
         }
         reverse(out + begin, got - begin);
-        if (high == to) {
+        if (g->v[top - 1].cursor <= high) {
             break;
         }
-        low = high + 1;
+        low = g->v[lowest_above(g, top, high) - 1].cursor; /* a damaged log has holes */
     }
     return got;
 }

@@ -219,6 +219,19 @@ Test(verify, events_beyond_the_head_are_found)
            "session mid: event 2497 lies beyond the head 2496");
 }
 
+/* What lies between is not looked through cursor by cursor. */
+Test(verify, an_event_far_beyond_the_head_is_found, .timeout = 30)
+{
+    char dir[64];
+    struct report r;
+    prepare(dir);
+    (void)store_sql(dir, "UPDATE events SET cursor=1<<60 WHERE sid=2 AND cursor=2500");
+    (void)verify(dir, NULL, false, &r);
+    cr_assert_neq(strstr(r.text, "event 1152921504606846976 lies beyond the head 2500"), NULL, "%s",
+                  r.text);
+    scratch_drop(dir);
+}
+
 Test(verify, rows_of_no_session_are_found)
 {
     expect("DELETE FROM sessions WHERE id='right'", "of session number 3");
