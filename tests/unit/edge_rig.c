@@ -163,6 +163,13 @@ void rig_run(struct rig *rig, unsigned reactors)
     cr_assert_eq(eg_reactors_start(rig->rs, NULL), EG_OK);
 }
 
+struct rig *rig_start(void)
+{
+    struct rig *const rig = rig_new();
+    rig_run(rig, 1);
+    return rig;
+}
+
 void rig_run_by_hand(struct rig *rig)
 {
     make_reactors(rig, 1);
@@ -322,6 +329,23 @@ void client_frame(struct client *c, unsigned b0, const void *payload, size_t n)
 void client_text(struct client *c, const char *json)
 {
     client_frame(c, 0x81, json, strlen(json));
+}
+
+void client_hello(struct rig *rig, struct client *c, const char *type, const char *members,
+                  const char *scope)
+{
+    char text[4096];
+    char *const token = scope ? rig_token(rig, NULL, scope, "echo", 3600) : NULL;
+    snprintf(text, sizeof text, "{\"type\":\"%s\",%s%s%s%s}", type, members,
+             token ? ",\"token\":\"" : "", token ? token : "", token ? "\"" : "");
+    free(token);
+    client_text(c, text);
+}
+
+void rig_has(const char *text, const char *part, bool want, int line)
+{
+    cr_expect((strstr(text, part) != NULL) == want, "line %d: %s%s in %s", line, want ? "no " : "",
+              part, text);
 }
 
 void client_poll(struct client *c)

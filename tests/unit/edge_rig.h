@@ -40,6 +40,8 @@ struct rig {
 /* Starts n reactors with the settings of rig->settings (made here; change them before rig_run). */
 struct rig *rig_new(void);
 void rig_run(struct rig *rig, unsigned reactors);
+/* A rig with one reactor that runs. */
+struct rig *rig_start(void);
 /* One reactor without a thread of its own: each turn is taken by rig_turn. */
 void rig_run_by_hand(struct rig *rig);
 void rig_turn(struct rig *rig);
@@ -80,6 +82,16 @@ const char *client_try(struct client *c, unsigned *opcode);
 unsigned client_close_code(struct client *c, char reason[126]);
 /* Waits for the end of the stream. */
 void client_eof(struct client *c);
+
+#define AGENT "\"agent_id\":\"echo\""
+/* Says hello (or join: type) with these members and a token of this scope (NULL: none). */
+void client_hello(struct rig *rig, struct client *c, const char *type, const char *members,
+                  const char *scope);
+
+/* Whether a frame has a part, or has it not. */
+#define HAS(text, part) rig_has(text, part, true, __LINE__)
+#define HAS_NOT(text, part) rig_has(text, part, false, __LINE__)
+void rig_has(const char *text, const char *part, bool want, int line);
 
 /* The next command, waiting up to 5 s; the caller frees it. */
 struct eg_cmd *rig_cmd(struct rig *rig);

@@ -1,6 +1,7 @@
 /*
  * test_conn.c - one connection against a core that does what the test says: handshake, methods,
- * limits, deadlines, closing, event streams.
+ * limits, deadlines. What it takes and loses is test_conn_flow.c's, event streams are
+ * test_conn_stream.c's.
  */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -9,34 +10,6 @@
 #include <unistd.h>
 
 #include "edge_rig.h"
-
-#define HAS(text, part) has(text, part, true, __LINE__)
-#define HAS_NOT(text, part) has(text, part, false, __LINE__)
-
-static void has(const char *text, const char *part, bool want, int line)
-{
-    cr_expect((strstr(text, part) != NULL) == want, "line %d: %s%s in %s", line, want ? "no " : "",
-              part, text);
-}
-
-static struct rig *start(void)
-{
-    struct rig *const rig = rig_new();
-    rig_run(rig, 1);
-    return rig;
-}
-
-/* Says hello with these members and a token of this scope (NULL: none). */
-static void say_hello(struct rig *rig, struct client *c, const char *type, const char *members,
-                      const char *scope)
-{
-    char text[4096];
-    char *const token = scope ? rig_token(rig, NULL, scope, "echo", 3600) : NULL;
-    snprintf(text, sizeof text, "{\"type\":\"%s\",%s%s%s%s}", type, members,
-             token ? ",\"token\":\"" : "", token ? token : "", token ? "\"" : "");
-    free(token);
-    client_text(c, text);
-}
 
 static void expect_refused(struct client *c, const char *code, const char *step, unsigned close)
 {
@@ -52,14 +25,12 @@ static void expect_refused(struct client *c, const char *code, const char *step,
     client_free(c);
 }
 
-#define AGENT "\"agent_id\":\"echo\""
-
 Test(conn, handshake_checks_in_order)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct eg_adopted a = {.origin_allowed = false, .refuse = EG_CODE_too_many_connections};
     struct client *c = rig_connect(rig, &a);
-    say_hello(rig, c, "hello", "\"agent_id\":5", NULL); /* all of it is wrong */
+    client_hello(rig, c, "hello", "\"agent_id\":5", NULL); /* all of it is wrong */
     expect_refused(c, "origin_not_allowed", "do_not_retry", 4003);
 
     a.origin_allowed = true;
@@ -73,28 +44,28 @@ Test(conn, handshake_checks_in_order)
     expect_refused(c, "rate_limited", "wait_then_retry", 4008);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", "\"agent_id\":5,\"protocol_min\":9,\"protocol_max\":9", NULL);
+    client_hello(rig, c, "hello", "\"agent_id\":5,\"protocol_min\":9,\"protocol_max\":9", NULL);
     expect_refused(c, "invalid_request", "do_not_retry", 4003);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", NULL);
+    client_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", NULL);
     expect_refused(c, "auth_required", "reauthenticate", 4003);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9,\"token\":\"x.y.z\"",
-              NULL);
+    client_hello(rig, c, "hello",
+                 AGENT ",\"protocol_min\":9,\"protocol_max\":9,\"token\":\"x.y.z\"", NULL);
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", "read");
+    client_hello(rig, c, "hello", AGENT ",\"protocol_min\":9,\"protocol_max\":9", "read");
     expect_refused(c, "protocol_unsupported", "downgrade_client", 4003);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT ",\"protocol_min\":0,\"protocol_max\":0", "read");
+    client_hello(rig, c, "hello", AGENT ",\"protocol_min\":0,\"protocol_max\":0", "read");
     expect_refused(c, "protocol_unsupported", "upgrade_client", 4003);
 
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT, "read");
+    client_hello(rig, c, "hello", AGENT, "read");
     struct eg_cmd *const cmd = rig_cmd(rig);
     cr_expect_eq(cmd->kind, EG_CMD_ATTACH);
     cr_expect_str_eq(cmd->identity.sub, "ann");
@@ -110,28 +81,28 @@ Test(conn, handshake_checks_in_order)
 
 Test(conn, draining_refuses_hello)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     eg_reactors_drain(rig->rs);
     struct client *const c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT, "read");
+    client_hello(rig, c, "hello", AGENT, "read");
     expect_refused(c, "draining", "wait_then_retry", 1012);
     rig_free(rig);
 }
 
 Test(conn, rights_of_the_token)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT, "admin");
+    client_hello(rig, c, "hello", AGENT, "admin");
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "read write");
+    client_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "read write");
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", "\"agent_id\":\"other\"", "read write"); /* agents: echo */
+    client_hello(rig, c, "hello", "\"agent_id\":\"other\"", "read write"); /* agents: echo */
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", "\"agent_id\":\"other\",\"role\":\"agent\"", "agent");
+    client_hello(rig, c, "hello", "\"agent_id\":\"other\",\"role\":\"agent\"", "agent");
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
     cr_expect_null(rig_try_cmd(rig));
     rig_free(rig);
@@ -139,23 +110,23 @@ Test(conn, rights_of_the_token)
 
 Test(conn, the_token_of_hello_goes_before_the_query)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct eg_adopted a = {.origin_allowed = true};
     a.token = strdup("bent");
     a.token_from_query = true;
     struct client *c = rig_connect(rig, &a);
-    say_hello(rig, c, "hello", AGENT, "read");
+    client_hello(rig, c, "hello", AGENT, "read");
     eg_cmd_free(rig_attach(rig));
     client_free(c);
     a.token = strdup("bent");
     a.token_from_query = false;
     c = rig_connect(rig, &a);
-    say_hello(rig, c, "hello", AGENT, "read");
+    client_hello(rig, c, "hello", AGENT, "read");
     expect_refused(c, "auth_unauthorized", "reauthenticate", 4003);
     a.token = rig_token(rig, NULL, "read", NULL, 60);
     a.token_from_query = true;
     c = rig_connect(rig, &a);
-    say_hello(rig, c, "hello", AGENT, NULL);
+    client_hello(rig, c, "hello", AGENT, NULL);
     eg_cmd_free(rig_attach(rig));
     client_free(c);
     rig_free(rig);
@@ -163,21 +134,21 @@ Test(conn, the_token_of_hello_goes_before_the_query)
 
 Test(conn, join_is_told_errors_as_error)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *c = rig_connect(rig, NULL);
-    say_hello(rig, c, "join", AGENT, NULL);
+    client_hello(rig, c, "join", AGENT, NULL);
     HAS(client_next(c, NULL), "{\"type\":\"error\",\"code\":\"auth_required\"");
     cr_expect_eq(client_close_code(c, NULL), 4003);
     client_free(c);
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "join", "\"agent_id\":null", NULL);
+    client_hello(rig, c, "join", "\"agent_id\":null", NULL);
     const char *const text = client_next(c, NULL);
     HAS(text, "{\"type\":\"error\",\"code\":\"invalid_request\"");
     HAS(text, "\"field\":\"agent_id\"");
     cr_expect_eq(client_close_code(c, NULL), 4003);
     client_free(c);
     c = rig_connect(rig, NULL);
-    say_hello(rig, c, "join", AGENT ",\"since\":0", "read write");
+    client_hello(rig, c, "join", AGENT ",\"since\":0", "read write");
     struct eg_cmd *const cmd = rig_cmd(rig);
     cr_expect(cmd->legacy);
     rig_append(rig, 1, "response", "{}");
@@ -197,7 +168,7 @@ Test(conn, join_is_told_errors_as_error)
 
 Test(conn, before_hello)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *c = rig_connect(rig, NULL);
     client_text(c, "{\"type\":\"message\",\"content\":\"x\",\"message_id\":\"m1\"}");
     const char *text = client_next(c, NULL);
@@ -211,7 +182,7 @@ Test(conn, before_hello)
     HAS(client_next(c, NULL), "\"code\":\"unknown_type\"");
     client_frame(c, 0x82, "bin", 3);
     HAS(client_next(c, NULL), "\"code\":\"invalid_frame\"");
-    say_hello(rig, c, "hello", AGENT, "read"); /* and it is still welcome */
+    client_hello(rig, c, "hello", AGENT, "read"); /* and it is still welcome */
     eg_cmd_free(rig_cmd(rig));
     client_free(c);
 
@@ -229,7 +200,7 @@ Test(conn, before_hello)
 static char *features(struct rig *rig, const char *members, const char *scope, bool worker)
 {
     struct client *const c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", members, scope);
+    client_hello(rig, c, "hello", members, scope);
     struct eg_welcome w = {.worker = worker, .sid = worker ? 0 : 1, .acked = 3};
     if (worker) {
         strcpy(w.worker_id, "w-1");
@@ -242,7 +213,7 @@ static char *features(struct rig *rig, const char *members, const char *scope, b
 
 Test(conn, features_tell_the_truth)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     char *text = features(rig, AGENT ",\"capabilities\":null", "read write", false);
     HAS(text,
         "\"methods\":[\"message\",\"abort\",\"leave\",\"ack\",\"history\",\"ping\",\"auth\"]");
@@ -313,7 +284,7 @@ Test(conn, methods_that_are_not_this_connections)
 
 Test(conn, commands_reach_the_core)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     eg_conn_id id;
     struct client *const c = rig_join(rig, "read write", "", &id);
     client_text(c, "{\"type\":\"message\",\"content\":{\"a\": 1},\"message_id\":\"m\"}");
@@ -353,7 +324,7 @@ Test(conn, commands_reach_the_core)
 
 Test(conn, history)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     char want[2000];
     for (int i = 0; i < 700; i++) {
         rig_append(rig, 1, i % 10 == 9 ? "message" : "token_stream", "{}");
@@ -391,10 +362,10 @@ Test(conn, history)
 
 Test(conn, a_worker_reads_the_history_of_its_own_agent_only)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_connect(rig, NULL);
     rig_append(rig, 2, "message", "{}");
-    say_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "agent");
+    client_hello(rig, c, "hello", AGENT ",\"role\":\"agent\"", "agent");
     rig_welcome(rig, rig_attach(rig), (struct eg_welcome){.worker = true, .worker_id = "w"});
     client_next(c, NULL);
     client_text(c, "{\"type\":\"history\",\"session_id\":\"s2\"}");
@@ -412,7 +383,7 @@ Test(conn, a_worker_reads_the_history_of_its_own_agent_only)
 Test(conn, heartbeat_then_silence)
 {
     rig_fake_clock();
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_join(rig, "read", "", NULL);
     unsigned op;
     char reason[126];
@@ -440,7 +411,7 @@ Test(conn, heartbeat_then_silence)
 Test(conn, hello_has_a_deadline)
 {
     rig_fake_clock();
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_connect(rig, NULL);
     client_text(c, "{\"type\":\"ping\"}");
     HAS(client_next(c, NULL), "not_joined");
@@ -547,7 +518,7 @@ Test(conn, nothing_comes_before_the_answer_to_hello)
 
 Test(conn, a_revoked_token_closes)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_join(rig, "read write", "", NULL);
     eg_auth_revoked(rig->auth, "sub:ann", INT64_MAX);
     eg_reactors_judge(rig->rs);
@@ -558,7 +529,7 @@ Test(conn, a_revoked_token_closes)
 
 Test(conn, refused_frames_are_counted)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_join(rig, "read", "", NULL);
     for (int i = 0; i < 10; i++) {
         client_text(c, i % 2 ? "{]" : "{\"type\":\"message\",\"content\":1}");
@@ -613,385 +584,6 @@ Test(conn, rates)
     rig_free(rig);
 }
 
-Test(conn, a_slow_consumer_is_let_go)
-{
-    struct rig *const rig = rig_new();
-    rig->settings->max_queued_frames = 50;
-    rig_run(rig, 1);
-    struct client *const slow = rig_join(rig, "read", "", NULL);
-    struct client *const good = rig_join(rig, "read", "", NULL);
-    char data[200];
-    unsigned op = 0;
-    uint64_t got = 0;
-    memset(data, 'x', sizeof data);
-    memcpy(data, "{\"fill\":\"", 9);
-    memcpy(data + 196, "\"}", 3);
-    for (uint64_t n = 1; n <= 3000; n++) {
-        struct eg_bytes *const e = rig_append(rig, 1, "response", data);
-        rig_out(rig, (struct eg_out){
-                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(e)});
-        cr_assert_str_eq(client_next(good, NULL), e->data, "the other one never waits");
-    }
-    for (;;) {
-        const char *const text = client_next(slow, &op);
-        if (op == 8) {
-            cr_expect_eq((unsigned)(uint8_t)text[0] << 8 | (uint8_t)text[1], 1013);
-            cr_expect_str_eq(text + 2, "slow_consumer");
-            break;
-        }
-        cr_assert_str_eq(text, rig->log[0].event[got++]->data, "in order until the end");
-    }
-    cr_expect_lt(got, 3000);
-    client_eof(slow);
-    client_free(slow);
-    client_free(good);
-    rig_free(rig);
-}
-
-Test(conn, an_event_larger_than_the_buffer_is_delivered)
-{
-    struct rig *const rig = rig_new();
-    rig->settings->max_buffered_bytes = 65536;
-    rig_run(rig, 1);
-    struct client *const c = rig_join(rig, "read", "", NULL);
-    struct eg_bytes *const big = eg_bytes_new(4 << 20);
-    memset(big->data, 'b', big->n);
-    for (uint64_t n = 1; n <= 3; n++) {
-        rig_out(rig, (struct eg_out){
-                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(big)});
-        cr_expect_eq(strlen(client_next(c, NULL)), big->n);
-    }
-    eg_bytes_unref(big);
-    client_free(c);
-    rig_free(rig);
-}
-
-static void ignore_conn(void *arg, const struct eg_conn_info *info)
-{
-    (void)arg;
-    (void)info;
-}
-
-/* Cursors 0, 1, 2 ... in one write. */
-static void send_acks(struct client *c, int all)
-{
-    struct eg_buf frames = {0};
-    for (int i = 0; i < all; i++) {
-        /* masked with zeros: what is sent is what is written here */
-        char json[64];
-        const int n = snprintf(json, sizeof json, "{\"type\":\"ack\",\"cursor\":%d}", i);
-        eg_buf_char(&frames, (char)0x81);
-        eg_buf_char(&frames, (char)(0x80 | n));
-        eg_buf_add(&frames, "\0\0\0\0", 4);
-        eg_buf_add(&frames, json, (size_t)n);
-    }
-    client_bytes(c, frames.p, frames.n);
-    eg_buf_free(&frames);
-}
-
-Test(conn, a_core_that_is_behind_slows_the_sender)
-{
-    struct rig *const rig = start();
-    struct client *const c = rig_join(rig, "read write", "", NULL);
-    enum { ALL = 3000 };
-    int taken = 0, sync = 0;
-    eg_conn_id id = 0;
-    send_acks(c, ALL);
-    while (taken < ALL) {
-        struct eg_cmd *const cmd = rig_cmd(rig);
-        id = cmd->conn;
-        if (cmd->kind == EG_CMD_SYNC) {
-            if (++sync == EG_SYNCS_MAX) {
-                /* Now nothing more may come until one of them is answered. A ping is not read. */
-                client_text(c, "{\"type\":\"ping\"}");
-                eg_reactors_each(rig->rs, ignore_conn, NULL); /* the reactor has had its turn */
-            }
-        } else {
-            cr_assert_eq(cmd->frame.cursor, taken++);
-        }
-        eg_cmd_free(cmd);
-        if (sync == EG_SYNCS_MAX) {
-            cr_expect_null(rig_try_cmd(rig));
-            cr_expect_null(client_try(c, NULL));
-            for (; sync > 0; sync--) {
-                rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
-            }
-        }
-    }
-    for (; sync > 0; sync--) {
-        rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
-    }
-    HAS(client_next(c, NULL), "pong");
-    client_free(c);
-    rig_free(rig);
-}
-
-/* A client that the reactor does not read from, since the core is behind: its connection's id. */
-static eg_conn_id unread(struct rig *rig, struct client *c)
-{
-    int sync = 0;
-    eg_conn_id id = 0;
-    send_acks(c, 3000);
-    while (sync < EG_SYNCS_MAX) {
-        struct eg_cmd *const cmd = rig_cmd(rig);
-        sync += cmd->kind == EG_CMD_SYNC;
-        id = cmd->conn;
-        eg_cmd_free(cmd);
-    }
-    return id;
-}
-
-static void count_open(void *arg, const struct eg_conn_info *info)
-{
-    (void)info;
-    ++*(int *)arg;
-}
-
-static void tell_much(struct rig *rig, struct eg_bytes *big, uint64_t from, uint64_t to)
-{
-    for (uint64_t n = from; n <= to; n++) {
-        rig_out(rig, (struct eg_out){
-                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(big)});
-    }
-    eg_reactors_each(rig->rs, ignore_conn, NULL); /* the reactor has had its turn */
-}
-
-/* Silence cannot be held against whom nobody listens to. That it takes nothing can. */
-Test(conn, who_takes_nothing_is_cut_even_when_nobody_listens)
-{
-    rig_fake_clock();
-    struct rig *const rig = start();
-    struct client *const dead = rig_join(rig, "read write", "", NULL);
-    struct client *const slow = rig_join(rig, "read write", "", NULL);
-    struct eg_bytes *const big = eg_bytes_new(100000);
-    char reason[126];
-    memset(big->data, 'b', big->n);
-    unread(rig, dead);
-    const eg_conn_id slow_id = unread(rig, slow);
-    tell_much(rig, big, 1, 20); /* more than the sockets hold */
-    int ticks = 0, got = 0, open = 2;
-    for (; open == 2 && ticks < 8; ticks++) { /* two heartbeats are four ticks */
-        rig_tick(rig, 7500);
-        for (int k = 0; k < 2; k++) { /* one of them takes something now and then */
-            cr_assert_eq(strlen(client_next(slow, NULL)), big->n);
-            got++;
-        }
-        open = 0;
-        eg_reactors_each(rig->rs, count_open, &open);
-    }
-    cr_expect_eq(open, 1);
-    cr_expect_geq(ticks, 4);
-    /* The other hears of it when it takes again: what was on its way first, then nothing more. */
-    cr_expect_eq(client_close_code(dead, reason), 1013);
-    cr_expect_str_eq(reason, "slow_consumer");
-    client_eof(dead);
-    for (int sync = 0; sync < EG_SYNCS_MAX; sync++) {
-        rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = slow_id});
-    }
-    for (; got < 20; got++) {
-        cr_assert_eq(strlen(client_next(slow, NULL)), big->n);
-    }
-    eg_bytes_unref(big);
-    client_free(dead);
-    client_free(slow);
-    rig_free(rig);
-}
-
-Test(conn, close_is_echoed)
-{
-    struct rig *const rig = start();
-    static const char *const bodies[] = {"\x03\xe8", "\x03\xf4", "\x13\x87"};
-    for (int i = 0; i < 3; i++) {
-        struct client *const c = rig_join(rig, "read", "", NULL);
-        client_frame(c, 0x88, bodies[i], 2);
-        cr_expect_eq(client_close_code(c, NULL),
-                     (unsigned)(uint8_t)bodies[i][0] << 8 | (uint8_t)bodies[i][1]);
-        client_eof(c);
-        client_free(c);
-        struct eg_cmd *const cmd = rig_cmd(rig);
-        cr_expect_eq(cmd->kind, EG_CMD_DETACH);
-        eg_cmd_free(cmd);
-    }
-    struct client *const c = rig_join(rig, "read", "", NULL);
-    unsigned op;
-    client_frame(c, 0x89, "abc", 3);
-    cr_expect_str_eq(client_next(c, &op), "abc");
-    cr_expect_eq(op, 10);
-    client_bytes(c, "\x81\x01x", 3); /* not masked */
-    cr_expect_eq(client_close_code(c, NULL), 1002);
-    client_free(c);
-    rig_free(rig);
-}
-
-Test(conn, a_lost_connection_is_detached_once)
-{
-    struct rig *const rig = start();
-    eg_conn_id id;
-    client_free(rig_join(rig, "read", "", &id));
-    struct eg_cmd *const cmd = rig_cmd(rig);
-    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
-    cr_expect_eq(cmd->conn, id);
-    eg_cmd_free(cmd);
-    /* Outputs for it that come later go nowhere. */
-    rig_out(rig,
-            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
-    struct client *const c = rig_join(rig, "read", "", NULL);
-    cr_expect_null(client_try(c, NULL));
-    client_free(c);
-    rig_free(rig);
-}
-
-Test(conn, what_was_said_before_the_end_counts)
-{
-    struct rig *const rig = rig_new();
-    rig->settings->max_queued_frames = 10;
-    rig_run_by_hand(rig);
-    struct client *const c = rig_connect(rig, NULL);
-    rig_turn(rig);
-    say_hello(rig, c, "hello", AGENT, "read write");
-    rig_turn(rig);
-    rig_welcome(rig, rig_attach(rig), (struct eg_welcome){.sid = 1});
-    rig_turn(rig);
-    /* It speaks and goes; before that is read, the gateway tries to write to it. */
-    client_text(c, "{\"type\":\"message\",\"content\":1}");
-    client_free(c);
-    for (uint64_t n = 1; n <= 20; n++) {
-        struct eg_bytes *const e = rig_append(rig, 1, "response", "{}");
-        rig_out(rig, (struct eg_out){
-                         .kind = EG_OUT_EVENT, .sid = 1, .cursor = n, .bytes = eg_bytes_ref(e)});
-    }
-    rig_turn(rig);
-    rig_turn(rig);
-    struct eg_cmd *cmd = rig_try_cmd(rig);
-    cr_assert_not_null(cmd);
-    cr_expect_eq(cmd->kind, EG_CMD_FRAME);
-    eg_cmd_free(cmd);
-    cmd = rig_try_cmd(rig);
-    if (cmd && cmd->kind == EG_CMD_SYNC) {
-        eg_cmd_free(cmd);
-        cmd = rig_try_cmd(rig);
-    }
-    cr_assert_not_null(cmd);
-    cr_expect_eq(cmd->kind, EG_CMD_DETACH);
-    eg_cmd_free(cmd);
-    cr_expect_eq(rig->rs->reactor[0].peers, 0);
-    rig_free(rig);
-}
-
-/* It speaks and goes while the core is behind and nobody listens to it. */
-Test(conn, what_was_said_while_nobody_listened_counts)
-{
-    struct rig *const rig = start();
-    struct client *const c = rig_join(rig, "read write", "", NULL);
-    enum { ALL = 3000 };
-    int taken = 0, sync = 0;
-    bool there = true;
-    send_acks(c, ALL);
-    for (;;) {
-        struct eg_cmd *const cmd = rig_cmd(rig);
-        const enum eg_cmd_kind kind = cmd->kind;
-        const eg_conn_id id = cmd->conn;
-        taken += kind == EG_CMD_FRAME;
-        sync += kind == EG_CMD_SYNC;
-        eg_cmd_free(cmd);
-        if (kind == EG_CMD_DETACH) {
-            break;
-        }
-        if (sync == EG_SYNCS_MAX && there) {
-            there = false;
-            client_free(c);
-            for (int i = 0; i < 3; i++) { /* the reactor has heard of it */
-                eg_reactors_each(rig->rs, ignore_conn, NULL);
-            }
-        }
-        for (; sync && !there; sync--) {
-            rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
-        }
-    }
-    cr_expect_eq(taken, ALL);
-    rig_free(rig);
-}
-
-/* A client of a reactor whose turns are taken by hand, in session 1. */
-static struct client *join_by_hand(struct rig *rig, eg_conn_id *id)
-{
-    struct client *const c = rig_connect(rig, NULL);
-    rig_turn(rig);
-    say_hello(rig, c, "hello", AGENT, "read write");
-    rig_turn(rig);
-    struct eg_cmd *const cmd = rig_attach(rig);
-    *id = cmd->conn;
-    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
-    rig_turn(rig);
-    HAS(client_next(c, NULL), "hello_ok");
-    return c;
-}
-
-static void expect_cmd(struct rig *rig, enum eg_cmd_kind kind)
-{
-    struct eg_cmd *const cmd = rig_try_cmd(rig);
-    cr_assert_not_null(cmd);
-    cr_expect_eq(cmd->kind, kind);
-    eg_cmd_free(cmd);
-}
-
-/* However long the core takes with what it said before, it is not taken for silent. */
-Test(conn, who_leaves_waits_for_the_core)
-{
-    rig_fake_clock();
-    struct rig *const rig = rig_new();
-    eg_conn_id id;
-    rig_run_by_hand(rig);
-    struct client *const c = join_by_hand(rig, &id);
-    client_text(c, "{\"type\":\"message\",\"content\":1}");
-    client_text(c, "{\"type\":\"leave\"}");
-    rig_turn(rig);
-    expect_cmd(rig, EG_CMD_FRAME);
-    expect_cmd(rig, EG_CMD_SYNC);
-    for (int i = 0; i < 10; i++) {
-        rig_tick(rig, 14000);
-        rig_turn(rig);
-    }
-    cr_expect_null(client_try(c, NULL));
-    rig_out(rig,
-            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
-    rig_out(rig, (struct eg_out){.kind = EG_OUT_SYNC, .conn = id});
-    rig_turn(rig);
-    cr_expect_str_eq(client_next(c, NULL), "{}");
-    HAS(client_next(c, NULL), "\"type\":\"left\"");
-    cr_expect_eq(client_close_code(c, NULL), 1000);
-    client_free(c);
-    rig_free(rig);
-}
-
-/* What came before a close frame is handed over before the connection's end. */
-Test(conn, what_was_said_before_a_close_frame_counts)
-{
-    struct rig *const rig = rig_new();
-    eg_conn_id id;
-    rig_run_by_hand(rig);
-    struct client *const c = join_by_hand(rig, &id);
-    for (int i = 0; i < 20; i++) {
-        client_text(c, "{\"type\":\"message\",\"content\":1}");
-    }
-    client_frame(c, 0x88, "\x03\xe8", 2);
-    client_text(c, "{\"type\":\"message\",\"content\":2}"); /* after it there is nothing */
-    rig_turn(rig);
-    rig_turn(rig);
-    for (int i = 0; i < 20; i++) {
-        expect_cmd(rig, EG_CMD_FRAME);
-    }
-    expect_cmd(rig, EG_CMD_DETACH);
-    cr_expect_null(rig_try_cmd(rig));
-    /* The answers come too late. */
-    rig_out(rig,
-            (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
-    rig_turn(rig);
-    cr_expect_eq(client_close_code(c, NULL), 1000);
-    client_free(c);
-    rig_free(rig);
-}
-
 static void count_conn(void *arg, const struct eg_conn_info *info)
 {
     struct eg_conn_info *const seen = arg;
@@ -1031,7 +623,7 @@ Test(conn, operators)
 
 Test(conn, settings_in_force_are_told_and_kept)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const old = rig_join(rig, "read", "", NULL);
     struct eg_settings *const s = eg_settings_copy(rig->settings);
     s->max_payload = 2048;
@@ -1052,170 +644,9 @@ Test(conn, settings_in_force_are_told_and_kept)
     rig_free(rig);
 }
 
-/* An event stream of session 1. */
-static struct client *stream(struct rig *rig, int64_t since, struct eg_welcome w)
-{
-    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = since};
-    strcpy(a.sse_session, "s1");
-    a.claims.sub = strdup("ann");
-    a.claims.jti = strdup("j");
-    a.claims.scopes = EG_SCOPE_READ;
-    struct client *const c = rig_connect(rig, &a);
-    struct eg_cmd *const cmd = rig_cmd(rig);
-    cr_expect(cmd->stream);
-    cr_expect(eg_slice_is(cmd->frame.session_id, "s1"));
-    cr_expect_eq(cmd->frame.since, since);
-    w.sid = 1;
-    w.resumed = true;
-    rig_welcome(rig, cmd, w);
-    return c;
-}
-
-/* All that comes until the end. */
-static const char *to_end(struct client *c)
-{
-    client_eof(c);
-    eg_buf_char(&c->in, '\0');
-    return c->in.p;
-}
-
-Test(conn, an_event_stream)
-{
-    struct rig *const rig = start();
-    char want[2000];
-    for (int i = 0; i < 2; i++) {
-        rig_append(rig, 1, "token_stream", "{}");
-    }
-    struct client *const c = stream(
-        rig, 1, (struct eg_welcome){.cursor = 2, .sequence = 1, .oldest = 1, .replay = true});
-    rig_append(rig, 1, "message", "{\"content\":1}");
-    rig_append(rig, 1, "session_end", "{}");
-    for (uint64_t n = 3; n <= 4; n++) {
-        rig_out(rig, (struct eg_out){.kind = EG_OUT_EVENT,
-                                     .sid = 1,
-                                     .cursor = n,
-                                     .bytes = eg_bytes_ref(rig->log[0].event[n - 1])});
-    }
-    snprintf(want, sizeof want,
-             ":\n\nid: 2\nevent: token_stream\ndata: %s\n\nid: 3\nevent: message\ndata: %s\n\n"
-             "id: 4\nevent: session_end\ndata: %s\n\n",
-             rig->log[0].event[1]->data, rig->log[0].event[2]->data, rig->log[0].event[3]->data);
-    cr_expect_str_eq(to_end(c), want);
-    client_free(c);
-    rig_free(rig);
-}
-
-/* The token was good when the request was judged, and revoked before the socket came here. */
-Test(conn, an_event_stream_whose_token_was_revoked_on_the_way)
-{
-    struct rig *const rig = start();
-    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = -1};
-    strcpy(a.sse_session, "s1");
-    a.claims.sub = strdup("ann");
-    a.claims.jti = strdup("j");
-    a.claims.scopes = EG_SCOPE_READ;
-    eg_auth_revoked(rig->auth, "jti:j", 0);
-    eg_reactors_judge(rig->rs); /* those that are there */
-    struct client *const c = rig_connect(rig, &a);
-    client_eof(c);
-    client_free(c);
-    rig_free(rig);
-}
-
-/* It is told to come back like those that were there. */
-static void expect_drained(struct client *c)
-{
-    char text[64];
-    int after = -1, n = 0;
-    snprintf(text, sizeof text, "%s", to_end(c));
-    cr_expect_eq(sscanf(text, "retry: %d\n\n%n", &after, &n), 1, "%s", text);
-    cr_expect(after >= 0 && after <= 500, "%d", after);
-    cr_expect_eq(text[n], '\0');
-    client_free(c);
-}
-
-Test(conn, an_event_stream_that_comes_with_the_farewell)
-{
-    struct rig *const rig = start();
-    struct eg_adopted a = {.mode = EG_CONN_SSE, .origin_allowed = true, .since = -1};
-    strcpy(a.sse_session, "s1");
-    for (int i = 0; i < 2; i++) { /* the core has not answered; after the farewell */
-        a.claims.sub = strdup("ann");
-        a.claims.jti = strdup("j");
-        a.claims.scopes = EG_SCOPE_READ;
-        struct client *const c = rig_connect(rig, &a);
-        eg_cmd_free(rig_attach(rig));
-        eg_reactors_drain(rig->rs);
-        if (i == 0) {
-            eg_reactors_farewell(rig->rs, 500, 5000);
-        }
-        expect_drained(c);
-    }
-    rig_free(rig);
-}
-
-/* Who comes after the farewell and says nothing does not hold up the end. */
-Test(conn, a_silent_newcomer_after_the_farewell, .timeout = 60)
-{
-    char reason[126];
-    rig_fake_clock();
-    struct rig *const rig = start();
-    eg_reactors_drain(rig->rs);
-    eg_reactors_farewell(rig->rs, 500, 3600000); /* there is nobody to wait for */
-    struct client *const silent = rig_connect(rig, NULL);
-    struct client *const asks = rig_connect(rig, NULL);
-    say_hello(rig, asks, "hello", AGENT, "read write");
-    HAS(client_next(asks, NULL), "\"code\":\"draining\"");
-    cr_expect_eq(client_close_code(asks, NULL), 1012);
-    cr_expect_null(client_try(silent, NULL));
-    rig_tick(rig, EG_LATE_MS);
-    cr_expect_eq(client_close_code(silent, reason), 1012);
-    cr_expect_str_eq(reason, "drain");
-    client_free(silent);
-    client_free(asks);
-    rig_free(rig);
-}
-
-Test(conn, an_event_stream_with_a_gap)
-{
-    struct rig *const rig = start();
-    for (int i = 0; i < 9; i++) {
-        rig_append(rig, 1, "message", "{}");
-    }
-    struct client *const c = stream(
-        rig, 1,
-        (struct eg_welcome){.cursor = 9, .sequence = 9, .oldest = 5, .resync = EG_RESYNC_TRIMMED});
-    rig_append(rig, 1, "session_end", "{}");
-    rig_out(rig, (struct eg_out){.kind = EG_OUT_EVENT,
-                                 .sid = 1,
-                                 .cursor = 10,
-                                 .bytes = eg_bytes_ref(rig->log[0].event[9])});
-    char want[1000];
-    snprintf(want, sizeof want,
-             "id: 9\nevent: resync\ndata: {\"reason\":\"trimmed\",\"oldest_cursor\":5,\"cursor\":9,"
-             "\"epoch\":\"epoch-1\"}\n\nid: 10\nevent: session_end\ndata: %s\n\n",
-             rig->log[0].event[9]->data);
-    cr_expect_str_eq(to_end(c), want);
-    client_free(c);
-    rig_free(rig);
-}
-
-Test(conn, an_event_stream_of_a_closed_session_ends_after_its_events)
-{
-    struct rig *const rig = start();
-    for (int i = 0; i < 600; i++) {
-        rig_append(rig, 1, "message", "{}");
-    }
-    struct client *const c = stream(
-        rig, 0, (struct eg_welcome){.cursor = 600, .oldest = 1, .replay = true, .closed = true});
-    HAS(to_end(c), "id: 600\nevent: message\n");
-    client_free(c);
-    rig_free(rig);
-}
-
 Test(conn, echo_mode)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct eg_adopted a = {.mode = EG_CONN_ECHO};
     struct client *const c = rig_connect(rig, &a);
     unsigned op;
@@ -1232,9 +663,9 @@ Test(conn, echo_mode)
 
 Test(conn, what_hello_pipelines_is_kept)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_connect(rig, NULL);
-    say_hello(rig, c, "hello", AGENT, "read write");
+    client_hello(rig, c, "hello", AGENT, "read write");
     for (int i = 0; i < 5; i++) {
         client_text(c, "{\"type\":\"message\",\"content\":1}");
     }

@@ -32,13 +32,6 @@ static struct rig *held(int max_queued_frames)
     return rig;
 }
 
-static struct rig *start(void)
-{
-    struct rig *const rig = rig_new();
-    rig_run(rig, 1);
-    return rig;
-}
-
 static void expect(struct client *c, const char *part)
 {
     const char *const text = client_next(c, NULL);
@@ -95,7 +88,7 @@ static void answer(struct rig *rig, eg_conn_id conn, const char *text)
 Test(deliver, a_notice_is_for_the_others)
 {
     eg_conn_id one, two;
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const a = rig_join(rig, "read write", "", &one);
     struct client *const b = rig_join(rig, "read write", "", &two);
     notice(rig, "\"of a\"", one);
@@ -157,7 +150,7 @@ Test(deliver, too_many_frames_during_a_replay_lose_notices_first)
 Test(deliver, a_snapshot_tells_nothing_to_who_may_not_read)
 {
     eg_conn_id id;
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     const struct eg_welcome w = {.cursor = 1, .oldest = 1, .resync = EG_RESYNC_EPOCH};
     rig_append(rig, 1, "message", "{\"content\":\"secret\"}");
     struct client *const reader = enter(rig, "", "read", w, &id);
@@ -174,7 +167,7 @@ Test(deliver, a_guest_needs_its_right_in_a_fresh_token_too)
 {
     char text[2048];
     eg_conn_id id;
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     char *const token = rig_token(rig, NULL, "read", NULL, 3600);
     snprintf(text, sizeof text, "{\"type\":\"auth\",\"token\":\"%s\"}", token);
     free(token);
@@ -190,7 +183,7 @@ Test(deliver, a_guest_needs_its_right_in_a_fresh_token_too)
 
 Test(deliver, bad_fresh_tokens_are_refused_frames)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_join(rig, "read", "", NULL);
     for (int i = 0; i < 10; i++) {
         client_text(c, "{\"type\":\"auth\",\"token\":\"x.y.z\"}");
@@ -202,7 +195,7 @@ Test(deliver, bad_fresh_tokens_are_refused_frames)
 
 Test(deliver, a_worker_does_not_read_of_another_agents_session)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_connect(rig, NULL);
     struct eg_welcome *const w = calloc(1, sizeof *w);
     char text[2048];
@@ -228,7 +221,7 @@ Test(deliver, a_worker_does_not_read_of_another_agents_session)
 static size_t page_bytes(int64_t max_payload, int *events)
 {
     eg_conn_id id;
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct eg_settings *const settings = eg_settings_copy(rig->settings);
     settings->max_payload = max_payload;
     for (int i = 0; i < 3; i++) {
@@ -289,7 +282,7 @@ Test(deliver, histories_are_answered_one_after_the_other)
 Test(deliver, what_follows_a_large_message_waits_for_it)
 {
     static char big[EG_LARGE_BYTES + 4096];
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = rig_join(rig, "read write", "", NULL);
     cr_assert_eq(eg_parser_start(&rig->rs->parser), EG_OK);
     const int n = snprintf(big, sizeof big, "{\"type\":\"message\",\"content\":\"");
@@ -356,7 +349,7 @@ Test(deliver, a_stream_ends_with_its_session_also_while_it_catches_up)
 
 Test(deliver, a_stream_that_the_core_refuses_ends)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = stream(rig, -1);
     struct eg_cmd *const cmd = rig_attach(rig);
     rig_out(rig, (struct eg_out){.kind = EG_OUT_REFUSE,
@@ -373,7 +366,7 @@ Test(deliver, a_stream_that_the_core_refuses_ends)
 
 Test(deliver, what_a_stream_sends_is_not_read_as_frames)
 {
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *const c = stream(rig, -1);
     rig_welcome(rig, rig_attach(rig), (struct eg_welcome){.sid = 1, .oldest = 1, .resumed = true});
     client_bytes(c, "GET / HTTP/1.1\r\n\r\n", 18);
@@ -395,7 +388,7 @@ Test(deliver, what_a_stream_sends_is_not_read_as_frames)
 Test(deliver, a_connection_that_said_hello_takes_no_other_handshake_along)
 {
     struct eg_adopted a = {.origin_allowed = true, .addr = "10.0.0.1"};
-    struct rig *const rig = start();
+    struct rig *const rig = rig_start();
     struct client *c[2];
     char text[2048];
     char *const token = rig_token(rig, NULL, "read", NULL, 3600);
