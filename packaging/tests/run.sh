@@ -144,7 +144,7 @@ END
 check_unit() {
     local unit=packaging/common/ebbgate.service files need_files score line
     files=$(sed -n 's/^LimitNOFILE=//p' "$unit")
-    need_files=$("$bin" config --data /nowhere | awk '/^max_connections =/ { c = $3 + 0 } /^workers =/ { w = $3 + 0 } END { print c + 2 * w + 1536 }')
+    need_files=$("$bin" config --data /nowhere | awk '/^max_connections =/ { c = $3 + 0 } /^workers =/ { w = $3 + 0 } END { print c + 2 * w + 768 }')
     [ "$files" -ge "$need_files" ] || die "LimitNOFILE=$files, the default configuration needs $need_files"
     for line in Type=notify RestartPreventExitStatus=78 Restart=on-failure User=ebbgate StateDirectoryMode=0700; do
         grep -qx "$line" "$unit" || die "the unit has no $line"

@@ -20,11 +20,12 @@
 #include "app/serve.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "edge/adopt.h"
 #include "store/sqlite.h"
 
 /* Descriptors beside those of connections: database, listeners, HTTP threads, and the reserve that
- * keeps the accept loop from spinning. Adopted sockets live above 1024. */
-#define FILES_BESIDE 1536
+ * keeps the accept loop from spinning. */
+#define FILES_BESIDE (EG_ADOPT_FD_BASE + 512)
 
 void eg_serve_fit_files(struct eg_settings *settings)
 {

@@ -51,7 +51,6 @@
 #define NONCE_BYTES 8 /* what an eventfd holds */
 #define FRAME_BYTES (2 + NONCE_BYTES)
 #define FRAME_BINARY 0x82 /* FIN and opcode 2, RFC 6455 5.2 */
-#define FD_BASE 1024      /* adopted sockets live above; accepted ones come and go below */
 #define HEAD_WRITE_MS 5000
 
 /* How far the connection of this thread is. */
@@ -241,8 +240,8 @@ static int duplicate_base(void)
     if (base == 0) {
         struct rlimit limit = {0};
         const bool roomy =
-            getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 >= (rlim_t)FD_BASE;
-        base = roomy ? FD_BASE : 3;
+            getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 >= (rlim_t)EG_ADOPT_FD_BASE;
+        base = roomy ? EG_ADOPT_FD_BASE : 3;
         __atomic_store_n(&known, base, __ATOMIC_RELAXED);
     }
     return base;

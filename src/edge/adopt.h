@@ -11,6 +11,10 @@
 
 struct mg_connection;
 
+/* Adopted sockets have numbers from here on, where there is room; accepted ones come and go below.
+ */
+#define EG_ADOPT_FD_BASE 256
+
 /* Who gets a proven socket; takes a. */
 typedef void eg_adopt_sink(void *arg, struct eg_adopted *a);
 

@@ -8,7 +8,7 @@
  *
  * Interrupted are calls of the gateway itself and of SQLite: nothing in the gateway's other
  * libraries can be, since no thread of it has a signal handler. Adopted sockets are known by their
- * descriptors, which lie above 1024.
+ * descriptors (EG_ADOPT_FD_BASE).
  */
 #include "faultlib.h"
 
@@ -26,8 +26,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "edge/adopt.h"
+
 #define FDS 65536
-#define ADOPTED 1024
 #define SHOWN __attribute__((visibility("default")))
 
 void *__libc_malloc(size_t n);
@@ -279,12 +280,14 @@ int accept4(int fd, void *from, void *len, int flags);
 
 SHOWN ssize_t recvfrom(int fd, void *p, size_t n, int flags, void *from, void *len)
 {
-    return fd >= ADOPTED && interrupted() ? -1 : syscall(SYS_recvfrom, fd, p, n, flags, from, len);
+    return fd >= EG_ADOPT_FD_BASE && interrupted()
+               ? -1
+               : syscall(SYS_recvfrom, fd, p, n, flags, from, len);
 }
 
 SHOWN ssize_t sendmsg(int fd, const void *m, int flags)
 {
-    return fd >= ADOPTED && interrupted() ? -1 : syscall(SYS_sendmsg, fd, m, flags);
+    return fd >= EG_ADOPT_FD_BASE && interrupted() ? -1 : syscall(SYS_sendmsg, fd, m, flags);
 }
 
 SHOWN int accept4(int fd, void *from, void *len, int flags)

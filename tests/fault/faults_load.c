@@ -19,6 +19,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "edge/adopt.h"
+
 #define DAY_MS INT64_C(86400000)
 #define FULL_BYTES "96m"
 #define DROP_BYTES 262144
@@ -182,8 +184,8 @@ void case_descriptors(void)
     if (prlimit(pid, RLIMIT_NOFILE, NULL, &old) != 0) {
         case_skip("prlimit: %s", strerror(errno));
     }
-    /* Numbers count, and adopted sockets lie above 1024: the limit goes to just above them. */
-    few = (struct rlimit){1024 + 40, old.rlim_max};
+    /* Numbers count: the limit goes to just above the first adopted sockets. */
+    few = (struct rlimit){EG_ADOPT_FD_BASE + 40, old.rlim_max};
     if (prlimit(pid, RLIMIT_NOFILE, &few, NULL) != 0) {
         case_skip("prlimit: %s", strerror(errno));
     }

@@ -213,7 +213,7 @@ Test(listener, what_is_handed_over)
     cr_expect_eq(a->refuse, EG_CODE_NONE);
     cr_expect_not(a->draining);
     cr_expect_eq(a->mode, EG_CONN_WS);
-    cr_expect_geq(a->fd, 1024);
+    cr_expect_geq(a->fd, EG_ADOPT_FD_BASE);
     int nodelay = 0;
     socklen_t n = sizeof nodelay;
     cr_expect_eq(getsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &n), 0);
