@@ -531,14 +531,14 @@ void eg_turn_recover(struct eg_machine *m, struct eg_session *s)
     if (!t || t->state == EG_TURN_QUEUED) {
         return;
     }
-    if ((t->state == EG_TURN_WAITING || t->worker) && s->due_mono) {
+    if (t->state != EG_TURN_WAITING && !t->worker) {
+        t->deadline_mono = m->now.mono_ms; /* its worker is gone: at once */
+    } else if (s->due_mono) {
         t->deadline_mono = s->due_mono; /* a batch was taken back: as before it */
-    } else if (t->state == EG_TURN_WAITING || t->worker) {
+    } else {
         int64_t left = t->until_ms - m->now.wall_ms;
         left = left < 0 ? 0 : left > WAIT_MAX_MS ? WAIT_MAX_MS : left;
         t->deadline_mono = m->now.mono_ms + left;
-    } else {
-        t->deadline_mono = m->now.mono_ms; /* its worker is gone: at once */
     }
     watch(m, s, t->deadline_mono);
 }
