@@ -299,9 +299,14 @@ static struct eg_slice query_token(const char *query)
     return (struct eg_slice){NULL, 0};
 }
 
+struct eg_slice eg_bearer_token(struct eg_slice authorization)
+{
+    return after(authorization, "Bearer ");
+}
+
 enum eg_err eg_upgrade_token(const struct eg_request *r, char **out, bool *from_query)
 {
-    struct eg_slice token = after(only(r, "Authorization"), "Bearer ");
+    struct eg_slice token = eg_bearer_token(only(r, "Authorization"));
     *out = NULL;
     *from_query = false;
     if (token.n == 0) {

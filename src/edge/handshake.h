@@ -47,6 +47,8 @@ enum eg_err eg_request_check(const struct eg_request *r, struct eg_refusal *why)
 enum eg_err eg_upgrade_check(const struct eg_request *r, struct eg_refusal *why) EG_MUST;
 /* Whether the client offers EG_SUBPROTOCOL. */
 bool eg_upgrade_offers_protocol(const struct eg_request *r);
+/* The token that an Authorization header bears (RFC 6750 2.1); p NULL: it bears none. */
+struct eg_slice eg_bearer_token(struct eg_slice authorization);
 /*
  * The token: Authorization: Bearer, else a subprotocol bearer.<token>, else the query parameter
  * token (then *from_query). malloc'ed; *out NULL when there is none.

@@ -190,13 +190,9 @@ static void preflight(struct eg_exchange *x)
 /* The token of the request: header, or for those who cannot send one the query. */
 static struct eg_slice token_of(struct eg_exchange *x)
 {
-    const char *header = eg_x_header(x, "Authorization");
-    if (header && strncasecmp(header, "Bearer ", 7) == 0) {
-        header += 7;
-        header += strspn(header, " ");
-        if (*header)
-            return eg_slice_cstr(header);
-    }
+    const struct eg_slice token = eg_bearer_token(eg_slice_cstr(eg_x_header(x, "Authorization")));
+    if (token.n)
+        return token;
     if (!strstr(x->route->query, "token"))
         return (struct eg_slice){NULL, 0};
     x->token_from_query = true;
