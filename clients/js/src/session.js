@@ -147,8 +147,13 @@ export class Session {
     }));
   }
 
+  /** The cursor up to which events were handed out. */
+  get place() {
+    return (this.handed ?? this.delivered)?.cursor ?? 0;
+  }
+
   /** Tells the gateway, for all devices of this user, how far was read. Default: all that was delivered. */
-  ack(cursor = this.handed?.cursor ?? this.delivered?.cursor) {
+  ack(cursor = this.place) {
     if (!(cursor > 0)) return;
     this.acked = Math.max(this.acked ?? 0, cursor);
     this.link.send({ type: 'ack', cursor: this.acked });

@@ -158,8 +158,7 @@ export class Answer {
 
   /** The final response, where the session's events have passed it: the message repeats one of long ago. */
   async earlier({ cursor, turn }) {
-    const { handed, delivered } = this.session;
-    const place = (handed ?? delivered)?.cursor ?? 0;
+    const { place } = this.session;
     for (let since = cursor; since < place; ) {
       const { events } = await this.session.history({ since, limit: 500 });
       const final = events.find((event) => event.turn === turn && isFinal(event));
