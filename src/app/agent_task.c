@@ -24,17 +24,15 @@ struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t tur
     struct eg_task **end = &a->tasks;
     if (!j)
         return NULL;
-    j->session = strdup(session);
-    j->message = strdup(message);
-    if (!j->session || !j->message) {
-        free(j->session);
-        free(j->message);
-        free(j);
-        return NULL;
-    }
     j->turn = turn;
     j->last = &j->first;
     j->proc.in = j->proc.out = j->proc.err = -1;
+    j->session = strdup(session);
+    j->message = strdup(message);
+    if (!j->session || !j->message) {
+        eg_task_free(j);
+        return NULL;
+    }
     while (*end)
         end = &(*end)->next;
     *end = j;
