@@ -418,7 +418,8 @@ static int run(const struct eg_command *cmd, int argc, char **argv)
         {"timeout", 0, EG_OPT_SECONDS, "TIME", "a turn may take this long (default: no limit)",
          &a.timeout_ms, 1, EG_DAY_MS * 365},
         {"mode", 0, EG_OPT_TEXT, "MODE",
-         "CMD runs for each turn: exec; one CMD for all turns: jsonl (default exec)", &mode, 0, 0},
+         "how CMD runs: once for each turn (exec, the default) or for all of them (jsonl)", &mode,
+         0, 0},
         {"quiet", 'q', EG_OPT_FLAG, NULL, "nothing on stderr but failures", &a.quiet, 0, 0},
         EG_GATE_OPTS(&where),
         {NULL, 0, EG_OPT_FLAG, NULL, NULL, NULL, 0, 0}};
