@@ -176,6 +176,20 @@ struct eg_session_row store_filled(struct eg_storage *s, const char *id, int n, 
     return row;
 }
 
+struct eg_session_row store_queued(struct eg_storage *s, const char *id, int n)
+{
+    store_begin(s);
+    struct eg_session_row row = store_session(s, id);
+    for (int i = 0; i < n; i++) {
+        store_event(s, &row, "x", NULL, row.updated_ms);
+        const struct eg_turn_row turn = {.sid = row.sid, .turn = row.cursor};
+        s->ops->turn_put(s, &turn);
+    }
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    return row;
+}
+
 int64_t store_sql(const char *dir, const char *sql)
 {
     sqlite3 *db = NULL;

@@ -34,6 +34,8 @@ void store_event(struct eg_storage *s, struct eg_session_row *row, const char *t
                  const uint8_t *idkey, int64_t at_ms);
 /* A session with n events of the given text, committed. */
 struct eg_session_row store_filled(struct eg_storage *s, const char *id, int n, const char *text);
+/* A session with n messages whose turns wait, all in one transaction. */
+struct eg_session_row store_queued(struct eg_storage *s, const char *id, int n);
 
 /* Checks all of the database, which must be without a fault. */
 struct eg_check_result store_must_be_whole(const char *dir);

@@ -453,15 +453,7 @@ Test(heads, what_ended_amid_a_merge_stays_ended)
     eg_sq_gather_heads = 200;
     scratch_make(dir);
     struct eg_storage *s = store_must_open(dir);
-    store_begin(s);
-    struct eg_session_row row = store_session(s, "s");
-    for (int i = 0; i < 300; i++) {
-        store_event(s, &row, "x", NULL, row.updated_ms);
-        const struct eg_turn_row turn = {.sid = row.sid, .turn = row.cursor};
-        s->ops->turn_put(s, &turn);
-    }
-    s->ops->session_update(s, &row);
-    store_commit(s);
+    const struct eg_session_row row = store_queued(s, "s", 300);
     for (uint64_t turn = 1; turn <= 2; turn++) { /* each commit merges some */
         store_begin(s);
         s->ops->turn_delete(s, row.sid, turn);

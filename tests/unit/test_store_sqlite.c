@@ -676,15 +676,7 @@ Test(sqlite_commit, a_failed_one_takes_back_what_it_merged)
     scratch_make(dir);
     faultvfs_install();
     struct eg_storage *s = store_must_open(dir);
-    store_begin(s);
-    struct eg_session_row row = store_session(s, "s");
-    for (int i = 0; i < 300; i++) {
-        store_event(s, &row, "x", NULL, row.updated_ms);
-        const struct eg_turn_row turn = {.sid = row.sid, .turn = row.cursor};
-        s->ops->turn_put(s, &turn);
-    }
-    s->ops->session_update(s, &row);
-    store_commit(s);
+    (void)store_queued(s, "s", 300);
     faultvfs_order(FAULT_WRITE, "-wal", 1, 1, SQLITE_FULL, 0);
     cr_assert_eq(try_fill(s, "no", 1), EG_EFULL);
     cr_assert_eq(faultvfs_hits(), 1);
