@@ -67,7 +67,7 @@ static _Thread_local struct {
     /* the adoption */
     enum state state;
     bool gone;     /* fd is a stand-in now */
-    bool peerless; /* the client was gone before that */
+    bool peerless; /* the client was gone before that, or took no head of a stream */
     int duplicate;
     uint8_t nonce[NONCE_BYTES];
     struct eg_adopted *a;
@@ -369,7 +369,8 @@ enum eg_err eg_adopt_plain(struct mg_connection *conn, struct eg_slice head, str
         memcmp(back, me.nonce, NONCE_BYTES) != 0) {
         goto out;
     }
-    if (!write_all(me.duplicate, head)) {
+    me.peerless = !write_all(me.duplicate, head);
+    if (me.peerless) {
         goto out;
     }
     me.a = a;

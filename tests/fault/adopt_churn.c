@@ -432,6 +432,17 @@ static void kind_stream(struct client *c)
     leave(c);
 }
 
+/* An event stream to a client that is gone by the time its head is written. */
+static void kind_gone(struct client *c)
+{
+    const char *text = "GET /gone HTTP/1.1\r\nHost: a\r\n\r\n";
+    (void)send_all(c, text, strlen(text));
+    if (status_of(c) != 0) {
+        fault("gone", "an answer");
+    }
+    leave(c);
+}
+
 static void kind_plain(struct client *c)
 {
     const char *text = "GET /plain HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -458,6 +469,7 @@ static const struct {
              {"slow", kind_slow},
              {"bad", kind_bad},
              {"stream", kind_stream},
+             {"gone", kind_gone},
              {"plain", kind_plain}};
 #define KINDS (sizeof kinds / sizeof kinds[0])
 
@@ -484,7 +496,11 @@ static int on_request(void *arg, struct mg_connection *conn)
 {
     (void)arg;
     const struct mg_request_info *ri = mg_get_request_info(conn);
-    if (strcmp(ri->local_uri, "/stream") == 0) {
+    const bool gone = strcmp(ri->local_uri, "/gone") == 0;
+    if (gone) {
+        shutdown(eg_adopt_fd(), SHUT_WR); /* a peer as before, and no way to write to it */
+    }
+    if (gone || strcmp(ri->local_uri, "/stream") == 0) {
         struct eg_adopted *a = calloc(1, sizeof *a);
         a->mode = EG_CONN_SSE;
         a->token = strdup("x");
