@@ -142,10 +142,12 @@ static void announce(const struct eg_serve *s)
     eg_serve_only_writer(&s->lock);
     const char *public = eg_listener_bound(s->public_listener);
     const char *admin = eg_listener_bound(s->admin_listener);
+    char epoch[EG_EPOCH_MAX + 1];
+    eg_core_epoch(s->core, 0, epoch);
     printf("ebbgate ready public=%s admin=%s\n", public, admin);
     fflush(stdout);
     eg_log(EG_LOG_INFO, "ready", "public=%s" EG_F "admin=%s" EG_F "data=%s" EG_F "epoch=%s", public,
-           admin, s->settings->data, eg_core_epoch(s->core));
+           admin, s->settings->data, epoch);
     if (strncmp(s->settings->admin, "127.", 4) != 0)
         eg_log(EG_LOG_WARN, "admin.exposed", "address=%s" EG_F "hint=%s", admin,
                "the admin listener is meant for loopback");

@@ -26,11 +26,13 @@ static struct eg_session *session_of(struct eg_machine *m, const struct eg_call 
     return s;
 }
 
-static void say_session(struct eg_call *call, const struct eg_session *s)
+static void say_session(const struct eg_machine *m, struct eg_call *call,
+                        const struct eg_session *s)
 {
     memset(call->out_session_id, 0, sizeof call->out_session_id);
     memcpy(call->out_session_id, s->id, strlen(s->id));
     call->out_cursor = s->cursor;
+    eg_epoch_of(&m->epoch, s->sid, call->out_epoch);
 }
 
 static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
@@ -47,7 +49,7 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
         if (s->agent != agent) {
             return EG_CODE_auth_unauthorized;
         }
-        say_session(call, s);
+        say_session(m, call, s);
         call->created = false;
         return s->state == EG_SESSION_CLOSED ? EG_CODE_session_closed : EG_CODE_NONE;
     }
@@ -68,7 +70,7 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
     if (!s) {
         return EG_CODE_storage_unavailable;
     }
-    say_session(call, s);
+    say_session(m, call, s);
     call->created = true;
     return EG_CODE_NONE;
 }
@@ -215,7 +217,7 @@ static enum eg_code call_fork(struct eg_machine *m, struct eg_call *call, bool *
     memcpy(to->floor_hash, s->floor_hash, sizeof to->floor_hash);
     memcpy(to->hash, s->floor_hash, sizeof to->hash);
     eg_session_changed(m, to);
-    say_session(call, to);
+    say_session(m, call, to);
     call->out_cursor = call->cursor;
     eg_chore_add(m, EG_CHORE_FORK, s->sid, to->sid, call->cursor, call);
     *later = true;

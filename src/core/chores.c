@@ -63,6 +63,21 @@ static void trim(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
     c->finished = removed < m->trim_rows;
 }
 
+/* Ids may be begun again from now on. */
+static void end_epoch(struct eg_machine *m)
+{
+    struct eg_epoch now;
+    if (m->epoch.until_sid < INT64_MAX) {
+        return;
+    }
+    if (m->storage->ops->epoch(m->storage, &now) != EG_OK) {
+        m->failed = true;
+        return;
+    }
+    m->epoch_ends = true;
+    __atomic_store_n(&m->epoch.until_sid, now.until_sid, __ATOMIC_RELAXED);
+}
+
 static void erase(struct eg_machine *m, struct eg_chore *c, struct eg_session *s)
 {
     int removed = 0;
@@ -70,6 +85,7 @@ static void erase(struct eg_machine *m, struct eg_chore *c, struct eg_session *s
     m->storage->ops->events_trim(m->storage, s->sid, s->cursor + 1, m->trim_rows, &removed, &bytes);
     if (removed < m->trim_rows) {
         m->storage->ops->session_delete(m->storage, s->sid);
+        end_epoch(m);
         s->gone = true;
         s->dirty = false;
         c->finished = true;
@@ -242,6 +258,7 @@ void eg_chores_committed(struct eg_machine *m)
 {
     struct eg_chore *c, *next;
     const bool goes_on = m->chores && m->chores->stepped && !m->chores->finished;
+    m->epoch_ends = false;
     DL_FOREACH_SAFE(m->chores, c, next)
     {
         c->fresh = false;
@@ -274,6 +291,10 @@ static void put_off(struct eg_machine *m, struct eg_chore *c)
 void eg_chores_rolled_back(struct eg_machine *m)
 {
     struct eg_chore *c, *next;
+    if (m->epoch_ends) {
+        __atomic_store_n(&m->epoch.until_sid, INT64_MAX, __ATOMIC_RELAXED);
+        m->epoch_ends = false;
+    }
     DL_FOREACH_SAFE(m->chores, c, next)
     {
         const bool stepped = c->stepped;

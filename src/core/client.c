@@ -223,7 +223,8 @@ static void position(struct eg_machine *m, const struct eg_session *s, const str
 {
     const bool asked = f->since >= 0 || f->since_acked;
     const uint64_t since = f->since_acked ? w->acked : asked ? (uint64_t)f->since : s->cursor;
-    if (f->epoch.n && !eg_slice_is(f->epoch, m->epoch)) {
+    eg_epoch_of(&m->epoch, s->sid, w->epoch);
+    if (f->epoch.n && !eg_slice_is(f->epoch, w->epoch)) {
         w->resync = EG_RESYNC_EPOCH;
     } else if (asked && since > s->cursor) {
         w->resync = EG_RESYNC_AHEAD;

@@ -44,7 +44,7 @@ struct eg_core {
     struct eg_queue queue;
     struct eg_machine *machine EG_PT_GUARDED_BY(core_thread);
     struct eg_storage *storage EG_PT_GUARDED_BY(core_thread);
-    const char *epoch; /* of machine, which never changes it */
+    const struct eg_epoch *epoch; /* of machine */
     struct eg_core_hooks hooks;
     unsigned reactors;
     struct eg_settings *new_settings;            /* atomic hand-over; NULL none */
@@ -453,7 +453,7 @@ enum eg_err eg_core_start(struct eg_storage *storage, struct eg_settings *settin
         goto fail;
     }
     core_thread_is_here(); /* not yet, so this one stands in for it */
-    core->epoch = core->machine->epoch;
+    core->epoch = &core->machine->epoch;
     eg_metric_set(EG_M_storage_ok, 1);
     batch(core, NULL,
           0); /* what starting changed is on disk, and revocations are known, before we serve */
@@ -495,9 +495,9 @@ int64_t eg_core_progress_ms(struct eg_core *core)
     return __atomic_load_n(&core->progress_ms, __ATOMIC_ACQUIRE);
 }
 
-const char *eg_core_epoch(struct eg_core *core)
+void eg_core_epoch(struct eg_core *core, int64_t sid, char out[EG_EPOCH_MAX + 1])
 {
-    return core->epoch;
+    eg_epoch_of(core->epoch, sid, out);
 }
 
 void eg_core_stop(struct eg_core *core)

@@ -72,6 +72,7 @@ struct eg_welcome {
     char session_id[EG_ID_MAX + 1], agent_id[EG_ID_MAX + 1], worker_id[EG_ID_MAX + 1];
     int64_t sid;
     uint64_t cursor, sequence, oldest, acked;
+    char epoch[EG_EPOCH_MAX + 1];
     bool replay; /* send events sequence+1..cursor and replay_end first */
     enum eg_resync resync;
     bool closed; /* the session is closed: history only (never for WebSocket) */
@@ -163,7 +164,7 @@ struct eg_call {
     const char *message; /* of a refusal, static; NULL: what is usual for its code */
     int retry_after_s;   /* of a refusal; 0: what is usual for its code */
     bool duplicate, created;
-    char out_session_id[EG_ID_MAX + 1];
+    char out_session_id[EG_ID_MAX + 1], out_epoch[EG_EPOCH_MAX + 1];
     struct eg_buf json; /* caller frees */
     void *waiter;       /* the core's own */
 };
@@ -202,7 +203,8 @@ void eg_core_drain(struct eg_core *core);
 int64_t eg_core_open_turns(struct eg_core *core); /* running turns now. Any thread */
 /* Monotonic ms of the last completed loop, for the watchdog. Any thread. */
 int64_t eg_core_progress_ms(struct eg_core *core);
-const char *eg_core_epoch(struct eg_core *core);
+/* The epoch of session sid; 0: the database's. Any thread. */
+void eg_core_epoch(struct eg_core *core, int64_t sid, char out[EG_EPOCH_MAX + 1]);
 /* Commits what was posted, releases it, ends the thread, closes storage, frees. */
 void eg_core_stop(struct eg_core *core);
 

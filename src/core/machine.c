@@ -156,7 +156,7 @@ enum eg_err eg_machine_new(struct eg_storage *storage, struct eg_settings *setti
     m->trim_rows = EG_TRIM_ROWS;
     m->copy_rows = EG_COPY_ROWS;
     m->release = calloc(reactors, sizeof(struct eg_release *));
-    if (m->release && !(e = ops->epoch(storage, m->epoch)) &&
+    if (m->release && !(e = ops->epoch(storage, &m->epoch)) &&
         !(e = ops->agents(storage, load_agent, m)) &&
         !(e = ops->revoked(storage, load_revoked, m)) &&
         !(e = ops->open_turns(storage, load_open_turn, &o))) {

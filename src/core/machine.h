@@ -151,7 +151,8 @@ struct eg_machine {
     struct eg_settings *settings;
     struct eg_now now;
     unsigned reactors;
-    char epoch[37];
+    struct eg_epoch epoch; /* until_sid: atomic */
+    bool epoch_ends;       /* in this batch */
     uint32_t batch; /* number of the present one; begins again after the last */
     bool writing;   /* a transaction is open */
     bool readonly;  /* storage fails: refuse what would write */

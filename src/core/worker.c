@@ -49,6 +49,7 @@ void eg_worker_attach(struct eg_machine *m, struct eg_cmd *cmd)
     struct eg_welcome welcome = {.worker = true, .legacy = cmd->legacy, .oldest = 1};
     memcpy(welcome.agent_id, agent->id, strlen(agent->id));
     memcpy(welcome.worker_id, w->id, strlen(w->id));
+    eg_epoch_of(&m->epoch, 0, welcome.epoch);
     eg_out_welcome(m, cmd->conn, &welcome);
     eg_metric_add(EG_M_handshakes_ok_total, 1);
     eg_metric_add(EG_M_workers, 1);

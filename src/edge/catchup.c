@@ -85,6 +85,7 @@ enum eg_err eg_catchup_snapshot(struct eg_peer *p, const struct eg_welcome *w)
     }
     job->from = 1;
     job->to = w->cursor;
+    memcpy(job->epoch, w->epoch, sizeof job->epoch);
     job->descending = job->only_answers = true;
     job->max_bytes = (size_t)p->r->settings->max_payload;
     if (!(p->scopes & EG_SCOPE_READ)) {

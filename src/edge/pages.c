@@ -208,7 +208,7 @@ static void make_snapshot(const struct eg_job *job, struct eg_buf *out)
     eg_json_kcstr(out, "session_id", job->row.id);
     eg_json_kcstr(out, "agent_id", job->row.agent);
     eg_json_kcstr(out, "state", job->row.state == EG_SESSION_OPEN ? "open" : "closed");
-    eg_json_kcstr(out, "epoch", job->reactor->set->epoch);
+    eg_json_kcstr(out, "epoch", job->epoch);
     eg_json_kint(out, "oldest_cursor", (int64_t)job->row.oldest);
     eg_json_kint(out, "event_cursor", (int64_t)job->to);
     eg_buf_str(out, ",\"messages\":[");

@@ -215,7 +215,6 @@ struct eg_reactors {
     struct eg_pool *pool;
     struct eg_parser *parser; /* NULL: large texts are read at once */
     char *dir;
-    char epoch[40];
     struct eg_farewell *farewell;
     struct eg_reactor_seams seams;
     unsigned next;    /* atomic: where the next socket goes */
@@ -225,8 +224,7 @@ struct eg_reactors {
 };
 
 /* Before eg_reactors_start. */
-void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *seams,
-                       const char *epoch);
+void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *seams);
 
 #define EG_IN_BYTES 65536
 #define EG_OUT_BYTES 131072

@@ -46,6 +46,7 @@ struct eg_job {
     int limit;
     char session[EG_ID_MAX + 1]; /* history of a worker: by id, if it is the agent's; else "" */
     char agent[EG_ID_MAX + 1];
+    char epoch[EG_EPOCH_MAX + 1]; /* snapshot */
     /* while it is worked on */
     struct eg_session_row row;
     bool begun;

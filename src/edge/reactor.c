@@ -103,11 +103,9 @@ out:
     return err;
 }
 
-void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *seams,
-                       const char *epoch)
+void eg_reactors_seams(struct eg_reactors *rs, const struct eg_reactor_seams *seams)
 {
     rs->seams = *seams;
-    *stpncpy(rs->epoch, epoch, sizeof rs->epoch - 1) = '\0';
 }
 
 enum eg_err eg_reactors_start(struct eg_reactors *rs, struct eg_core *core)
@@ -115,9 +113,6 @@ enum eg_err eg_reactors_start(struct eg_reactors *rs, struct eg_core *core)
     const struct eg_log_ops *const log = rs->seams.log ? rs->seams.log : &eg_log_store;
     const int64_t readers = rs->reactor[0].settings->readers;
     rs->core = core;
-    if (core) {
-        *stpncpy(rs->epoch, eg_core_epoch(core), sizeof rs->epoch - 1) = '\0';
-    }
     enum eg_err err = eg_pool_start(log, rs->dir ? rs->dir : "", (unsigned)readers, &rs->pool);
     if (err == EG_OK) {
         err = eg_parser_start(&rs->parser);

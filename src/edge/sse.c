@@ -89,7 +89,7 @@ void eg_sse_welcome(struct eg_peer *p, const struct eg_welcome *w)
     eg_json_kcstr(out, "reason", eg_resync_reason(w->resync));
     eg_json_kint(out, "oldest_cursor", (int64_t)w->oldest);
     eg_json_kint(out, "cursor", (int64_t)w->cursor);
-    eg_json_kcstr(out, "epoch", p->r->set->epoch);
+    eg_json_kcstr(out, "epoch", w->epoch);
     eg_buf_str(out, "}\n\n");
     send_raw(p);
 }

@@ -167,7 +167,7 @@ static void hello_ok(const struct eg_peer *p, const struct eg_welcome *w, struct
         position(w, out);
         eg_json_kint(out, "acked_cursor", (int64_t)w->acked);
     }
-    eg_json_kcstr(out, "epoch", p->r->set->epoch);
+    eg_json_kcstr(out, "epoch", w->epoch);
     eg_buf_str(out, ",\"server\":{\"name\":\"ebbgate\",\"version\":\"" EG_VERSION "\"}}");
 }
 

@@ -66,7 +66,7 @@ void eg_h_client_create(struct eg_exchange *x)
     eg_buf_char(&b, '{');
     eg_json_kcstr(&b, "session_id", call.out_session_id);
     eg_json_kstr(&b, "agent_id", call.agent);
-    eg_json_kcstr(&b, "epoch", eg_core_epoch(x->http->config.core));
+    eg_json_kcstr(&b, "epoch", call.out_epoch);
     eg_json_kint(&b, "cursor", (int64_t)call.out_cursor);
     eg_buf_char(&b, '}');
     eg_x_json(x, call.created ? 201 : 200, &b);

@@ -81,11 +81,13 @@ void eg_h_stats(struct eg_exchange *x)
 {
     struct eg_store_stats s;
     struct eg_buf b = {0};
+    char epoch[EG_EPOCH_MAX + 1];
     if (!read_stats(x, &s))
         return;
+    eg_core_epoch(x->http->config.core, 0, epoch);
     eg_buf_char(&b, '{');
     eg_json_kcstr(&b, "version", EG_VERSION);
-    eg_json_kcstr(&b, "epoch", eg_core_epoch(x->http->config.core));
+    eg_json_kcstr(&b, "epoch", epoch);
     eg_json_kcstr(&b, "public", bound(x->http, false));
     eg_json_kcstr(&b, "admin", bound(x->http, true));
     eg_json_ktime(&b, "started", x->http->started_ms);

@@ -256,10 +256,12 @@ static void take_ack(void *arg, const char *sub, int64_t cursor)
 static void write_detail(struct eg_exchange *x, const struct eg_session_row *row, struct detail *d)
 {
     struct eg_buf b = {0};
+    char epoch[EG_EPOCH_MAX + 1];
+    eg_core_epoch(x->http->config.core, row->sid, epoch);
     eg_buf_char(&b, '{');
     session_members(&b, row, d->open_turn);
     eg_json_kcstr(&b, "last_worker", *row->last_worker ? row->last_worker : NULL);
-    eg_json_kcstr(&b, "epoch", eg_core_epoch(x->http->config.core));
+    eg_json_kcstr(&b, "epoch", epoch);
     eg_json_key(&b, "connections");
     eg_session_connections(x->http, row->id, &b);
     eg_json_kint(&b, "queue", d->queue);

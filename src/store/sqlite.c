@@ -182,9 +182,9 @@ static enum eg_err prepare(struct eg_sqlite *s, char *why, size_t why_size)
 /* What is kept in memory of it, and offered to readers. */
 static enum eg_err load(struct eg_sqlite *s, char *why, size_t why_size)
 {
-    char epoch[37] = "";
-    enum eg_err e = eg_sq_epoch(&s->base, epoch);
-    if (e == EG_ENOTFOUND || (e == EG_OK && !epoch[0])) {
+    struct eg_epoch epoch = {0};
+    enum eg_err e = eg_sq_epoch(&s->base, &epoch);
+    if (e == EG_ENOTFOUND || (e == EG_OK && !epoch.id[0])) {
         (void)snprintf(
             why, why_size,
             "%.400s: damaged: its epoch is missing; nothing was changed; restore a backup",

@@ -30,7 +30,8 @@
     X(COUNT_OPEN, "SELECT count(*) FROM sessions WHERE owner=?1 AND state=?2")                     \
     X(AGENTS, "SELECT id, created_ms FROM agents ORDER BY id")                                     \
     X(REVOKED, "SELECT what, until_ms FROM revoked ORDER BY what")                                 \
-    X(EPOCH, "SELECT value FROM meta WHERE key='epoch'")                                           \
+    X(EPOCH, "SELECT value,(SELECT value FROM meta WHERE key='epoch_sid') FROM meta"               \
+             " WHERE key='epoch'")                                                                 \
     X(SESSION_INSERT,                                                                              \
       "INSERT INTO sessions(id,agent,owner,state,active_hour,cursor,oldest,hash,floor_hash,"       \
       "created_ms,updated_ms,closed_ms,bytes,last_worker)"                                         \
@@ -77,6 +78,8 @@
               " ON CONFLICT(what) DO UPDATE SET until_ms=max(until_ms,excluded.until_ms)")         \
     X(AUDIT, "INSERT INTO audit(at_ms,who,origin,action,detail) VALUES(?1,?2,?3,?4,?5)")           \
     X(SESSION_DELETE, "DELETE FROM sessions WHERE sid=?1")                                         \
+    X(EPOCH_END, "INSERT OR IGNORE INTO meta(key,value) SELECT 'epoch_sid',seq"                    \
+                 " FROM sqlite_sequence WHERE name='sessions'")                                    \
     X(TURNS_DELETE, "DELETE FROM turns WHERE sid=?1")                                              \
     X(ACKS_DELETE, "DELETE FROM acks WHERE sid=?1")                                                \
     X(PROBE, "INSERT OR REPLACE INTO meta(key,value) VALUES('probe', randomblob(65536))")
@@ -215,7 +218,7 @@ enum eg_err eg_sq_ack_get(struct eg_storage *base, int64_t sid, struct eg_slice 
 enum eg_err eg_sq_count_open_sessions(struct eg_storage *base, struct eg_slice owner, int64_t *out);
 enum eg_err eg_sq_agents(struct eg_storage *base, eg_text_fn *fn, void *arg);
 enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg);
-enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37]);
+enum eg_err eg_sq_epoch(struct eg_storage *base, struct eg_epoch *out);
 
 /* hash into a parameter; may_be_empty: zeros as an empty blob. */
 void eg_sq_bind_hash(sqlite3_stmt *st, int at, const uint8_t *hash, bool may_be_empty);

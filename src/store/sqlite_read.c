@@ -234,13 +234,15 @@ enum eg_err eg_sq_revoked(struct eg_storage *base, eg_text_fn *fn, void *arg)
     return read_texts(eg_sq_self(base), eg_sq_self(base)->st[EG_ST_REVOKED], fn, arg);
 }
 
-enum eg_err eg_sq_epoch(struct eg_storage *base, char out[37])
+enum eg_err eg_sq_epoch(struct eg_storage *base, struct eg_epoch *out)
 {
     struct eg_sqlite *s = eg_sq_self(base);
     sqlite3_stmt *st = s->st[EG_ST_EPOCH];
     enum eg_err e = eg_sq_first(s, st, "read epoch");
     if (e == EG_OK) {
-        eg_db_text(st, 0, out, 37);
+        eg_db_text(st, 0, out->id, sizeof out->id);
+        out->until_sid = sqlite3_column_type(st, 1) == SQLITE_INTEGER ? sqlite3_column_int64(st, 1)
+                                                                      : INT64_MAX;
         (void)sqlite3_reset(st);
     }
     return e;

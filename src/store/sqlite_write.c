@@ -352,6 +352,10 @@ static void op_session_delete(struct eg_storage *base, int64_t sid)
         (void)sqlite3_bind_int64(st, 1, sid);
         eg_sq_run(s, st, "delete session");
     }
+    sqlite3_stmt *end = eg_sq_writing(s, EG_ST_EPOCH_END);
+    if (end != NULL) {
+        eg_sq_run(s, end, "end epoch");
+    }
     seen_slot(s, sid)->sid = 0;
     eg_sq_heads_forget(s, sid);
 }

@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "ebbgate/protocol.h"
+#include "store/epoch.h"
 
 enum eg_session_state {
     EG_SESSION_OPEN,
@@ -123,7 +124,7 @@ struct eg_storage_ops {
     enum eg_err (*agents)(struct eg_storage *s, eg_text_fn *fn, void *arg); /* number: created_ms */
     /* text is "jti:..." or "sub:...", number the wall ms after which it may be forgotten. */
     enum eg_err (*revoked)(struct eg_storage *s, eg_text_fn *fn, void *arg);
-    enum eg_err (*epoch)(struct eg_storage *s, char out[37]);
+    enum eg_err (*epoch)(struct eg_storage *s, struct eg_epoch *out);
 
     /* Writes: latched. */
     void (*session_insert)(struct eg_storage *s, struct eg_session_row *row); /* sets row->sid */
@@ -142,7 +143,8 @@ struct eg_storage_ops {
     /* Removes up to max events of sid with cursor < before; *removed says how many. */
     void (*events_trim)(struct eg_storage *s, int64_t sid, uint64_t before, int max, int *removed,
                         int64_t *removed_bytes);
-    /* Removes the session row, its acks and turns; its events must be gone. */
+    /* Removes the session row, its acks and turns; its events must be gone. The first one sets
+     * epoch.until_sid to the highest number given out so far. */
     void (*session_delete)(struct eg_storage *s, int64_t sid);
 };
 

@@ -177,11 +177,11 @@ enum eg_err __wrap_eg_sqlite_backup(const char *from, const char *to,
     return strlen(to) % 2 ? EG_OK : EG_EFULL;
 }
 
-const char *__wrap_eg_core_epoch(struct eg_core *core);
-const char *__wrap_eg_core_epoch(struct eg_core *core)
+void __wrap_eg_core_epoch(struct eg_core *core, int64_t sid, char out[EG_EPOCH_MAX + 1]);
+void __wrap_eg_core_epoch(struct eg_core *core, int64_t sid, char out[EG_EPOCH_MAX + 1])
 {
     (void)core;
-    return machine->epoch;
+    eg_epoch_of(&machine->epoch, sid, out);
 }
 
 static bool is_done(const struct eg_call *call)

@@ -98,7 +98,7 @@ static void set_up(void)
     if (eg_reactors_new(&config, &rs) != EG_OK) {
         abort();
     }
-    eg_reactors_seams(rs, &seams, "epoch");
+    eg_reactors_seams(rs, &seams);
     if (eg_pool_start(&eg_log_store, "/nonexistent", 1, &rs->pool) != EG_OK) {
         abort();
     }

@@ -86,6 +86,26 @@ describe('sessions', () => {
     assert.ok(entry.detail.includes(id));
   });
 
+  it('tells a client that is away of a new log under a deleted id', async () => {
+    const older = (await g.get(`/sessions/${await g.session(1)}`)).json;
+    const id = await g.session(2);
+    const { epoch } = (await g.get(`/sessions/${id}`)).json;
+    await g.delete(`/sessions/${id}`);
+    const made = await g.ppost('/v1/sessions', { agent_id: 'support', session_id: id }, { token: g.alice() });
+    assert.deepEqual([made.status, made.json.cursor], [201, 0]);
+    assert.notEqual(made.json.epoch, epoch);
+    for (let i = 0; i < 4; i++) await g.ppost(`/v1/sessions/${id}/messages`, { content: 'new' }, { token: g.alice() });
+    const gone = await g.connect({ agent_id: 'support', session_id: id, since: 2, epoch });
+    assert.deepEqual([gone.welcome.resync_reason, gone.welcome.epoch], ['epoch_changed', made.json.epoch]);
+    const shot = await gone.type('snapshot');
+    assert.deepEqual([shot.state.epoch, shot.state.messages.length], [made.json.epoch, 4]);
+    const known = await g.connect({ agent_id: 'support', session_id: id, since: 2, epoch: made.json.epoch });
+    assert.deepEqual([known.welcome.resync_required, known.welcome.epoch], [false, made.json.epoch]);
+    assert.equal((await g.get(`/sessions/${id}`)).json.epoch, made.json.epoch);
+    assert.equal((await g.get(`/sessions/${older.id}`)).json.epoch, older.epoch);
+    await Promise.all([gone, known].map((peer) => peer.close()));
+  });
+
   it('says something as an operator', async () => {
     const id = await g.session();
     const r = await g.post(`/sessions/${id}/messages`, { content: { n: 1e400 > 1 ? 12 : 0 }, metadata: { a: 1 } }, { headers: { 'Idempotency-Key': 'k1' } });

@@ -75,7 +75,7 @@ CALL(BAD_READ, count_open_sessions, (struct eg_storage * s, struct eg_slice owne
      (s, owner, out))
 CALL(BAD_READ, agents, (struct eg_storage * s, eg_text_fn *fn, void *arg), (s, fn, arg))
 CALL(BAD_READ, revoked, (struct eg_storage * s, eg_text_fn *fn, void *arg), (s, fn, arg))
-CALL(BAD_READ, epoch, (struct eg_storage * s, char out[37]), (s, out))
+CALL(BAD_READ, epoch, (struct eg_storage * s, struct eg_epoch *out), (s, out))
 
 static enum eg_err bad_checkpoint(struct eg_storage *s)
 {

@@ -46,7 +46,7 @@ struct memstore {
     struct change *log;
     size_t changes, log_cap;
     int64_t next_sid, next_audit;
-    int64_t sid_before, audit_before; /* as of begin */
+    int64_t sid_before, audit_before, until_before; /* as of begin */
     bool in_tx, dead;
     enum eg_err err;
     enum memstore_fate fate;
@@ -57,7 +57,7 @@ struct memstore {
     bool fail_reads; /* atomic */
     enum eg_err fail_with;
     long commits;
-    char epoch[37];
+    struct eg_epoch epoch;
 };
 
 static const struct eg_slice no_text = {NULL, 0};
@@ -213,6 +213,7 @@ static enum eg_err op_begin(struct eg_storage *s)
     m->err = EG_OK;
     m->sid_before = m->next_sid;
     m->audit_before = m->next_audit;
+    m->until_before = m->epoch.until_sid;
     return EG_OK;
 }
 
@@ -229,6 +230,7 @@ static void op_rollback(struct eg_storage *s)
     }
     m->next_sid = m->sid_before;
     m->next_audit = m->audit_before;
+    m->epoch.until_sid = m->until_before;
     m->in_tx = false;
     m->err = EG_OK;
 }
@@ -561,9 +563,9 @@ static enum eg_err op_revoked(struct eg_storage *s, eg_text_fn *fn, void *arg)
     return texts(self(s), REVOKED, fn, arg);
 }
 
-static enum eg_err op_epoch(struct eg_storage *s, char out[37])
+static enum eg_err op_epoch(struct eg_storage *s, struct eg_epoch *out)
 {
-    memcpy(out, self(s)->epoch, 37);
+    *out = self(s)->epoch;
     return reading(self(s));
 }
 
@@ -729,6 +731,9 @@ static void op_session_delete(struct eg_storage *s, int64_t sid)
             put(m, with_sid[t], rows->v[i], NULL);
         }
     }
+    if (m->epoch.until_sid == INT64_MAX) {
+        m->epoch.until_sid = m->next_sid - 1;
+    }
 }
 
 static const struct eg_storage_ops memstore_ops = {
@@ -779,7 +784,8 @@ struct eg_storage *memstore_new(const char *epoch)
     m->next_sid = 1;
     m->next_audit = 1;
     size_t n = strlen(epoch);
-    memcpy(m->epoch, epoch, n < sizeof(m->epoch) ? n : sizeof(m->epoch) - 1);
+    memcpy(m->epoch.id, epoch, n < sizeof(m->epoch.id) ? n : sizeof(m->epoch.id) - 1);
+    m->epoch.until_sid = INT64_MAX;
     return &m->base;
 }
 
@@ -811,8 +817,9 @@ void memstore_damage(struct eg_storage *s, int64_t sid, uint64_t cursor)
 struct eg_storage *memstore_restart(struct eg_storage *s)
 {
     struct memstore *m = self(s);
-    struct memstore *n = self(must(memstore_new(m->epoch)));
+    struct memstore *n = self(must(memstore_new(m->epoch.id)));
     op_rollback(s);
+    n->epoch = m->epoch;
     n->next_sid = m->next_sid;
     n->next_audit = m->next_audit;
     n->commits = m->commits;

@@ -154,7 +154,7 @@ static void make_reactors(struct rig *rig, unsigned reactors)
                                            .log = &log_ops,
                                            .arg = rig};
     cr_assert_eq(eg_reactors_new(&config, &rig->rs), EG_OK);
-    eg_reactors_seams(rig->rs, &seams, "epoch-1");
+    eg_reactors_seams(rig->rs, &seams);
 }
 
 void rig_run(struct rig *rig, unsigned reactors)
@@ -522,6 +522,7 @@ void rig_welcome(struct rig *rig, struct eg_cmd *cmd, struct eg_welcome w)
     struct eg_welcome *const copy = malloc(sizeof *copy);
     cr_assert_eq(cmd->kind, EG_CMD_ATTACH);
     *copy = w;
+    snprintf(copy->epoch, sizeof copy->epoch, "epoch-1");
     if (!w.worker && !copy->session_id[0]) {
         snprintf(copy->session_id, sizeof copy->session_id, "s%d", (int)w.sid);
     }

@@ -93,6 +93,41 @@ Test(calls, delete_leaves_nothing)
                  0);
 }
 
+/* A cursor into the log that is gone must not pass for one into the new log. */
+Test(calls, an_id_used_again_has_another_epoch)
+{
+    char again[EG_EPOCH_MAX + 1];
+    cr_assert_str_eq(mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\""))->epoch, "epoch-1");
+    mr_client(r, "u", ",\"session_id\":\"other\",\"create\":true");
+    memstore_fail_commits(r->storage, MEMSTORE_FULL, 0, 1);
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_storage_unavailable);
+    cr_assert_eq(r->m->epoch.until_sid, INT64_MAX, "it was taken back");
+    eg_machine_resume(r->m);
+    mr_client(r, "u", ",\"session_id\":\"third\",\"create\":true");
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    settle();
+    const struct eg_welcome *w =
+        mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true"));
+    memcpy(again, w->epoch, sizeof again);
+    cr_assert_eq(strncmp(again, "epoch-1-", 8), 0, "%s", again);
+    cr_assert_eq(strlen(again), 8 + 16);
+    w = mr_welcome(
+        r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":0,\"epoch\":\"epoch-1\""));
+    cr_assert_eq(w->resync, EG_RESYNC_EPOCH);
+    mr_restart(r);
+    char own[128];
+    (void)snprintf(own, sizeof own, ",\"session_id\":\"s\",\"since\":0,\"epoch\":\"%s\"", again);
+    cr_assert_eq(mr_welcome(r, mr_client(r, "u", own))->resync, EG_RESYNC_NONE);
+    static const char *const older[] = {"other", "third"};
+    for (int i = 0; i < 2; i++) {
+        (void)snprintf(own, sizeof own, ",\"session_id\":\"%s\",\"epoch\":\"epoch-1\"", older[i]);
+        cr_assert_eq(mr_welcome(r, mr_client(r, "u", own))->resync, EG_RESYNC_NONE, "%s", older[i]);
+    }
+    struct eg_call k = {.kind = EG_CALL_CREATE, .agent = EG_LIT("a"), .session_id = EG_LIT("s")};
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert_str_eq(k.out_epoch, again);
+}
+
 Test(calls, a_deletion_goes_on_after_a_restart)
 {
     struct eg_session_row row;

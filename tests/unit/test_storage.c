@@ -149,8 +149,7 @@ static void see_text(void *arg, const char *text, int64_t number)
 
 CONTRACT(an_empty_store_has_an_epoch_and_nothing_else)
 {
-    char epoch[37];
-    char again[37];
+    struct eg_epoch epoch, again;
     struct eg_session_row row;
     struct eg_turn_row turn;
     struct eg_bytes *body = NULL;
@@ -158,8 +157,9 @@ CONTRACT(an_empty_store_has_an_epoch_and_nothing_else)
     uint8_t key[EG_IDKEY_BYTES] = {0};
     uint64_t cursor = 0;
     int64_t n = -1;
-    cr_assert_eq(OPS(f)->epoch(f->s, epoch), EG_OK);
-    cr_assert_eq(strlen(epoch), 36);
+    cr_assert_eq(OPS(f)->epoch(f->s, &epoch), EG_OK);
+    cr_assert_eq(strlen(epoch.id), 36);
+    cr_assert_eq(epoch.until_sid, INT64_MAX);
     cr_assert_eq(OPS(f)->session_by_id(f->s, EG_LIT("x"), &row), EG_ENOTFOUND);
     cr_assert_eq(OPS(f)->session_by_sid(f->s, 1, &row), EG_ENOTFOUND);
     cr_assert_eq(OPS(f)->turn_get(f->s, 1, 1, &turn), EG_ENOTFOUND);
@@ -175,8 +175,9 @@ CONTRACT(an_empty_store_has_an_epoch_and_nothing_else)
     cr_assert_eq(OPS(f)->revoked(f->s, see_text, &seen), EG_OK);
     cr_assert_str_empty(seen.text);
     fix_reopen(f);
-    cr_assert_eq(OPS(f)->epoch(f->s, again), EG_OK);
-    cr_assert_str_eq(again, epoch);
+    cr_assert_eq(OPS(f)->epoch(f->s, &again), EG_OK);
+    cr_assert_str_eq(again.id, epoch.id);
+    cr_assert_eq(again.until_sid, INT64_MAX);
 }
 
 CONTRACT(a_session_is_stored_whole_and_updated)
@@ -584,6 +585,36 @@ CONTRACT(a_deleted_session_leaves_nothing_and_its_number_is_not_used_again)
     struct eg_session_row again = store_session(f->s, "b");
     store_commit(f->s);
     cr_assert_gt(again.sid, b.sid);
+}
+
+CONTRACT(the_first_deletion_ends_the_epoch_for_sessions_to_come)
+{
+    struct eg_epoch epoch;
+    store_begin(f->s);
+    const struct eg_session_row a = store_session(f->s, "a");
+    const struct eg_session_row b = store_session(f->s, "b");
+    store_commit(f->s);
+    store_begin(f->s);
+    OPS(f)->session_delete(f->s, a.sid);
+    cr_assert_eq(OPS(f)->epoch(f->s, &epoch), EG_OK);
+    cr_assert_eq(epoch.until_sid, b.sid, "seen within the transaction");
+    OPS(f)->rollback(f->s);
+    cr_assert_eq(OPS(f)->epoch(f->s, &epoch), EG_OK);
+    cr_assert_eq(epoch.until_sid, INT64_MAX);
+    for (int i = 0; i < 2; i++) {
+        store_begin(f->s);
+        OPS(f)->session_delete(f->s, i == 0 ? a.sid : b.sid);
+        (void)store_session(f->s, "a");
+        store_commit(f->s);
+        fix_reopen(f);
+        cr_assert_eq(OPS(f)->epoch(f->s, &epoch), EG_OK);
+        cr_assert_eq(epoch.until_sid, b.sid, "the first one's");
+        store_begin(f->s);
+        struct eg_session_row row;
+        cr_assert_eq(OPS(f)->session_by_id(f->s, EG_LIT("a"), &row), EG_OK);
+        OPS(f)->session_delete(f->s, row.sid);
+        store_commit(f->s);
+    }
 }
 
 CONTRACT(a_transaction_without_writes_commits)
