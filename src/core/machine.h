@@ -153,11 +153,11 @@ struct eg_machine {
     unsigned reactors;
     struct eg_epoch epoch; /* until_sid: atomic */
     bool epoch_ends;       /* in this batch */
-    uint32_t batch; /* number of the present one; begins again after the last */
-    bool writing;   /* a transaction is open */
-    bool readonly;  /* storage fails: refuse what would write */
-    bool failed;    /* memory ran out or a read failed within this batch */
-    bool lost;      /* sessions were let go when a batch was taken back, and nobody is told yet */
+    uint32_t batch;        /* number of the present one; begins again after the last */
+    bool writing;          /* a transaction is open */
+    bool readonly;         /* storage fails: refuse what would write */
+    bool failed;           /* memory ran out or a read failed within this batch */
+    bool lost; /* sessions were let go when a batch was taken back, and nobody is told yet */
     bool draining;
     struct eg_session *sessions, *by_sid, *lru, *touched;
     unsigned lru_count;

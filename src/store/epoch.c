@@ -13,8 +13,8 @@ void eg_epoch_of(const struct eg_epoch *e, int64_t sid, char out[EG_EPOCH_MAX + 
         memcpy(out, e->id, sizeof e->id);
         return;
     }
-    crypto_generichash(hash, sizeof hash, (const uint8_t *)&sid, sizeof sid,
-                       (const uint8_t *)e->id, sizeof e->id);
+    crypto_generichash(hash, sizeof hash, (const uint8_t *)&sid, sizeof sid, (const uint8_t *)e->id,
+                       sizeof e->id);
     sodium_bin2hex(text, sizeof text, hash, 8);
     (void)snprintf(out, EG_EPOCH_MAX + 1, "%s-%s", e->id, text);
 }

@@ -2,9 +2,9 @@
  * epoch.h - what tells one log from another.
  *
  * A database has a random id, made with it and made anew by restore: the epoch of its sessions. As
- * soon as one of them was deleted, its id may be begun again, and a cursor into the log that is gone
- * would pass for one into the new log. So sessions begun after the first deletion have epochs of
- * their own: the database's with 64 bits of a hash of the session's number behind it.
+ * soon as one of them was deleted, its id may be begun again, and a cursor into the log that is
+ * gone would pass for one into the new log. So sessions begun after the first deletion have epochs
+ * of their own: the database's with 64 bits of a hash of the session's number behind it.
  */
 #ifndef EG_STORE_EPOCH_H
 #define EG_STORE_EPOCH_H

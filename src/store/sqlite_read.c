@@ -241,8 +241,8 @@ enum eg_err eg_sq_epoch(struct eg_storage *base, struct eg_epoch *out)
     enum eg_err e = eg_sq_first(s, st, "read epoch");
     if (e == EG_OK) {
         eg_db_text(st, 0, out->id, sizeof out->id);
-        out->until_sid = sqlite3_column_type(st, 1) == SQLITE_INTEGER ? sqlite3_column_int64(st, 1)
-                                                                      : INT64_MAX;
+        out->until_sid =
+            sqlite3_column_type(st, 1) == SQLITE_INTEGER ? sqlite3_column_int64(st, 1) : INT64_MAX;
         (void)sqlite3_reset(st);
     }
     return e;

@@ -29,6 +29,7 @@ void sim_client_forgets(struct sim *w, struct sim_client *c)
     }
     c->logged = 0;
     c->sid = 0;
+    c->epoch[0] = '\0';
     c->have = 0;
     c->pendings = 0;
     c->reads = false;
@@ -53,17 +54,20 @@ void sim_client_moves(struct sim *w, struct sim_client *c)
 
 static void client_connects(struct sim *w, struct sim_client *c)
 {
-    char json[300], since[24];
+    char json[400], since[24], epoch[80] = "";
     if (!sim_token_stands(w, sim_sub[c->sub], &c->jti)) {
         return;
     }
     c->from_acked = !c->reads && !w->calm && sim_random(w, 6) == 0;
     snprintf(since, sizeof since, c->from_acked ? "\"acked\"" : "%llu",
              (unsigned long long)c->have);
+    if (c->epoch[0]) {
+        snprintf(epoch, sizeof epoch, ",\"epoch\":\"%s\"", c->epoch);
+    }
     snprintf(json, sizeof json,
              "{\"type\":\"hello\",\"agent_id\":\"a\",\"session_id\":\"%s\",\"create\":%s,"
-             "\"since\":%s,\"capabilities\":[\"streaming\",\"ack\",\"presence\"]}",
-             c->name, c->creates && !c->reads ? "true" : "false", since);
+             "\"since\":%s%s,\"capabilities\":[\"streaming\",\"ack\",\"presence\"]}",
+             c->name, c->creates && !c->reads ? "true" : "false", since, epoch);
     c->conn = w->next_conn++;
     struct eg_cmd *cmd = sim_command(w, EG_CMD_ATTACH, c->conn, json);
     if (cmd) {

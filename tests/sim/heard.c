@@ -353,7 +353,16 @@ static void welcome(struct sim *w, struct sim_client *c, const struct eg_welcome
         sim_fault(w, "client %d was let into what is not %s", (int)(c - w->client), c->name);
         return;
     }
+    if (c->sid && (c->sid == wel->sid) != (strcmp(c->epoch, wel->epoch) == 0)) {
+        sim_fault(w, "client %d: epoch %s of %s, which had %s", (int)(c - w->client), wel->epoch,
+                  c->name, c->epoch);
+        return;
+    }
     if (c->sid && c->sid != wel->sid) { /* the one it knew was removed: nothing of it remains */
+        if (wel->resync != EG_RESYNC_EPOCH) {
+            sim_fault(w, "client %d was not told that %s is another one", (int)(c - w->client),
+                      c->name);
+        }
         sim_client_forgets(w, c);
         hangs_up(c);
         return;
@@ -372,6 +381,7 @@ static void welcome(struct sim *w, struct sim_client *c, const struct eg_welcome
     }
     sim_acks_welcome(w, c, l, wel);
     c->sid = wel->sid;
+    memcpy(c->epoch, wel->epoch, sizeof c->epoch);
     check_gap(w, c, l, wel);
     if (wel->resync || l->state == LIFE_REMOVED) {
         goes_on_from(w, c, wel);

@@ -78,9 +78,10 @@ struct life {
 
 /* What a client side remembers: it outlives connections and crashes of the gateway. */
 struct sim_client {
-    char name[SIM_NAME]; /* of the session it talks in */
-    int64_t sid;         /* which that was when it last was there; 0: it was not */
-    eg_conn_id conn;     /* 0: not connected */
+    char name[SIM_NAME];          /* of the session it talks in */
+    int64_t sid;                  /* which that was when it last was there; 0: it was not */
+    char epoch[EG_EPOCH_MAX + 1]; /* which it was told then; "" none */
+    eg_conn_id conn;              /* 0: not connected */
     bool attached;
     bool closing;  /* the gateway closed the connection: it is still to hang up */
     bool creates;  /* it makes the session if there is none */

@@ -111,8 +111,7 @@ Test(calls, an_id_used_again_has_another_epoch)
     memcpy(again, w->epoch, sizeof again);
     cr_assert_eq(strncmp(again, "epoch-1-", 8), 0, "%s", again);
     cr_assert_eq(strlen(again), 8 + 16);
-    w = mr_welcome(
-        r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":0,\"epoch\":\"epoch-1\""));
+    w = mr_welcome(r, mr_client(r, "u", ",\"session_id\":\"s\",\"since\":0,\"epoch\":\"epoch-1\""));
     cr_assert_eq(w->resync, EG_RESYNC_EPOCH);
     mr_restart(r);
     char own[128];
