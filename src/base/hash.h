@@ -16,7 +16,8 @@ void eg_chain_next(const uint8_t prev[EG_CHAIN_BYTES], struct eg_slice event,
                    uint8_t next[EG_CHAIN_BYTES]);
 /*
  * Key under which a sender's own id is remembered in a session: BLAKE2b-128 over kind, sender and
- * id, each with its length. kind: 'm' for message_id of a sub, 'e' for event_id of an agent.
+ * id, each with its length. kind: 'm' for message_id of a sub, 'e' for event_id of an agent; 's'
+ * for the number of a session, where sender is the epoch (store/epoch.h).
  */
 void eg_idkey(char kind, struct eg_slice sender, struct eg_slice id, uint8_t out[EG_IDKEY_BYTES]);
 
