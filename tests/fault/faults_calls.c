@@ -17,6 +17,7 @@
 #define CONFIG                                                                                     \
     "agents = [\"talk\"];\nmax_attempts = 1000;\nretry_backoff_ms = 5;\nabort_grace_ms = 50;\n"
 #define EACH_TOLD 100 /* points after which a long run says how far it is */
+#define ENDS_MS 5000  /* a gateway that said that it ends, does so */
 #define EXIT_RETRY 75
 #define EXIT_INTERNAL 70
 #define EXIT_CONFIG 78
@@ -94,6 +95,16 @@ static void start_again(const char *what, int64_t nth, struct tally *sum)
     }
 }
 
+/* Whether the gateway ends within a moment: it had begun to when it was last talked to. */
+static bool ends_now(void)
+{
+    const int64_t until = tl_now_ms() + ENDS_MS;
+    while (tl_gate_running(c.gate) && tl_now_ms() < until) {
+        usleep(1000);
+    }
+    return !tl_gate_running(c.gate);
+}
+
 /* After the talk: alive, or ended as it may; whatever it is, told things are there. */
 static void settle(struct talk *k, const char *what, int64_t nth, struct tally *sum)
 {
@@ -103,7 +114,7 @@ static void settle(struct talk *k, const char *what, int64_t nth, struct tally *
         start_again(what, nth, sum);
     }
     bool ok = talk_check(k, c.gate, &c.tokens);
-    if (!ok && !told.why[0] && !tl_gate_running(c.gate)) { /* it was about to end */
+    if (!ok && !told.why[0] && ends_now()) {
         start_again(what, nth, sum);
         *k = told;
         ok = talk_check(k, c.gate, &c.tokens);

@@ -333,7 +333,8 @@ static bool log_is_whole(struct talk *k, struct tl_ws *ws)
 static void wait_ready(struct tl_gate *g)
 {
     int status = 0;
-    for (int64_t end = tl_now_ms() + CHECK_MS; status != 200 && tl_now_ms() < end;) {
+    const int64_t end = tl_now_ms() + CHECK_MS;
+    while (status != 200 && tl_gate_running(g) && tl_now_ms() < end) {
         struct tl_http h = {0};
         status = tl_http(tl_gate_port(g), "GET", "/ready", NULL, NULL, &h);
         tl_http_free(&h);
