@@ -35,6 +35,20 @@ static int make_token(struct eg_api *a, const struct eg_settings *s)
     return EG_EXIT_CONFIG;
 }
 
+/* Notes where the admin listener is; an address without a scheme is one of HTTP. */
+static int set_base(struct eg_api *a, const char *url)
+{
+    const char *const scheme = strstr(url, "://") ? "" : "http://";
+    size_t n = strlen(url);
+    if (!*scheme && strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0)
+        return eg_usage(a->cmd, "\"%s\" is no URL such as http://127.0.0.1:7071", url);
+    while (n > 0 && url[n - 1] == '/')
+        n--;
+    if (asprintf(&a->base, "%s%.*s", scheme, (int)n, url) < 0)
+        a->base = NULL;
+    return EG_PROCEED;
+}
+
 int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_api_opts *o)
 {
     const char *url = o->url ? o->url : getenv("EBBGATE_ADMIN_URL");
@@ -46,13 +60,10 @@ int eg_api_init(struct eg_api *a, const struct eg_command *cmd, const struct eg_
     if (code != EG_PROCEED)
         return code;
     a->silence_ms = 4 * c.settings->heartbeat_ms + 5000;
-    if (url && *url) {
-        size_t n = strlen(url);
-        while (n > 0 && url[n - 1] == '/')
-            n--;
-        a->base = strndup(url, n);
-    } else if (asprintf(&a->base, "http://%s", c.settings->admin) < 0) {
-        a->base = NULL;
+    code = set_base(a, url && *url ? url : c.settings->admin);
+    if (code != EG_PROCEED) {
+        eg_config_free(&c);
+        return code;
     }
     if (token && *token) {
         eg_buf_str(&a->token, token);

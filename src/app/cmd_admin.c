@@ -15,7 +15,7 @@
 
 #define PAGE_MAX 500
 
-/* One act: $1 and $2 in the path are arguments; in the body @2 is one as a text, #2 as a number. */
+/* One act: $1 in the path is an argument, @2 in the body one as a text, #2 in either a number. */
 struct act {
     const char *command, *verb;
     int args;
@@ -33,7 +33,7 @@ static const struct act acts[] = {
     {"agents", "add", 1, "ID", "PUT", "/agents/$1", "{}"},
     {"agents", "remove", 1, "ID", "DELETE", "/agents/$1", NULL},
     {"connections", "close", 1, "ID", "DELETE", "/connections/$1", NULL},
-    {"turns", "retry", 2, "SESSION TURN", "POST", "/turns/$1/$2/retry", "{}"},
+    {"turns", "retry", 2, "SESSION TURN", "POST", "/turns/$1/#2/retry", "{}"},
 };
 
 enum { ACTS = sizeof acts / sizeof *acts };
@@ -76,7 +76,7 @@ static bool is_number(const char *text)
 static void fill_path(struct eg_buf *b, const char *pattern, const char *const *args)
 {
     for (const char *p = pattern; *p; p++) {
-        if (*p == '$')
+        if (*p == '$' || *p == '#')
             eg_api_encode(b, args[*++p - '1']);
         else
             eg_buf_char(b, *p);
@@ -107,7 +107,7 @@ static int run_act(const struct eg_command *cmd, const struct act *a, const char
         if (!eg_utf8_valid(eg_slice_cstr(args[i]), &offset) || !*args[i])
             return eg_usage(cmd, "%s: an argument is empty or not UTF-8", a->verb);
     }
-    if (a->body && strchr(a->body, '#') && !is_number(args[1]))
+    if ((strchr(a->path, '#') || (a->body && strchr(a->body, '#'))) && !is_number(args[1]))
         return eg_usage(cmd, "%s wants: %s, with a number", a->verb, a->words);
     int code = eg_api_init(&api, cmd, where);
     if (code == EG_PROCEED) {

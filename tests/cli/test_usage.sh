@@ -70,6 +70,27 @@ test_ids() {
     refused '--session wants an id' chat --session '' --token t hello
 }
 
+# An admin listener speaks HTTP, and no token leaves for anything else.
+test_admin_urls() {
+    for url in ftp://127.0.0.1:1 file:///etc/passwd ws://127.0.0.1:1; do
+        refused "\"$url\" is no URL such as http://127.0.0.1:7071" sessions --token t --url "$url"
+        refused "\"$url\" is no URL" backup --token t --url "$url" /tmp/copy.db
+        (EBBGATE_ADMIN_URL=$url && export EBBGATE_ADMIN_URL && refused 'is no URL' stats --token t)
+    done
+    for url in 127.0.0.1:1 ftp.invalid:1 HTTP://127.0.0.1:1; do
+        code 1 "$BIN" sessions --token t --url "$url" 2>"$T/err"
+        has "$T/err" '(is the gateway running?)'
+    done
+    has_not "$T/err" 'FTP'
+}
+
+test_numbers_of_acts() {
+    refused 'fork wants: ID CURSOR, with a number' sessions fork s x --token t
+    for turn in x 1.5 '1 ' 99999999999999999; do
+        refused 'retry wants: SESSION TURN, with a number' turns retry s "$turn" --token t
+    done
+}
+
 test_help_for_each_command() {
     "$BIN" --help >"$T/help"
     has "$T/help" 'Usage: ebbgate COMMAND'
