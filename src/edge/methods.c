@@ -37,17 +37,23 @@ static const struct rule rules[EG_FRAME_COUNT] = {
     [EG_FRAME_PUBLISH] = {AGENT, 0, 0, true},
 };
 
+/* The scope that a method needs of a client. */
+static const char *scope_of(const struct rule *rule)
+{
+    return rule->scope == EG_SCOPE_READ ? "read" : "write";
+}
+
 bool eg_method_allowed(const struct eg_peer *p, enum eg_frame_type type, const char **scope)
 {
     const struct rule *const rule = &rules[type];
     const bool agent = p->role == EG_ROLE_AGENT;
     *scope = NULL;
     if (!(rule->who & (agent ? AGENT : CLIENT))) {
-        *scope = rule->who == AGENT ? "agent" : rule->who == CLIENT ? "write" : NULL;
+        *scope = rule->who == AGENT ? "agent" : rule->who == CLIENT ? scope_of(rule) : NULL;
         return false;
     }
     if (!agent && rule->scope && !(p->scopes & rule->scope)) {
-        *scope = rule->scope == EG_SCOPE_READ ? "read" : "write";
+        *scope = scope_of(rule);
         return false;
     }
     return (p->caps & rule->cap) == rule->cap;

@@ -212,7 +212,7 @@ static bool read_event(struct eg_parse *p, const struct eg_json_member *m, const
         return eg_publish_name_valid(*out) ||
                eg_refuse(p, field, "must be 1-64 of A-Za-z0-9._:- and not a name of the gateway");
     return eg_event_name_valid(*out) ||
-           eg_refuse(p, field, "must be a stream event or a name that starts with x.");
+           eg_refuse(p, field, "must be a stream event, or x. and then A-Za-z0-9._:-");
 }
 
 static bool read_content(struct eg_parse *p, const struct eg_json_member *m, const char *field,

@@ -191,6 +191,16 @@ PT_TEST(publish, needs_the_scope_write)
     pt_quiet(a);
 }
 
+PT_TEST(publish, a_worker_is_told_the_scope_that_a_client_needs)
+{
+    pt_start(NULL);
+    struct tl_ws *w = pt_worker("echo", NULL);
+    pt_send(w, "{\"type\":\"message\",\"content\":\"x\"}");
+    pt_is(pt_error(w, "insufficient_scope"), "required_scope", "write");
+    pt_send(w, "{\"type\":\"ack\",\"cursor\":0}");
+    pt_is(pt_error(w, "insufficient_scope"), "required_scope", "read");
+}
+
 PT_TEST(publish, a_refused_publish_changed_nothing)
 {
     pt_start(NULL);
