@@ -154,7 +154,8 @@ export class Session {
 
   /** Tells the gateway, for all devices of this user, how far was read. Default: all that was delivered. */
   ack(cursor = this.place) {
-    if (!(cursor > 0)) return;
+    const { epoch } = this.handed ?? this.delivered ?? {};
+    if (!(cursor > 0) || (epoch && epoch !== this.hello?.epoch)) return; // of a log that is gone, where they differ
     this.acked = Math.max(this.acked ?? 0, cursor);
     this.link.send({ type: 'ack', cursor: this.acked });
   }
@@ -236,6 +237,7 @@ export class Session {
     if (hello.resync_required) {
       this.resyncing = hello.epoch ?? null;
       this.caughtUp = false;
+      if (hello.resync_reason !== 'trimmed') this.forgetLog();
       tell(this.options, 'onResync', {
         reason: hello.resync_reason,
         from: this.seen,
@@ -257,6 +259,12 @@ export class Session {
     if (this.acked) this.link.send({ type: 'ack', cursor: this.acked });
     if (this.caughtUp) this.outbox.up(hello.policy?.max_payload);
     this.open.resolve(this);
+  }
+
+  /** The log is another one: its cursors and turns are not those that we spoke of. */
+  forgetLog() {
+    this.acked = undefined;
+    this.dropRequests((request) => request.frame.turn !== undefined);
   }
 
   onFrame(frame) {
@@ -300,11 +308,7 @@ export class Session {
     }
     this.caughtUp = false;
     this.overflow = false;
-    this.requests = this.requests.filter((request) => {
-      if (request.repeat) return true;
-      request.reject(new EbbgateError('connection_lost', `the connection broke before "${request.frame.type}" was answered`));
-      return false;
-    });
+    this.dropRequests((request) => !request.repeat);
     if (this.sawEnd) this.link.end(null);
   }
 
@@ -477,6 +481,15 @@ export class Session {
       }
       this.requests.push(request);
     });
+  }
+
+  /** Gives up the requests that `which` names: whether they had an effect is not known. */
+  dropRequests(which) {
+    const lost = this.requests.filter(which);
+    this.requests = this.requests.filter((request) => !lost.includes(request));
+    for (const { frame, reject } of lost) {
+      reject(new EbbgateError('connection_lost', `the connection broke before "${frame.type}" was answered`));
+    }
   }
 
   /** Stores the place and the unaccepted messages; saves are done one after the other, the newest state last. */

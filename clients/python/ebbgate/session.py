@@ -216,7 +216,9 @@ class Session:
         """Tells the gateway, for all devices of this user, how far was read. Default: all delivered."""
         if cursor is None:
             cursor = self.place
-        if cursor > 0:
+        place = self._handed or self._delivered
+        gone = place is not None and place.epoch is not None and place.epoch != self._hello.get("epoch")
+        if cursor > 0 and not gone:  # else it is a cursor of a log that is gone
             self._acked = max(self._acked, cursor)
             self._link.send({"type": "ack", "cursor": self._acked})
 
@@ -303,6 +305,8 @@ class Session:
         self._resyncing = bool(hello.get("resync_required"))
         if self._resyncing:
             self._caught_up = False
+            if hello.get("resync_reason") != "trimmed":
+                self._forget_log()
             self._tell(
                 "resync",
                 {
@@ -331,6 +335,11 @@ class Session:
             self._outbox.up((hello.get("policy") or {}).get("max_payload"))
         if not self._opened.done():
             self._opened.set_result(None)
+
+    def _forget_log(self) -> None:
+        """The log is another one: its cursors and turns are not those that we spoke of."""
+        self._acked = 0
+        self._drop_requests(lambda request: "turn" in request.frame)
 
     def on_frame(self, frame: Frame) -> None:
         kind = frame.get("type")
@@ -371,10 +380,7 @@ class Session:
                 )
         self._caught_up = False
         self._overflow = False
-        for request in [item for item in self._requests if not item.repeat]:
-            self._requests.remove(request)
-            text = f"the connection broke before \"{request.frame['type']}\" was answered"
-            request.fail(EbbgateError("connection_lost", text))
+        self._drop_requests(lambda request: not request.repeat)
         if self._saw_end:
             self._link.end(None)
 
@@ -557,6 +563,13 @@ class Session:
             raise EbbgateError("not_connected", text)
         self._requests.append(request)
         return await request.future
+
+    def _drop_requests(self, which: Callable[[Request], bool]) -> None:
+        """Gives up the requests that ``which`` names: whether they had an effect is not known."""
+        for request in [item for item in self._requests if which(item)]:
+            self._requests.remove(request)
+            text = f"the connection broke before \"{request.frame['type']}\" was answered"
+            request.fail(EbbgateError("connection_lost", text))
 
     def _later(self, delay: float, work: Callable[[], None]) -> None:
         async def wait() -> None:
