@@ -152,6 +152,11 @@ export class Session {
     return (this.handed ?? this.delivered)?.cursor ?? 0;
   }
 
+  /** Snapshots that wait to be handed out. */
+  get snapshots() {
+    return this.queue.map((item) => item.event).filter((event) => event?.type === 'snapshot');
+  }
+
   /** Tells the gateway, for all devices of this user, how far was read. Default: all that was delivered. */
   ack(cursor = this.place) {
     const { epoch } = this.handed ?? this.delivered ?? {};

@@ -84,7 +84,7 @@ export class Turns {
  * What a snapshot has of an answer: its final response, or undefined while that may still come.
  * @throws EbbgateError `answer_lost`: the log is another one or was trimmed, and the answer went with it
  */
-function keptFinal({ messages = [], epoch, event_cursor: head }, { turn, messageId }, epochBefore) {
+function keptFinal({ messages = [], epoch, event_cursor: head }, { turn, messageId, epoch: epochBefore }) {
   const there = messages.find((event) => event.type === 'message' && event.cursor === turn);
   const ours = there ? there.data?.message_id === messageId : (epoch ?? epochBefore) === epochBefore;
   const finals = messages.filter(isFinal);
@@ -104,10 +104,11 @@ function keptFinal({ messages = [], epoch, event_cursor: head }, { turn, message
 export class Answer {
   constructor(session, sent) {
     this.session = session;
-    this.sent = sent;
+    // What is so when the message is accepted: the answer may be read much later.
+    this.sent = sent.then((at) => ({ ...at, epoch: session.epoch, older: session.snapshots }));
     this.text = '';
     this.pieces = this.read();
-    sent.catch(() => {});
+    this.sent.catch(() => {});
   }
 
   /** Leaving the loop early ends nothing: `final` reads on. */
@@ -128,7 +129,6 @@ export class Answer {
     const sent = await this.sent;
     const { turn } = sent;
     if (turn === undefined) throw new EbbgateError('no_turn', 'this message started no turn');
-    const { epoch } = this.session;
     const earlier = await this.earlier(sent);
     if (earlier) {
       yield* this.finish(earlier);
@@ -136,7 +136,8 @@ export class Answer {
     }
     for await (const event of this.session) {
       if (event.type === 'snapshot') {
-        const kept = keptFinal(event.state ?? {}, sent, epoch);
+        if (sent.older.includes(event) && !(event.state?.event_cursor >= turn)) continue; // from before the message
+        const kept = keptFinal(event.state ?? {}, sent);
         if (!kept) continue;
         yield* this.finish(kept);
         return;

@@ -187,6 +187,11 @@ class Session:
         place = self._handed or self._delivered
         return place.cursor if place else 0
 
+    @property
+    def snapshots(self) -> List[Event]:
+        """Snapshots that wait to be handed out."""
+        return [event for event, _ in self._queue if event is not None and event.get("type") == "snapshot"]
+
     async def abort(self, *, turn: Optional[int] = None, reason: Optional[str] = None) -> Optional[int]:
         """Asks the agent to stop; gives the aborted turn, or None if none was open.
 

@@ -156,7 +156,7 @@ class Answer:
         accepted = await self._session.send(self._content, **self._options)
         if accepted.turn is None:
             raise EbbgateError("no_turn", "this message started no turn")
-        epoch = self._session.epoch
+        epoch, older = self._session.epoch, self._session.snapshots
         earlier = await self._earlier(accepted)
         if earlier is not None:
             rest = self._finish(earlier)
@@ -165,7 +165,10 @@ class Answer:
             return
         async for event in self._session:
             if event.get("type") == "snapshot":
-                kept = _kept_final(event.get("state") or {}, accepted, epoch)
+                state = event.get("state") or {}
+                if state.get("event_cursor", 0) < accepted.turn and any(item is event for item in older):
+                    continue  # from before the message
+                kept = _kept_final(state, accepted, epoch)
                 if kept is None:
                     continue
                 event = kept

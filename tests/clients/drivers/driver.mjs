@@ -149,9 +149,10 @@ const operations = {
     const result = await sending;
     return { message_id: result.messageId, cursor: result.cursor, turn: result.turn, duplicate: result.duplicate, aborted: result.aborted };
   },
-  async ask({ content, message_id, only }) {
+  async ask({ content, message_id, only, read }) {
     const pieces = [];
     const answer = session.ask(content, { messageId: message_id });
+    if (read) await gate(read).promise;
     for await (const piece of answer) if (pieces.push(piece) === only) break;
     const final = await answer.final;
     return { pieces, text: final.text, content: final.content, outcome: final.outcome, cursor: final.cursor };

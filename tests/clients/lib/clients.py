@@ -45,10 +45,10 @@ def find_clients(only=None):
     else:
         ws = next((place for place in WS_PLACES if place.exists()), None)
         if ws is not None:
-            found.append(Client("js-ws", [node, driver], {"http"}, {"EBBGATE_WS": str(ws)}))
+            found.append(Client("js-ws", [node, driver], {"http", "eager"}, {"EBBGATE_WS": str(ws)}))
         flags = _node_global(node)
         if flags is not None:
-            found.append(Client("js-global", [node, "--no-warnings", *flags, driver], set()))
+            found.append(Client("js-global", [node, "--no-warnings", *flags, driver], {"eager"}))
         if ws is None and flags is None:
             print("js: this node has no WebSocket; install node-ws", file=sys.stderr)
     found.append(Client("python", [sys.executable, str(DRIVERS / "driver.py")], {"http", "cancel"}))
