@@ -215,6 +215,21 @@ describe('client', () => {
     }
   });
 
+  it('tells a gap of a closed session, too', async () => {
+    const id = await g.session(3);
+    await g.post(`/sessions/${id}/close`);
+    const { epoch, cursor } = (await g.get(`/sessions/${id}`)).json;
+    const s = new Stream(url(id, `?since=${cursor}&epoch=other`), { token: alice });
+    await s.ended;
+    assert.deepEqual(s.events.map((e) => [e.event, JSON.parse(e.data).reason]), [['resync', 'epoch_changed']]);
+    const nothing = [[`?since=${cursor}&epoch=${epoch}`], ['?epoch=other'], ['?epoch=other', `Last-Event-ID: ${cursor}`]]; // an EventSource was told
+    for (const [q, ...headers] of nothing) {
+      const t = new Stream(url(id, q), { token: alice, headers });
+      await t.ended;
+      assert.match(t.text, /^HTTP\/1.1 204 /, q);
+    }
+  });
+
   it('ends a stream when the session closes, and when the token is revoked', async () => {
     const id = await g.session(1);
     const s = new Stream(url(id, '?since=0'), { token: alice });
