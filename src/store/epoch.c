@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 
-/* Hashed, because numbers in a row would tell every client how many sessions there are. */
+/* Hashed, so that it does not read as a count of sessions; it keeps no secret. */
 void eg_epoch_of(const struct eg_epoch *e, int64_t sid, char out[EG_EPOCH_MAX + 1])
 {
     uint8_t key[EG_IDKEY_BYTES];
