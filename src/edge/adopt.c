@@ -27,8 +27,9 @@
  * A plain request, which the library answers but does not read from again, gets one end of a socket
  * pair instead, and the nonce has to come out at the other.
  *
- * Failure modes: the client is gone already (getpeername fails); no descriptor left; anything but
- * the nonce arrives. The duplicate is closed, the library closes the rest; counted and logged.
+ * Failure modes: the client is gone already (getpeername fails, or it takes no head of a stream);
+ * no descriptor left; anything but the nonce arrives. The duplicate is closed, the library closes
+ * the rest; all but the first are counted and logged as a fault.
  */
 #include "edge/adopt.h"
 

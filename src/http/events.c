@@ -261,9 +261,9 @@ static bool lend_claims(struct eg_exchange *x, struct eg_adopted *a)
  * Whether a client of a closed session has all there ever will be. Not if its place is in another
  * log; but an EventSource comes again with the same epoch, so with Last-Event-ID that is not asked.
  */
-static bool has_all(struct eg_exchange *x, const struct eg_session_row *row, int64_t since)
+static bool has_all(struct eg_exchange *x, const struct eg_session_row *row, int64_t since,
+                    struct eg_slice epoch)
 {
-    const struct eg_slice epoch = eg_x_query(x, "epoch");
     const char *last = eg_x_header(x, "Last-Event-ID");
     char now[EG_EPOCH_MAX + 1];
     if (row->state != EG_SESSION_CLOSED || (since >= 0 && (uint64_t)since != row->cursor))
@@ -286,7 +286,7 @@ static void write_stream(struct eg_exchange *x, const struct eg_session_row *row
         eg_x_problem(x, 0, EG_CODE_draining, NULL, NULL);
         return;
     }
-    if (has_all(x, row, since)) {
+    if (has_all(x, row, since, epoch)) {
         eg_x_nothing(x); /* which tells an EventSource not to come again */
         return;
     }

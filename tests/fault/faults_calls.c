@@ -95,16 +95,6 @@ static void start_again(const char *what, int64_t nth, struct tally *sum)
     }
 }
 
-/* Whether the gateway ends within a moment: it had begun to when it was last talked to. */
-static bool ends_now(void)
-{
-    const int64_t until = tl_now_ms() + ENDS_MS;
-    while (tl_gate_running(c.gate) && tl_now_ms() < until) {
-        usleep(1000);
-    }
-    return !tl_gate_running(c.gate);
-}
-
 /* After the talk: alive, or ended as it may; whatever it is, told things are there. */
 static void settle(struct talk *k, const char *what, int64_t nth, struct tally *sum)
 {
@@ -114,7 +104,7 @@ static void settle(struct talk *k, const char *what, int64_t nth, struct tally *
         start_again(what, nth, sum);
     }
     bool ok = talk_check(k, c.gate, &c.tokens);
-    if (!ok && !told.why[0] && ends_now()) {
+    if (!ok && !told.why[0] && tl_gate_wait(c.gate, ENDS_MS) >= 0) { /* it was about to end */
         start_again(what, nth, sum);
         *k = told;
         ok = talk_check(k, c.gate, &c.tokens);
