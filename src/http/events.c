@@ -278,7 +278,7 @@ static void write_stream(struct eg_exchange *x, const struct eg_session_row *row
     struct eg_adopted *a = NULL;
     int64_t since;
     const struct eg_slice epoch = eg_x_query(x, "epoch");
-    if (!take_since(x, &since))
+    if (!eg_x_check_query(x, "since epoch token") || !take_since(x, &since))
         return;
     if (eg_metric_get(EG_M_draining) || !__atomic_load_n(&x->http->listener[0], __ATOMIC_ACQUIRE)) {
         if (x->origin || eg_x_header(x, "Sec-Fetch-Mode"))
@@ -373,12 +373,6 @@ static bool wants_json(struct eg_exchange *x)
     return false;
 }
 
-/* A stream takes `since` (and on the public listener `epoch`) only. */
-static bool check_stream_query(struct eg_exchange *x)
-{
-    return eg_x_check_query(x, x->admin ? "since token" : "since epoch token");
-}
-
 /* The row is read with a reader that is given back before anything is written. */
 static bool find_session(struct eg_exchange *x, struct eg_session_row *row)
 {
@@ -402,8 +396,7 @@ void eg_h_session_events(struct eg_exchange *x)
     if (!find_session(x, &row))
         return;
     if (stream) {
-        if (check_stream_query(x))
-            write_stream(x, &row);
+        write_stream(x, &row);
         return;
     }
     if (!take_range(x, &row, &range))
@@ -434,8 +427,7 @@ void eg_h_client_events(struct eg_exchange *x)
         return;
     }
     if (eg_x_wants(x, "text/event-stream")) {
-        if (check_stream_query(x))
-            write_stream(x, &row);
+        write_stream(x, &row);
     } else if (wants_json(x) && take_range(x, &row, &range) && take_position(x, &range)) {
         write_page(x, &row, &range);
     }

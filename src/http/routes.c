@@ -23,7 +23,7 @@ const struct eg_route eg_routes[] = {
     {"GET", API "/sessions/{id}", EG_ON_ADMIN, EG_NEED_ADMIN_READ, false, "", eg_h_session_get},
     {"DELETE", API "/sessions/{id}", EG_ON_ADMIN, EG_NEED_ADMIN, false, "", eg_h_session_delete},
     {"GET", API "/sessions/{id}/events", EG_ON_ADMIN, EG_NEED_ADMIN_READ, false,
-     "since before type order token " PAGE, eg_h_session_events},
+     "since before type order epoch token " PAGE, eg_h_session_events},
     {"POST", API "/sessions/{id}/close", EG_ON_ADMIN, EG_NEED_ADMIN, true, "", eg_h_session_close},
     {"POST", API "/sessions/{id}/messages", EG_ON_ADMIN, EG_NEED_ADMIN, true, "", eg_h_session_say},
     {"POST", API "/sessions/{id}/fork", EG_ON_ADMIN, EG_NEED_ADMIN, true, "", eg_h_session_fork},

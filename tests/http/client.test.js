@@ -308,6 +308,28 @@ describe('client', () => {
     }
   });
 
+  it('an operator is told of another log as a client is', async () => {
+    const id = await g.session(3);
+    const follow = (since, epoch) => new Stream(`http://${g.admin}/api/v1/sessions/${id}/events?since=${since}&epoch=${epoch}`, { token: g.token() });
+    const { epoch } = (await g.get(`/sessions/${id}`)).json;
+    const s = follow(1, epoch);
+    await s.until(() => s.events.length === 2);
+    assert.deepEqual(s.events.map((e) => e.event), ['message', 'message']);
+    await s.close();
+    await g.delete(`/sessions/${id}`);
+    await g.ppost('/v1/sessions', { agent_id: 'support', session_id: id }, { token: alice });
+    for (let i = 0; i < 4; i++) await g.ppost(`/v1/sessions/${id}/messages`, { content: 'new' }, { token: alice });
+    const t = follow(3, epoch);
+    await t.until(() => t.events.length === 1);
+    const { epoch: now } = (await g.get(`/sessions/${id}`)).json;
+    assert.deepEqual([t.events[0].event, JSON.parse(t.events[0].data)], ['resync', { reason: 'epoch_changed', oldest_cursor: 1, cursor: 4, epoch: now }]);
+    await t.close();
+    await g.post(`/sessions/${id}/close`);
+    const closed = follow((await g.get(`/sessions/${id}`)).json.cursor, epoch);
+    await closed.ended;
+    assert.deepEqual(closed.events.map((e) => e.event), ['resync']);
+  });
+
   it('two hundred streams cost no thread', async () => {
     const fs = require('node:fs');
     const threads = () => fs.readdirSync(`/proc/${g.process.pid}/task`).length;
