@@ -18,7 +18,8 @@ struct tail {
     struct eg_api *api;
     struct eg_buf line, data;
     int64_t cursor; /* of the last event printed */
-    bool json, resync;
+    char *epoch;    /* of the log that it is in */
+    bool json, resync, anew;
 };
 
 /* "17  token_stream  agent:x  turn 16  {...}", one line, safe for a terminal. */
@@ -43,6 +44,23 @@ static void print_event(struct eg_slice text)
     eg_buf_free(&safe);
 }
 
+/* Behind a gap the stream goes on at its end. Another log is asked for anew, from its beginning. */
+static void take_gap(struct tail *t, const struct eg_json_doc *doc)
+{
+    char *epoch = eg_field_text(doc, "epoch");
+    if (!epoch || strcmp(epoch, t->epoch) == 0) {
+        fprintf(stderr, "(the log has a gap here)\n");
+        t->cursor = eg_field_int_or(doc, "cursor", t->cursor);
+        free(epoch);
+        return;
+    }
+    fprintf(stderr, "(the log is another one now; it follows from its beginning)\n");
+    t->cursor = eg_field_int_or(doc, "oldest_cursor", 1) - 1;
+    free(t->epoch);
+    t->epoch = epoch;
+    t->anew = true;
+}
+
 static void end_event(struct tail *t)
 {
     struct eg_json_doc doc;
@@ -51,8 +69,7 @@ static void end_event(struct tail *t)
     if (text.n > 0 && eg_json_scan(text, EG_JSON_DEPTH_MAX, &doc) == EG_OK) {
         bool has = eg_field_int(&doc, "cursor", &cursor);
         if (t->resync) {
-            fprintf(stderr, "(the log has a gap here)\n");
-            t->cursor = has ? cursor : t->cursor;
+            take_gap(t, &doc);
         } else if (!has || cursor > t->cursor) {
             t->cursor = has ? cursor : t->cursor;
             if (t->json)
@@ -89,7 +106,8 @@ static bool take_stream(void *arg, const char *p, size_t n)
     eg_buf_add(&t->line, p, n);
     size_t at = 0;
     char *end;
-    while (at < t->line.n && (end = memchr(t->line.p + at, '\n', t->line.n - at)) != NULL) {
+    while (!t->anew && at < t->line.n &&
+           (end = memchr(t->line.p + at, '\n', t->line.n - at)) != NULL) {
         take_line(t, t->line.p + at, (size_t)(end - (t->line.p + at)));
         at = (size_t)(end - t->line.p) + 1;
     }
@@ -97,13 +115,15 @@ static bool take_stream(void *arg, const char *p, size_t n)
         memmove(t->line.p, t->line.p + at, t->line.n - at);
         t->line.n -= at;
     }
-    return t->line.err == EG_OK && !ferror(stdout);
+    return t->line.err == EG_OK && !t->anew && !ferror(stdout);
 }
 
-/* The session's newest cursor into *out: "from now on" must mean the same now after a break. */
-static int newest(struct eg_api *api, const char *session, int64_t *out)
+/* The session's epoch and, without a cursor to begin behind, its newest one: "from now on" must
+ * mean the same after a break. */
+static int begin(struct tail *t, const char *session)
 {
     struct eg_json_doc doc;
+    struct eg_api *api = t->api;
     struct eg_buf path = {0}, answer = {0};
     eg_buf_str(&path, "/sessions/");
     eg_api_encode(&path, session);
@@ -111,7 +131,8 @@ static int newest(struct eg_api *api, const char *session, int64_t *out)
     int code = eg_api_call(api, &r, &answer);
     if (code == EG_PROCEED &&
         (eg_json_scan((struct eg_slice){answer.p, answer.n}, EG_JSON_DEPTH_MAX, &doc) != EG_OK ||
-         !eg_field_int(&doc, "cursor", out))) {
+         !(t->epoch = eg_field_text(&doc, "epoch")) ||
+         (t->cursor < 0 && !eg_field_int(&doc, "cursor", &t->cursor)))) {
         eg_complain(api->cmd, "the gateway does not tell where the session is");
         code = EG_EXIT_FAILED;
     }
@@ -124,8 +145,8 @@ static int newest(struct eg_api *api, const char *session, int64_t *out)
  * from where it was. */
 static int follow(struct eg_api *api, const char *session, int64_t since, bool json)
 {
-    int code = since < 0 ? newest(api, session, &since) : EG_PROCEED;
     struct tail t = {.api = api, .json = json, .cursor = since};
+    int code = begin(&t, session);
     while (code == EG_PROCEED && !ferror(stdout)) {
         struct eg_buf path = {0};
         char cursor[24];
@@ -134,6 +155,8 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
         eg_api_encode(&path, session);
         eg_buf_str(&path, "/events");
         eg_api_param(&path, "since", cursor);
+        eg_api_param(&path, "epoch", t.epoch);
+        t.anew = false;
         const struct eg_api_request r = {.method = "GET",
                                          .path = eg_api_path(&path),
                                          .accept = "text/event-stream",
@@ -158,6 +181,7 @@ static int follow(struct eg_api *api, const char *session, int64_t since, bool j
     }
     eg_buf_free(&t.line);
     eg_buf_free(&t.data);
+    free(t.epoch);
     return code;
 }
 
@@ -225,12 +249,15 @@ static int run_export(const struct eg_command *cmd, int argc, char **argv)
     return eg_cli_done(cmd, code == EG_PROCEED ? EG_EXIT_OK : code);
 }
 
-const struct eg_command eg_cmd_tail = {.name = "tail",
-                                       .summary = "Follow a session's log as it grows",
-                                       .usage = "[--since CURSOR] [--json] SESSION",
-                                       .details = "Ends when the session is closed.\n",
-                                       .run = run_tail,
-                                       .group = "A running gateway (over its admin API)"};
+const struct eg_command eg_cmd_tail = {
+    .name = "tail",
+    .summary = "Follow a session's log as it grows",
+    .usage = "[--since CURSOR] [--json] SESSION",
+    .details =
+        "Ends when the session is closed. When it is deleted and its id begun anew, or a backup\n"
+        "restored, says so on stderr and prints the new log from its beginning.\n",
+    .run = run_tail,
+    .group = "A running gateway (over its admin API)"};
 
 const struct eg_command eg_cmd_export = {.name = "export",
                                          .summary = "Print a session's whole log as JSON lines",

@@ -200,6 +200,27 @@ test_tail_from_now_on_through_a_break() {
     same "$T/out" "$T/tail"
 }
 
+# A session that is deleted and begun anew under its id while tail is away is another log.
+test_tail_into_another_log() {
+    filled
+    EBBGATE_ADMIN_URL=http://$ADMIN "$BIN" tail --since 0 --json one --data "$T/data" >"$T/tail" 2>"$T/err" &
+    follow=$!
+    started "$follow"
+    eventually sh -c "[ \$(wc -l <$T/tail) -eq 3 ]"
+    cp "$T/tail" "$T/want"
+    kill -STOP "$follow"
+    crash
+    gate
+    admin sessions delete one >/dev/null
+    chat --agent echo --session one again >/dev/null
+    chat --agent echo --session one 'and again' >/dev/null
+    kill -CONT "$follow"
+    eventually sh -c "[ \$(wc -l <$T/tail) -eq 9 ]"
+    admin export one >>"$T/want"
+    same "$T/want" "$T/tail"
+    [ "$(cat "$T/err")" = '(the log is another one now; it follows from its beginning)' ] || die "$(cat "$T/err")"
+}
+
 # A gateway that is stopped, or a connection whose other end is gone: the kernel says nothing of it.
 # The server here has a part for each connection.
 silent_server() {
@@ -213,7 +234,12 @@ for part in sys.argv[1:]:
     request = peer.recv(65536).decode().split("\r\n")
     print(request[0], *(line for line in request if line.startswith("Authorization")), sep="\n", flush=True)
     head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-    if part == "closed":
+    if part == "detail":
+        peer.sendall(head.replace("text/event-stream", "application/json").encode() + b'{"cursor":0,"epoch":"one"}')
+    elif part == "other":
+        resync = 'event: resync\ndata: {"reason":"epoch_changed","oldest_cursor":3,"cursor":8,"epoch":"two"}\n\n'
+        peer.sendall((head + resync + 'data: {"cursor":9,"type":"x.a"}\n\n').encode())
+    elif part == "closed":
         peer.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
     elif part.startswith("proxy"):
         peer.sendall(b"HTTP/1.1 %s x\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>" % part[5:].encode())
@@ -241,21 +267,34 @@ EOF
 test_tail_leaves_a_silent_connection() {
     command -v python3 >/dev/null || return 0
     gate # for its key
-    silent_server '!1' 2 closed
+    silent_server detail '!1' 2 closed
     code 0 admin tail --since 0 --json one >"$T/tail" 2>"$T/err"
     [ "$(cat "$T/tail")" = "{\"cursor\":1,\"type\":\"x.a\"}
 {\"cursor\":2,\"type\":\"x.a\"}" ] || die "$(cat "$T/tail")"
     has "$T/server" 'since=1'
     has "$T/server" 'since=2'
-    [ "$(grep Authorization "$T/server" | sort -u | wc -l)" -eq 3 ] || die 'one token for all: it expires'
+    [ "$(grep Authorization "$T/server" | sort -u | wc -l)" -eq 4 ] || die 'one token for all: it expires'
     [ "$(cat "$T/err")" = '(the session is closed)' ] || die "$(cat "$T/err")"
+}
+
+# What comes behind the news of another log is not shown before what that log begins with.
+test_tail_begins_another_log_at_its_beginning() {
+    command -v python3 >/dev/null || return 0
+    gate # for its key
+    silent_server detail '!5' other '!3' closed
+    code 0 admin tail --json one >"$T/tail" 2>"$T/err"
+    [ "$(cat "$T/tail")" = "{\"cursor\":5,\"type\":\"x.a\"}
+{\"cursor\":3,\"type\":\"x.a\"}" ] || die "$(cat "$T/tail")"
+    sed -n 's/^GET .*[?]\(.*\) HTTP.*/\1/p' "$T/server" >"$T/asked"
+    printf '%s\n' 'since=0&epoch=one' 'since=5&epoch=one' 'since=2&epoch=two' 'since=3&epoch=two' >"$T/want"
+    same "$T/want" "$T/asked"
 }
 
 # What a proxy says while the gateway restarts.
 test_tail_waits_behind_a_proxy() {
     command -v python3 >/dev/null || return 0
     gate # for its key
-    silent_server '!1' proxy502 proxy504 proxy200 '!2' closed
+    silent_server detail '!1' proxy502 proxy504 proxy200 '!2' closed
     code 0 admin tail --since 0 --json one >"$T/tail" 2>"$T/err"
     [ "$(cat "$T/tail")" = "{\"cursor\":1,\"type\":\"x.a\"}
 {\"cursor\":2,\"type\":\"x.a\"}" ] || die "$(cat "$T/tail")"
