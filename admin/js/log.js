@@ -9,9 +9,10 @@ const PAGE = 300;
 const KEEP = 20000;
 
 export class Log {
-  /** `on`: `{ reset(events), event(event), state(name, detail), failure(problem) }` */
-  constructor(id, signal, on) {
+  /** `epoch`: of the log. `on`: `{ reset(events), event(event), another(), state(name, detail), failure(problem) }` */
+  constructor(id, epoch, signal, on) {
     this.id = id;
+    this.epoch = epoch;
     this.signal = signal;
     this.on = on;
     this.events = [];
@@ -30,7 +31,9 @@ export class Log {
   }
 
   async page(query) {
+    const { epoch } = this;
     const answer = await get(`sessions/${seg(this.id)}/events`, { order: 'desc', limit: PAGE, ...query }, this.signal);
+    if (epoch !== this.epoch) throw new DOMException('It is another log now', 'AbortError');
     this.oldest = answer.oldest_cursor;
     this.head = Math.max(this.head ?? 0, answer.cursor);
     return answer.events.reverse();
@@ -45,17 +48,27 @@ export class Log {
     else this.followOn();
   }
 
+  /** The id stands for another log now: the events of the one before do not belong to what comes. */
+  change(epoch) {
+    this.epoch = epoch;
+    this.head = 0;
+    this.events = [];
+    this.on.reset(this.events);
+    this.on.another();
+  }
+
   followOn() {
     this.tail.abort();
     this.tail = new AbortController();
     const tail = this.tail;
     if (this.signal.aborted) return;
-    follow(this.id, this.events.findLast((event) => event.cursor !== undefined)?.cursor ?? this.head, {
+    follow(this.id, this.events.findLast((event) => event.cursor !== undefined)?.cursor ?? this.head, this.epoch, {
       signal: tail.signal,
       event: (event) => this.take(event),
       state: this.on.state,
-      resync: () => {
+      resync: ({ epoch }) => {
         tail.abort();
+        if (epoch !== this.epoch) this.change(epoch);
         this.load(false).catch((problem) => problem.name === 'AbortError' || this.on.failure(problem));
       },
     });

@@ -67,24 +67,25 @@ const pause = (ms, signal) =>
   });
 
 /**
- * Follows session `id` after cursor `since` until `on.signal` is aborted or the session ends.
- * `on`: `{ signal, event(event), resync(), state(name, detail) }`; states: `connecting`, `live`,
+ * Follows session `id` after cursor `since` of the log `epoch` until `on.signal` is aborted or the session ends.
+ * `on`: `{ signal, event(event), resync(told), state(name, detail) }`; states: `connecting`, `live`,
  * `waiting` (detail: ms), `ended`, `failed` (detail: the problem).
  */
-export async function follow(id, since, on) {
+export async function follow(id, since, epoch, on) {
   let last = since;
   let wait = FIRST_WAIT_MS;
   let ended = false;
   const take = ({ event, data }) => {
+    if (on.signal.aborted) return; // what came behind a resync
     wait = FIRST_WAIT_MS;
-    if (event === 'resync') {
-      on.resync();
-      return;
-    }
     let parsed;
     try {
       parsed = JSON.parse(data);
     } catch {
+      return;
+    }
+    if (event === 'resync') {
+      on.resync(parsed);
       return;
     }
     if (event === 'reconnect' || typeof parsed?.type !== 'string') return;
@@ -102,7 +103,7 @@ export async function follow(id, since, on) {
     on.state('connecting');
     try {
       const response = await request('GET', `sessions/${seg(id)}/events`, {
-        query: { since: last }, headers: { Accept: 'text/event-stream' }, signal: attempt.signal,
+        query: { since: last, epoch }, headers: { Accept: 'text/event-stream' }, signal: attempt.signal,
       });
       if (response.status === 204) {
         ended = true; // closed, and nothing more to come

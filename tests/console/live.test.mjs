@@ -200,6 +200,65 @@ test('the tail comes back after the gateway was killed, without a gap', async ()
   }, { allow: AWAY });
 });
 
+/** Its id stands for another log from now on, which is longer. */
+async function beginAnew(id) {
+  await at.gate.call('DELETE', `sessions/${id}`);
+  await at.gate.call('POST', 'v1/sessions', { agent_id: 'support', session_id: id }, `http://${at.gate.public}`);
+  for (const text of ['echo new words', 'echo more of them']) {
+    await at.gate.say(id, text);
+    await at.gate.settled(id);
+  }
+}
+
+/** That the page shows the log as it is now, and says so. */
+async function showsAnother(page, id) {
+  await page.getByText('This is another log').waitFor();
+  await ending(page, 5).getByText('answered').waitFor();
+  await turn(page, 1).locator('.answer').getByText('new words').waitFor();
+  assert.equal(await page.getByText('old words').count(), 0);
+  await page.locator('.tail').getByText('live').waitFor();
+  await at.gate.say(id, 'echo and on');
+  await at.gate.settled(id);
+  await page.getByRole('button', { name: 'Raw events' }).click();
+  const { length } = await at.gate.events(id);
+  await page.locator('details.event').nth(length - 1).waitFor();
+  assert.equal(await page.locator('details.event').count(), length);
+}
+
+test('a session that is deleted and begun anew while the page is away is another log', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo old words');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await turn(page, 1).locator('.answer').getByText('old words').waitFor();
+    await page.locator('.tail').getByText('live').waitFor();
+    const away = (route) => route.abort('connectionrefused');
+    await page.route(/sessions\//, away);
+    await at.gate.kill();
+    await at.gate.serve();
+    await beginAnew(id);
+    await page.unroute(/sessions\//, away);
+    await showsAnother(page, id);
+  }, { allow: AWAY });
+});
+
+test('a session that is begun anew before the page learns that it was deleted is another log', async () => {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo old words');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await turn(page, 1).locator('.answer').getByText('old words').waitFor();
+    await page.locator('.tail').getByText('live').waitFor();
+    const away = (route) => route.abort('connectionrefused');
+    await page.route((url) => url.pathname.endsWith(id), away);
+    await beginAnew(id);
+    await page.locator('.tail').getByText('ended').waitFor();
+    await page.unrouteAll();
+    await look(page);
+    await showsAnother(page, id);
+  }, { allow: AWAY });
+});
+
 test('a session that is closed while its events are loaded has ended, and is not asked for again', async () => {
   const id = await at.gate.session('support');
   await at.gate.say(id, 'echo hello');

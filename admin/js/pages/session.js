@@ -106,6 +106,7 @@ function draw(page, first, load) {
   const view = views(page, id);
   const more = h('button', { type: 'button', hidden: true }, 'Load earlier events');
   const trimmed = h('p', { class: 'soft', hidden: true });
+  const another = h('p', { class: 'soft', hidden: true }, 'This is another log: the one before went when the session was deleted or a backup restored.');
   const none = h('div', { hidden: true }, empty('Nothing was said yet', 'It appears here the moment it is stored.'));
   const trouble = h('div');
   const acts = actButtons(id, () => detail, refresh);
@@ -133,7 +134,9 @@ function draw(page, first, load) {
     if (gone) return;
     try {
       detail = await load();
-      if (!gone) show();
+      if (gone) return;
+      show();
+      if (detail.epoch !== log.epoch) log.followOn(); // where it is told
     } catch (problem) {
       if (problem.status === 404) vanish();
     }
@@ -151,7 +154,7 @@ function draw(page, first, load) {
     trimmed.hidden = more.hidden === false || log.oldest <= 1;
     trimmed.textContent = `What came before event ${count(log.oldest)} was trimmed, as the retention settings say.`;
   };
-  const log = new Log(id, page.signal, {
+  const log = new Log(id, detail.epoch, page.signal, {
     reset() {
       view.reset(log);
       edges();
@@ -160,6 +163,11 @@ function draw(page, first, load) {
       none.hidden = true;
       view.add(event);
       if (TELLING.has(event.type)) refreshSoon();
+    },
+    another() {
+      another.hidden = false;
+      put(trouble);
+      refreshSoon();
     },
     state: tail.set,
     failure: (problem) => put(trouble, failure(problem, start)),
@@ -183,7 +191,7 @@ function draw(page, first, load) {
   put(page.root,
     top.element,
     h('div', { class: 'session' },
-      h('div', { class: 'session-main' }, more, trimmed, view.body, none, trouble, say.element),
+      h('div', { class: 'session-main' }, another, more, trimmed, view.body, none, trouble, say.element),
       side.element));
   show();
   page.keepScroll = true;
