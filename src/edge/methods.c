@@ -49,7 +49,7 @@ bool eg_method_allowed(const struct eg_peer *p, enum eg_frame_type type, const c
     const bool agent = p->role == EG_ROLE_AGENT;
     *scope = NULL;
     if (!(rule->who & (agent ? AGENT : CLIENT))) {
-        *scope = rule->who == AGENT ? "agent" : rule->who == CLIENT ? scope_of(rule) : NULL;
+        *scope = rule->who == AGENT ? "agent" : rule->scope ? scope_of(rule) : NULL;
         return false;
     }
     if (!agent && rule->scope && !(p->scopes & rule->scope)) {
@@ -64,17 +64,17 @@ static struct eg_slice ref_of(const struct eg_frame *f)
     return f->message_id.n ? f->message_id : f->event_id;
 }
 
-/* Says no to a method that is not this connection's. */
+/* Says no to a method that is not this connection's. A scope is named only where one is missing. */
 static void refuse(struct eg_peer *p, const struct eg_frame *f, const char *scope)
 {
+    const char *const why = rules[f->type].who == NOBODY ? "the handshake is over"
+                            : p->role == EG_ROLE_AGENT
+                                ? "only clients send this"
+                                : "the capability presence was not agreed on";
     if (scope) {
         eg_peer_error(p, EG_CODE_insufficient_scope, NULL, NULL, ref_of(f), scope, -1);
-    } else if (rules[f->type].cap) {
-        eg_peer_error(p, EG_CODE_invalid_request, "the capability presence was not agreed on",
-                      "type", ref_of(f), NULL, -1);
     } else {
-        eg_peer_error(p, EG_CODE_invalid_request, "the handshake is over", "type", ref_of(f), NULL,
-                      -1);
+        eg_peer_error(p, EG_CODE_invalid_request, why, "type", ref_of(f), NULL, -1);
     }
 }
 

@@ -80,3 +80,18 @@ PT_TEST(presence, arguments_are_checked)
     pt_is(pt_error(a, "invalid_request"), "field", "status");
     pt_quiet(a);
 }
+
+PT_TEST(presence, is_for_clients_and_no_scope_would_change_that)
+{
+    pt_start(NULL);
+    struct tl_ws *w = pt_worker("echo", CAP);
+    static const char *const frames[] = {"{\"type\":\"presence\",\"status\":\"online\"}",
+                                         "{\"type\":\"typing\"}"};
+    for (int i = 0; i < 2; i++) {
+        pt_send(w, "%s", frames[i]);
+        const cJSON *o = pt_error(w, "invalid_request");
+        pt_is(o, "field", "type");
+        pt_is(o, "message", "only clients send this");
+        pt_hasnt(o, "required_scope");
+    }
+}
