@@ -122,12 +122,6 @@ bool eg_event_is_stream(struct eg_slice type)
     return false;
 }
 
-bool eg_event_name_valid(struct eg_slice name)
-{
-    return eg_event_is_stream(name) ||
-           (name.n > 2 && memcmp(name.p, "x.", 2) == 0 && eg_session_id_valid(name));
-}
-
 bool eg_publish_name_valid(struct eg_slice name)
 {
     /* What the gateway itself says under these names must not be said by others. */
@@ -165,7 +159,13 @@ bool eg_publish_name_valid(struct eg_slice name)
     for (size_t i = 0; i < sizeof(taken) / sizeof(*taken); i++)
         if (eg_slice_is(name, taken[i]))
             return false;
-    return name.n <= 64 && eg_session_id_valid(name);
+    return eg_session_id_valid(name);
+}
+
+bool eg_event_name_valid(struct eg_slice name)
+{
+    return eg_event_is_stream(name) ||
+           (name.n >= 2 && memcmp(name.p, "x.", 2) == 0 && eg_publish_name_valid(name));
 }
 
 static bool lower_hex(const char *p, size_t n)
@@ -210,9 +210,10 @@ static bool read_event(struct eg_parse *p, const struct eg_json_member *m, const
         return false;
     if (p->frame->type == EG_FRAME_PUBLISH)
         return eg_publish_name_valid(*out) ||
-               eg_refuse(p, field, "must be 1-64 of A-Za-z0-9._:- and not a name of the gateway");
+               eg_refuse(p, field, "must be 1-128 of A-Za-z0-9._:- and not a name of the gateway");
     return eg_event_name_valid(*out) ||
-           eg_refuse(p, field, "must be a stream event, or x. and then A-Za-z0-9._:-");
+           eg_refuse(p, field,
+                     "must be a stream event, or x. and then at most 126 of A-Za-z0-9._:-");
 }
 
 static bool read_content(struct eg_parse *p, const struct eg_json_member *m, const char *field,

@@ -96,11 +96,12 @@ bool eg_traceparent_valid(struct eg_slice t);
 
 /* Whether id is 1-128 characters of A-Za-z0-9._:- */
 bool eg_session_id_valid(struct eg_slice id);
-/* Whether name is an event that a worker may emit. */
-bool eg_event_name_valid(struct eg_slice name);
-/* Whether name is an event that a worker may publish outside of turns: 1-64 of A-Za-z0-9._:- and
+/* Whether name is an event that a worker may publish outside of turns: 1-128 of A-Za-z0-9._:- and
  * none of the names under which the gateway speaks. */
 bool eg_publish_name_valid(struct eg_slice name);
+/* Whether name is an event that a worker may emit: one of the stream events, or of those that it
+ * may publish one that begins with x. */
+bool eg_event_name_valid(struct eg_slice name);
 /* Whether type is one that only clients with the capability streaming are sent, in a turn or not;
  * see eg_event_needs_streaming for names of the worker's own. */
 bool eg_event_is_stream(struct eg_slice type);

@@ -538,11 +538,11 @@ Test(frame, event_names)
                                        "retry_stream",
                                        "todo_stream",
                                        "status",
+                                       "x.",
                                        "x.a",
                                        "x.reminder.due-1"};
-    static const char *const bad[] = {"",       "message", "response",   "session_end",
-                                      "x",      "x.",      "X.a",        "x.a b",
-                                      "x.a\\n", "Status",  "x.\xc3\xa9", "x.a/b"};
+    static const char *const bad[] = {"",      "message", "response", "session_end", "x",    "X.a",
+                                      "x.a b", "x.a\\n",  "Status",   "x.\xc3\xa9",  "x.a/b"};
     char text[200];
 
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
@@ -564,7 +564,7 @@ Test(frame, publish_names)
     static const char *const bad[] = {"",         "a b",           "a/b",      "message",
                                       "response", "hello_ok",      "error",    "ping",
                                       "resync",   "presence_join", "\xc3\xa9", "session_end"};
-    char text[300], name[66];
+    char text[300], name[130];
 
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
         snprintf(text, sizeof(text), "{\"type\":\"publish\",\"session_id\":\"s\",\"event\":\"%s\"}",
@@ -576,10 +576,16 @@ Test(frame, publish_names)
                  bad[i]);
         expect_refused(text, EG_CODE_invalid_request, "event");
     }
-    memset(name, 'n', 65);
-    name[65] = '\0';
+    /* one length for both, and no need of more than x. */
+    memset(name, 'n', 129);
+    name[129] = '\0';
     cr_expect_not(eg_publish_name_valid(eg_slice_cstr(name)));
     cr_expect(eg_publish_name_valid(eg_slice_cstr(name + 1)));
+    memcpy(name, "x.x.", 4);
+    cr_expect_not(eg_event_name_valid(eg_slice_cstr(name)));
+    name[128] = '\0';
+    cr_expect(eg_event_name_valid(eg_slice_cstr(name)));
+    cr_expect(eg_publish_name_valid(eg_slice_cstr("x.")));
 }
 
 Test(frame, traceparents)
