@@ -125,7 +125,7 @@ bool eg_x_abort(struct eg_exchange *x, const struct eg_identity *who)
         .kind = EG_CALL_ABORT, .session_id = eg_x_id(x), .identity = who, .turn = -1};
     struct eg_buf b = {0};
     if (!eg_x_int(x, "turn", false, 1, EG_JSON_INT_MAX, &call.turn) ||
-        !eg_x_text(x, "reason", false, 0, 1024, 0, &call.reason))
+        !eg_x_text(x, "reason", false, 0, (size_t)x->settings->max_payload, 0, &call.reason))
         return false;
     if (x->admin) {
         call.audit_who = eg_slice_cstr(x->claims.sub);

@@ -158,9 +158,10 @@ describe('sessions', () => {
     const id = await g.session(1, { agent: 'other' });
     const w = await g.worker('other');
     const turn = await w.type('turn');
-    const r = await g.post(`/sessions/${id}/abort`, { reason: 'enough' });
+    const reason = 'enough '.repeat(1000); // whatever it says, the turn ends
+    const r = await g.post(`/sessions/${id}/abort`, { reason });
     assert.deepEqual(r.json, { status: 'aborted', session_id: id, turn: 1 });
-    assert.equal((await w.type('abort')).reason, 'enough');
+    assert.equal((await w.type('abort')).reason, reason);
     const entry = await last('turn.abort');
     assert.ok(entry.who === 'ops' && entry.from === '127.0.0.1' && entry.detail.includes(id));
     w.send({ type: 'final', session_id: id, turn: turn.turn, content: '', outcome: { status: 'aborted' } });
