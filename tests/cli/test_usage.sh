@@ -37,7 +37,9 @@ test_values() {
     refused '--once takes no value' chat --once=yes
     refused '--concurrency wants a whole number, not "many"' \
         agent --id a --concurrency many --exec cat
-    refused '--concurrency wants a number from 1 to' agent --id a --concurrency 0 --exec cat
+    refused '--concurrency wants a number from 1 to 250' agent --id a --concurrency 251 --exec cat
+    "$BIN" agent --help >"$T/out"
+    has "$T/out" 'at most 250'
     refused '--timeout wants seconds' agent --id a --timeout soon --exec cat
     refused 'unexpected argument "now"' serve now
     refused '--listen: listen must be ADDRESS:PORT' serve --data "$T/data" --listen nowhere
