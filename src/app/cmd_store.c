@@ -114,7 +114,7 @@ static int verify(const struct eg_command *cmd, int argc, char **argv, bool deep
     end_progress(&p);
     if (err != EG_OK) {
         eg_complain(cmd, "%s", *why ? why : eg_err_text(err));
-        code = exit_of(err);
+        code = r.no_such ? EG_EXIT_FAILED : exit_of(err);
     } else {
         print_result(&r, quiet);
         code = r.faults ? EG_EXIT_FAILED : r.missed ? EG_EXIT_RETRY : EG_EXIT_OK;
@@ -273,7 +273,8 @@ const struct eg_command eg_cmd_verify = {
     .summary = "Prove that the log was neither altered nor cut",
     .usage = "[--data DIR] [--session S]",
     .details =
-        "Goes through the hash chain of every session. Exit code 1 when a fault was found.\n",
+        "Goes through the hash chain of every session. Exit code 1 when a fault was found, or no\n"
+        "session with the id that was asked for.\n",
     .run = run_verify,
     .group = "The data folder"};
 

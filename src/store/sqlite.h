@@ -49,6 +49,7 @@ struct eg_check_result {
     int64_t sessions, events;
     int64_t faults;
     int64_t missed; /* sessions not checked: trimmed faster than they could be read */
+    bool no_such;   /* the session asked for does not exist: EG_ENOTFOUND */
 };
 /*
  * Verifies, without writing: hash chains, cursors without holes, heads; with deep also SQLite's own

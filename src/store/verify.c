@@ -542,6 +542,7 @@ static enum eg_err check_one(struct check *c)
     enum eg_err e = EG_OK;
     if (rc == SQLITE_DONE) {
         (void)snprintf(c->why, c->why_size, "%s: no session %s", c->path, c->how->session);
+        c->result->no_such = true;
         e = EG_ENOTFOUND;
     } else if (rc != SQLITE_ROW) {
         e = failed(c, rc);

@@ -29,6 +29,16 @@ test_verify_nothing() {
     [ ! -e "$T/nothing" ]
 }
 
+# The folder is well; what was asked for is not there, as where other commands find nothing.
+test_verify_no_such_session() {
+    filled
+    for what in verify check; do
+        code 1 "$BIN" "$what" --data "$T/data" --session nope >"$T/out" 2>"$T/err"
+        has "$T/err" 'no session nope'
+        [ ! -s "$T/out" ]
+    done
+}
+
 # What only a person can put right is not to be tried again.
 test_a_file_where_the_folder_should_be() {
     : >"$T/file"
