@@ -105,15 +105,21 @@ cJSON *pt_outcome(struct tl_ws *ws, int64_t turn, const char *status);
 /* Keeps a frame until the end of the test. */
 cJSON *pt_keep_json(cJSON *take);
 
+/* What a frame must hold. `o` may wait for a frame: it is evaluated once, on failure too. */
+#define pt_frame_(o, right, ...)                                                                   \
+    do {                                                                                           \
+        const cJSON *const pt_o_ = (o);                                                            \
+        cr_assert(right, __VA_ARGS__, pt_text(pt_o_));                                             \
+    } while (0)
 #define pt_is(o, path, value)                                                                      \
-    cr_assert(tl_is(o, path, value), "%s is not \"%s\" in %s", path, value, pt_text(o))
+    pt_frame_(o, tl_is(pt_o_, path, value), "%s is not \"%s\" in %s", path, value)
 #define pt_int(o, path, value)                                                                     \
-    cr_assert(tl_int(o, path) == (int64_t)(value), "%s is not %" PRId64 " in %s", path,            \
-              (int64_t)(value), pt_text(o))
-#define pt_has(o, path) cr_assert(tl_has(o, path), "no %s in %s", path, pt_text(o))
-#define pt_hasnt(o, path) cr_assert(!tl_has(o, path), "unexpected %s in %s", path, pt_text(o))
-#define pt_true(o, path) cr_assert(tl_bool(o, path), "%s is not true in %s", path, pt_text(o))
+    pt_frame_(o, tl_int(pt_o_, path) == (int64_t)(value), "%s is not %" PRId64 " in %s", path,     \
+              (int64_t)(value))
+#define pt_has(o, path) pt_frame_(o, tl_has(pt_o_, path), "no %s in %s", path)
+#define pt_hasnt(o, path) pt_frame_(o, !tl_has(pt_o_, path), "unexpected %s in %s", path)
+#define pt_true(o, path) pt_frame_(o, tl_bool(pt_o_, path), "%s is not true in %s", path)
 #define pt_false(o, path)                                                                          \
-    cr_assert(cJSON_IsFalse(tl_get(o, path)), "%s is not false in %s", path, pt_text(o))
+    pt_frame_(o, cJSON_IsFalse(tl_get(pt_o_, path)), "%s is not false in %s", path)
 
 #endif
