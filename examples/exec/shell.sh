@@ -16,8 +16,8 @@ cd "$folder"
 IFS= read -r line || [ -n "$line" ]
 case $line in
 *[!A-Za-z0-9\ ._,:=+-]*)
-    echo "Only letters, digits, spaces and . _ , : = + - are allowed here." >&2
-    exit 1
+    echo "Only letters, digits, spaces and . _ , : = + - are allowed here."
+    exit 0 # that is the answer; a failure would be tried again
     ;;
 esac
 # shellcheck disable=SC2086 # split into words on purpose; globbing is off

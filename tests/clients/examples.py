@@ -250,7 +250,7 @@ async def check_exec(stage):
     environment = {"SHELL_AGENT_DIR": os.path.join(stage.daemon.directory, "shell")}
     for agent, script, asked in (
         ("words", "words.py", [("to be or not to be", "6 words in turn 1, attempt 1.\nto: 2\nbe: 2\nor: 1\n")]),
-        ("shell", "shell.sh", [("touch a b", ""), ("ls", "a\nb\n"), ("rm a", "I know:"), ("echo x=1", "x=1\n")]),
+        ("shell", "shell.sh", [("touch a b", ""), ("ls", "a\nb\n"), ("rm a", "I know:"), ("echo x=1", "x=1\n"), ("ls; ls", "Only letters,")]),
     ):
         command = [stage.daemon.program, "agent", "--id", agent, "--exec", EXAMPLES / "exec" / script]
         async with await stage.worker(agent, *command, **environment):
