@@ -236,6 +236,17 @@ static void next_turn(struct eg_machine *m, struct eg_session *s)
     }
 }
 
+/* Names t to its worker. */
+static void name_turn(struct eg_buf *b, const struct eg_machine *m, const struct eg_session *s,
+                      const struct eg_turn *t)
+{
+    char epoch[EG_EPOCH_MAX + 1];
+    eg_epoch_of(&m->epoch, s->sid, epoch);
+    eg_json_kcstr(b, "session_id", s->id);
+    eg_json_kint(b, "turn", (int64_t)t->turn);
+    eg_json_kcstr(b, "epoch", epoch);
+}
+
 /* --- ends --- */
 
 /* Appends the gateway's own response to t. */
@@ -403,8 +414,7 @@ void eg_turn_abort_running(struct eg_machine *m, struct eg_session *s, struct eg
         return; /* it was at one when the gateway ended; the tick of this batch ends it */
     }
     eg_buf_str(&b, "{\"type\":\"abort\"");
-    eg_json_kcstr(&b, "session_id", s->id);
-    eg_json_kint(&b, "turn", (int64_t)t->turn);
+    name_turn(&b, m, s, t);
     eg_json_kstr(&b, "reason", reason);
     eg_buf_char(&b, '}');
     eg_out_buf(m, t->worker->conn->id, &b);
@@ -455,8 +465,7 @@ static void hand_out(struct eg_machine *m, struct eg_session *s, struct eg_worke
     set_deadline(m, s, t, m->settings->turn_lease_ms);
     eg_session_touch(m, s);
     eg_buf_str(&b, "{\"type\":\"turn\"");
-    eg_json_kcstr(&b, "session_id", s->id);
-    eg_json_kint(&b, "turn", (int64_t)t->turn);
+    name_turn(&b, m, s, t);
     eg_json_kint(&b, "attempt", t->attempt);
     eg_json_kraw(&b, "message", eg_bytes_slice(body));
     eg_json_kint(&b, "history_cursor", (int64_t)s->cursor);

@@ -211,12 +211,26 @@ static struct eg_session *own_session(struct eg_machine *m, const struct eg_conn
     return s && s->agent == c->worker->agent ? s : NULL;
 }
 
-/* The turn of f when it is c's now, else NULL. */
-static struct eg_turn *own_turn(const struct eg_conn *c, const struct eg_session *s,
-                                const struct eg_frame *f)
+/* Whether f is not about another log that had the id of s. */
+static bool same_log(const struct eg_machine *m, const struct eg_session *s,
+                     const struct eg_frame *f)
+{
+    char epoch[EG_EPOCH_MAX + 1];
+    if (f->epoch.n == 0) {
+        return true;
+    }
+    eg_epoch_of(&m->epoch, s->sid, epoch);
+    return eg_slice_is(f->epoch, epoch);
+}
+
+/* The turn of f when it is c's now, else NULL. The number is not enough: that of a session which
+ * was deleted and begun anew has the same one, and may be at the same worker. */
+static struct eg_turn *own_turn(const struct eg_machine *m, const struct eg_conn *c,
+                                const struct eg_session *s, const struct eg_frame *f)
 {
     struct eg_turn *t = s ? eg_turn_head(s) : NULL;
-    return t && t->worker == c->worker && t->turn == (uint64_t)f->turn ? t : NULL;
+    return t && t->worker == c->worker && t->turn == (uint64_t)f->turn && same_log(m, s, f) ? t
+                                                                                            : NULL;
 }
 
 static void ephemeral(struct eg_machine *m, struct eg_session *s, const struct eg_frame *f,
@@ -248,7 +262,7 @@ static void frame_emit(struct eg_machine *m, struct eg_conn *c, struct eg_sessio
     const struct eg_frame *f = &cmd->frame;
     const struct eg_slice tail = {cmd->tail.p, cmd->tail.n};
     uint8_t idkey[EG_IDKEY_BYTES];
-    struct eg_turn *t = own_turn(c, s, f);
+    struct eg_turn *t = own_turn(m, c, s, f);
     if (t) {
         eg_turn_lease(m, t); /* a repeat is a sign of life, too */
     }
@@ -298,7 +312,7 @@ static void frame_final(struct eg_machine *m, struct eg_conn *c, struct eg_sessi
     if (s && repeated(m, c, s, f, idkey)) {
         return;
     }
-    struct eg_turn *t = own_turn(c, s, f);
+    struct eg_turn *t = own_turn(m, c, s, f);
     if (!t) {
         error(m, c, f, EG_CODE_turn_closed, NULL, NULL);
         return;
@@ -324,7 +338,7 @@ static void frame_fail(struct eg_machine *m, struct eg_conn *c, struct eg_sessio
                        const struct eg_frame *f)
 {
     struct eg_buf text = {0};
-    struct eg_turn *t = own_turn(c, s, f);
+    struct eg_turn *t = own_turn(m, c, s, f);
     if (!t) {
         error(m, c, f, EG_CODE_turn_closed, NULL, NULL);
     } else if (!eg_machine_write(m)) {
@@ -382,7 +396,7 @@ void eg_worker_frame(struct eg_machine *m, struct eg_conn *c, struct eg_cmd *cmd
         frame_fail(m, c, s, &cmd->frame);
         break;
     case EG_FRAME_EXTEND:
-        t = own_turn(c, s, &cmd->frame);
+        t = own_turn(m, c, s, &cmd->frame);
         if (t) {
             eg_turn_lease(m, t);
         } else {

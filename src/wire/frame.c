@@ -58,6 +58,7 @@ struct field {
 static const struct field fields[] = {
     {OF_TURN | T(PUBLISH) | T(HISTORY), OF_TURN | T(PUBLISH), "session_id", ID, AT(session_id)},
     {OF_TURN | T(ABORT), OF_TURN, "turn", TURN, AT(turn)},
+    {OF_TURN, 0, "epoch", ID, AT(epoch)},
     {T(MESSAGE), T(MESSAGE), "content", CONTENT, AT(content)},
     {T(MESSAGE), 0, "message_id", ID, AT(message_id)},
     {T(MESSAGE), 0, "metadata", OBJECT, AT(metadata)},

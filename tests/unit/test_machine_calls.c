@@ -127,6 +127,41 @@ Test(calls, an_id_used_again_has_another_epoch)
     cr_assert_str_eq(k.out_epoch, again);
 }
 
+/* A worker's late word on a turn of the log that is gone, of an id that was begun anew: the new
+ * log's turn has the same number, and the same worker. */
+Test(calls, work_for_a_deleted_session_is_none_for_the_next_one)
+{
+    static const char *const late[] = {
+        "{\"type\":\"emit\",\"event\":\"status\",\"data\":\"old\"",
+        "{\"type\":\"emit\",\"event\":\"status\",\"data\":\"old\",\"ephemeral\":true",
+        "{\"type\":\"extend\"", "{\"type\":\"fail\",\"error\":\"old\"",
+        "{\"type\":\"final\",\"content\":\"old\""};
+    char text[256], own[EG_EPOCH_MAX + 1];
+    const eg_conn_id w = mr_worker(r, "a", "");
+    cr_assert(mr_text(r, w, "\"turn\":1,\"epoch\":\"epoch-1\",\"attempt\":1"));
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    cr_assert(mr_text(r, w, "\"turn\":1,\"epoch\":\"epoch-1\",\"reason\""));
+    settle();
+    c = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    memcpy(own, mr_welcome(r, c)->epoch, sizeof own);
+    mr_frame(r, c, "{\"type\":\"message\",\"content\":\"new\"}");
+    (void)snprintf(text, sizeof text, "\"turn\":1,\"epoch\":\"%s\"", own);
+    cr_assert(mr_text(r, w, text), "the new turn is at the same worker");
+    for (size_t i = 0; i < sizeof late / sizeof *late; i++) {
+        (void)snprintf(text, sizeof text,
+                       "%s,\"session_id\":\"s\",\"turn\":1,\"epoch\":\"epoch-1\"}", late[i]);
+        mr_frame(r, w, text);
+        cr_assert(mr_text(r, w, "turn_closed"), "%s", text);
+        cr_assert_null(mr_event(r, "old"));
+    }
+    (void)snprintf(text, sizeof text,
+                   "{\"type\":\"final\",\"session_id\":\"s\",\"turn\":1,\"epoch\":\"%s\","
+                   "\"content\":\"right\"}",
+                   own);
+    mr_frame(r, w, text);
+    cr_assert(mr_event(r, "right"));
+}
+
 Test(calls, a_deletion_goes_on_after_a_restart)
 {
     struct eg_session_row row;
