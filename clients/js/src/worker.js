@@ -46,6 +46,8 @@ class Run {
     this.turn = frame.turn;
     this.attempt = frame.attempt;
     this.frame = frame;
+    // How its frames name the turn. A session begun anew under an old id has the same numbers, but not the epoch.
+    this.name = { session_id: frame.session_id, turn: frame.turn, ...(frame.epoch && { epoch: frame.epoch }) };
     this.runId = newId();
     this.count = 0;
     this.text = '';
@@ -85,7 +87,7 @@ class Run {
   /** Appends a stream event; resolves when there is room for the next. */
   async emit(event, data, { id, ephemeral } = {}) {
     if (this.over) throw this.controller.signal.reason ?? new EbbgateError('turn_closed', 'this turn is over');
-    const frame = { type: 'emit', session_id: this.sessionId, turn: this.turn, event, data };
+    const frame = { type: 'emit', ...this.name, event, data };
     if (ephemeral) {
       frame.ephemeral = true;
       checkFrame(frame, this.server.maxPayload);
@@ -148,7 +150,7 @@ class Run {
 
   end(frame) {
     if (this.ending) return;
-    this.ending = { session_id: this.sessionId, turn: this.turn, ...frame };
+    this.ending = { ...this.name, ...frame };
     if (frame.type === 'final') this.ending.event_id = `${this.runId}.final`;
     this.transmit(this.ending);
     this.makeRoom();
@@ -394,7 +396,7 @@ export class AgentServer {
     try {
       const { content, outcome } = await drive(run, this.handler);
       const frame = { type: 'final', content, outcome: outcome ?? { status: 'ok' } };
-      const named = { session_id: run.sessionId, turn: run.turn, event_id: `${run.runId}.final` };
+      const named = { ...run.name, event_id: `${run.runId}.final` };
       run.end(checkFrame({ ...frame, ...named }, this.maxPayload));
     } catch (error) {
       if (run.controller.signal.aborted) this.stopped(run, run.controller.signal.reason);
@@ -498,7 +500,7 @@ export class AgentServer {
 
   extend() {
     for (const run of this.runs.values()) {
-      if (run.attached && !run.active) this.link.send({ type: 'extend', session_id: run.sessionId, turn: run.turn });
+      if (run.attached && !run.active) this.link.send({ type: 'extend', ...run.name });
       run.active = false;
     }
   }

@@ -101,6 +101,8 @@ class Run:
     def __init__(self, server: "AgentServer", frame: Frame) -> None:
         self.server = server
         self.key: Key = (frame["session_id"], frame["turn"])
+        # How its frames name the turn. A session begun anew under an old id has the same numbers, but not the epoch.
+        self.name: Frame = {name: frame[name] for name in ("session_id", "turn", "epoch") if name in frame}
         self.attempt: int = frame.get("attempt", 1)
         self.run_id = str(uuid.uuid4())
         self.count = 0
@@ -125,8 +127,7 @@ class Run:
             raise self.cancelled or EbbgateError("turn_closed", "this turn is over")
         frame: Frame = {
             "type": "emit",
-            "session_id": self.key[0],
-            "turn": self.key[1],
+            **self.name,
             "event": event,
             "data": data,
         }
@@ -186,7 +187,7 @@ class Run:
     def end(self, frame: Frame) -> None:
         if self.ending is not None:
             return
-        self.ending = {"session_id": self.key[0], "turn": self.key[1], **frame}
+        self.ending = {**self.name, **frame}
         if frame["type"] == "final":
             self.ending["event_id"] = f"{self.run_id}.final"
         self.transmit(self.ending)
@@ -472,7 +473,7 @@ class AgentServer:
         try:
             final = await _drive(run, self._handler)
             frame: Frame = {"type": "final", "content": final.content, "outcome": final.outcome or {"status": "ok"}}
-            named = {"session_id": run.key[0], "turn": run.key[1], "event_id": f"{run.run_id}.final"}
+            named = {**run.name, "event_id": f"{run.run_id}.final"}
             frame = check_frame({**frame, **named}, self.max_payload)
             if run.cancelled is None:
                 run.end(frame)
@@ -579,5 +580,5 @@ class AgentServer:
             await asyncio.sleep(every)
             for run in self.runs.values():
                 if run.attached and not run.active:
-                    self.link.send({"type": "extend", "session_id": run.key[0], "turn": run.key[1]})
+                    self.link.send({"type": "extend", **run.name})
                 run.active = False
