@@ -59,6 +59,7 @@ enum eg_task_state {
 struct eg_task {
     struct eg_task *next;
     char *session, *message; /* message: its event_id */
+    char *epoch;             /* of the session's log; NULL when the gateway did not tell */
     int64_t turn, attempt;
     enum eg_task_state state;
     bool attached;                 /* the gateway handed it to this connection */
@@ -101,6 +102,8 @@ struct eg_agent {
 /* ---- agent_task.c ---- */
 struct eg_task *eg_task_find(struct eg_agent *a, const char *session, int64_t turn);
 /* NULL without memory. */
+/* Appends the members that name the turn of j in a frame. */
+void eg_task_name(const struct eg_task *j, struct eg_buf *b);
 struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn,
                             const char *message);
 int eg_tasks_working(const struct eg_agent *a);

@@ -24,8 +24,7 @@ static char *begin_frame(struct eg_buf *b, const struct eg_task *j, const char *
     eg_uuid7(eg_clock_now().wall_ms, id);
     eg_buf_char(b, '{');
     eg_json_kcstr(b, "type", type);
-    eg_json_kcstr(b, "session_id", j->session);
-    eg_json_kint(b, "turn", j->turn);
+    eg_task_name(j, b);
     eg_json_kcstr(b, "event_id", id);
     return id;
 }

@@ -3,8 +3,8 @@
  * writes emit, final, fail, extend and publish frames as lines.
  *
  * Where a line names no session and turn and exactly one turn is open, that one is meant. event_id
- * is added where it is missing. When the process ends, the turns that it had open fail, and it is
- * started again with the next turn.
+ * and epoch are added where they are missing. When the process ends, the turns that it had open
+ * fail, and it is started again with the next turn.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -55,8 +55,7 @@ void eg_jsonl_abort(struct eg_agent *a, struct eg_task *j, const char *reason)
 {
     struct eg_buf b = {0};
     eg_buf_str(&b, "{\"type\":\"abort\"");
-    eg_json_kcstr(&b, "session_id", j->session);
-    eg_json_kint(&b, "turn", j->turn);
+    eg_task_name(j, &b);
     eg_json_kcstr(&b, "reason", reason);
     eg_buf_char(&b, '}');
     if (b.err == EG_OK && a->proc.pid != 0)
@@ -89,6 +88,9 @@ static struct eg_task *task_of(struct eg_agent *a, const struct eg_json_doc *doc
     else if (eg_field_int(doc, "turn", &turn))
         j = eg_task_find(a, session, turn);
     free(session);
+    /* of a log that was there before, under the same id: its turn had the same number */
+    if (j && j->epoch && eg_json_get(doc, "epoch") && !eg_field_is(doc, "epoch", j->epoch))
+        return NULL;
     return j;
 }
 
@@ -107,6 +109,8 @@ static char *complete(struct eg_buf *b, const struct eg_json_doc *doc, struct eg
         if (!eg_json_get(doc, "turn"))
             eg_json_kint(b, "turn", j->turn);
     }
+    if (j && j->epoch && !eg_json_get(doc, "epoch"))
+        eg_json_kcstr(b, "epoch", j->epoch);
     if (b->n > 1)
         eg_buf_char(b, ',');
     eg_buf_add(b, line.p + 1, line.n - 1);
@@ -162,6 +166,7 @@ static bool scan_line(struct eg_agent *a, struct eg_slice line, struct eg_json_d
         const char *called;
     } ours[] = {{"session_id", EG_JSON_STRING, "text"},
                 {"turn", EG_JSON_NUMBER, "number"},
+                {"epoch", EG_JSON_STRING, "text"},
                 {"event_id", EG_JSON_STRING, "text"}};
     if (!scan_object(a, line, doc))
         return false;

@@ -39,6 +39,14 @@ struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t tur
     return j;
 }
 
+void eg_task_name(const struct eg_task *j, struct eg_buf *b)
+{
+    eg_json_kcstr(b, "session_id", j->session);
+    eg_json_kint(b, "turn", j->turn);
+    if (j->epoch)
+        eg_json_kcstr(b, "epoch", j->epoch);
+}
+
 int eg_tasks_working(const struct eg_agent *a)
 {
     int n = 0;
@@ -74,6 +82,7 @@ void eg_task_free(struct eg_task *j)
     eg_buf_free(&j->carry);
     free(j->session);
     free(j->message);
+    free(j->epoch);
     free(j);
 }
 
@@ -247,8 +256,7 @@ void eg_task_fail(struct eg_agent *a, struct eg_task *j, const char *why, bool r
         return;
     eg_buf_reset(&j->fail);
     eg_buf_str(&j->fail, "{\"type\":\"fail\"");
-    eg_json_kcstr(&j->fail, "session_id", j->session);
-    eg_json_kint(&j->fail, "turn", j->turn);
+    eg_task_name(j, &j->fail);
     eg_json_kcstr(&j->fail, "error", why);
     eg_json_kbool(&j->fail, "retry", retry);
     eg_buf_char(&j->fail, '}');
@@ -278,8 +286,7 @@ static void extend(struct eg_agent *a, struct eg_task *j, int64_t now_ms)
 {
     struct eg_buf b = {0};
     eg_buf_str(&b, "{\"type\":\"extend\"");
-    eg_json_kcstr(&b, "session_id", j->session);
-    eg_json_kint(&b, "turn", j->turn);
+    eg_task_name(j, &b);
     eg_buf_char(&b, '}');
     if (b.err == EG_OK)
         eg_wsc_send(a->wsc, (struct eg_slice){b.p, b.n});

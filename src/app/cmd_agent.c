@@ -81,6 +81,7 @@ static void take_turn(struct eg_agent *a, const struct eg_json_doc *doc, struct 
         j = eg_task_new(a, session, turn, message);
         if (!j)
             goto out;
+        j->epoch = eg_field_text(doc, "epoch");
         eg_buf_slice(&j->frame, text);
     }
     j->attempt = eg_field_int_or(doc, "attempt", 1);
@@ -469,6 +470,9 @@ const struct eg_command eg_cmd_agent = {
         "last lines of stderr. An abort sends TERM, then KILL, to its process group.\n\n"
         "With --mode jsonl one CMD lives on: it reads `turn` and `abort` frames as lines and "
         "writes\n"
-        "`emit`, `final`, `fail`, `extend` and `publish` frames as lines (docs/protocol.md).\n",
+        "`emit`, `final`, `fail`, `extend` and `publish` frames as lines (docs/protocol.md). The\n"
+        "`epoch` of a turn, given back, tells it from one of the same number in a session that "
+        "was\n"
+        "deleted and begun anew.\n",
     .run = run,
     .group = "Taking part"};

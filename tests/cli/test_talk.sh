@@ -255,6 +255,7 @@ while read -r line; do
         echo 'no JSON'
         echo '{"type":"what"}'
         echo '{"type":"final","session_id":"another","turn":9,"content":1}'
+        printf '{"type":"final","session_id":"%s","turn":1,"epoch":"old","content":"of a deleted session"}\n' "$session"
         printf '  {"type":"publish","session_id":"%s","event":"x.note","data":{"n":1}}\r\n' "$session"
         echo '{"type":"extend"}'
         printf '{"type":"emit","event":"status","data":{},"event_id":"own"}\n{"type":"fin'
