@@ -180,6 +180,10 @@ static void take_accepted(struct eg_chat *c, const struct eg_json_doc *doc, stru
         if (cursor > c->cursor) {
             c->cursor = cursor;
             eg_turn_opened(c, eg_field_int_or(doc, "turn", cursor), id);
+        } else { /* taken before the connection broke, and then a gap whose snapshot has no room */
+            c->failed = true;
+            eg_view_note(&c->view, "the answer is not known: the message was taken before the gap "
+                                   "in the log");
         }
         if (c->view.json)
             eg_view_json(&c->view, text);

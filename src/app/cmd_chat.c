@@ -236,6 +236,7 @@ const struct eg_command eg_cmd_chat = {
         "Reconnects and resumes by itself; nothing is lost or shown twice. Ctrl-C aborts the\n"
         "running turn, a second one leaves. In a pipe each line is a message; with --once, or\n"
         "with MESSAGE, there is one message, and the exit code is 0 when it was answered well,\n"
-        "1 when its answer went with a log that was trimmed, deleted, or restored from a backup.\n",
+        "1 when its answer went with a log that was trimmed, deleted, or restored from a\n"
+        "backup, or cannot be known behind such a gap.\n",
     .run = run,
     .group = "Taking part"};

@@ -492,6 +492,60 @@ test_answer_behind_a_trimmed_gap() {
     [ "$(cat "$T/out")" = 'to slow' ] || die "$(cat "$T/out")"
 }
 
+# A gateway that takes a message, breaks off before it says so, and then has a gap whose snapshot is too full for it.
+forgetful() {
+    cat >"$T/forgetful.py" <<'EOF'
+import base64, hashlib, json, socket, sys
+
+def read(f):
+    n = f.read(2)[1] & 127
+    n = int.from_bytes(f.read(2), "big") if n == 126 else n
+    mask = f.read(4)
+    return json.loads(bytes(b ^ mask[i % 4] for i, b in enumerate(f.read(n))))
+
+def say(c, **frame):
+    text = json.dumps(frame).encode()
+    c.sendall(bytes([0x81, 126]) + len(text).to_bytes(2, "big") + text)
+
+def meet(server):
+    c, _ = server.accept()
+    f = c.makefile("rb")
+    lines = iter(lambda: f.readline().strip(), b"")
+    fields = {k.lower(): v.strip() for k, _, v in (line.partition(b":") for line in lines)}
+    made = hashlib.sha1(fields[b"sec-websocket-key"] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+    c.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+              b"Sec-WebSocket-Protocol: ebbgate.v1\r\n"
+              b"Sec-WebSocket-Accept: " + base64.b64encode(made) + b"\r\n\r\n")
+    return c, f, read(f)
+
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], file=open(sys.argv[1], "w"), flush=True)
+c, f, _ = meet(server)
+ok = {"type": "hello_ok", "session_id": "s1", "epoch": "e1"}
+say(c, **ok, cursor=0, resumed=False, resync_required=False)
+sent = read(f)
+c.shutdown(socket.SHUT_RDWR)
+c, f, _ = meet(server)
+say(c, **ok, cursor=9, resumed=True, resync_required=True, resync_reason="trimmed")
+state = {"session_id": "s1", "epoch": "e1", "oldest_cursor": 2, "event_cursor": 9, "messages": []}
+say(c, type="snapshot", state=state)
+assert read(f) == sent
+say(c, type="response", status="accepted", session_id="s1", message_id=sent["message_id"], cursor=3, turn=3, duplicate=True)
+f.read()
+EOF
+    python3 "$T/forgetful.py" "$T/port" &
+    eventually test -s "$T/port"
+}
+
+# Nobody can know its answer: that is said, and is no success.
+test_answer_unknown_behind_a_gap() {
+    command -v python3 >/dev/null || return 0
+    forgetful
+    code 1 "$BIN" chat --url "ws://127.0.0.1:$(cat "$T/port")/ws" --token t --once lost >"$T/out" 2>"$T/err"
+    has "$T/err" 'the answer is not known'
+    [ ! -s "$T/out" ] || die "$(cat "$T/out")"
+}
+
 # through_a_restore OPTION: the finals' texts of a chat that says "first" and "slow" before and "new" after it.
 through_a_restore() {
     gate
