@@ -101,9 +101,9 @@ struct eg_agent {
 
 /* ---- agent_task.c ---- */
 struct eg_task *eg_task_find(struct eg_agent *a, const char *session, int64_t turn);
-/* NULL without memory. */
 /* Appends the members that name the turn of j in a frame. */
 void eg_task_name(const struct eg_task *j, struct eg_buf *b);
+/* NULL without memory. */
 struct eg_task *eg_task_new(struct eg_agent *a, const char *session, int64_t turn,
                             const char *message);
 int eg_tasks_working(const struct eg_agent *a);
