@@ -4,10 +4,12 @@
  * Happy path: one batch, one commit, then outputs and replies leave. When more waits than one batch
  * is to take, who comes next is decided by fairness (fair.h), and what comes meanwhile takes part
  * in the next decision: however much somebody sends, others wait for one batch of it. A batch that
- * cannot be committed is rolled back and stepped again in read-only mode, so that each command gets
- * its honest answer; the storage is then probed, ever more seldom, until it works. The process ends
- * (hooks.fatal) when the outcome of a flush is unknown, and when for a second not even refusals are
- * possible: then there is no memory, or the disk cannot be read.
+ * fails for what is stored of one session is tried again command by command, so that only whoever
+ * writes there is refused. Any other that cannot be committed is rolled back and stepped again in
+ * read-only mode, so that each command gets its honest answer; the storage is then probed, ever
+ * more seldom, until it works. The process ends (hooks.fatal) when the outcome of a flush is
+ * unknown, and when for a second not even refusals are possible: then there is no memory, or the
+ * disk cannot be read.
  */
 #include "core/core.h"
 
@@ -187,37 +189,40 @@ static void before_batch(struct eg_core *core, const struct eg_qnode *list)
     }
 }
 
-/* Steps all of first..last (by next), then the machine's own work; true when it could be committed.
- */
+/* Steps n of the list, then with `tick` the machine's own work, and commits. After a failure all of
+ * it is rolled back, and the machine read-only. */
 EG_REQUIRES(core_thread)
-static bool run_batch(struct eg_core *core, struct eg_qnode *first, int n, struct eg_now now)
+static enum eg_err run_batch(struct eg_core *core, struct eg_qnode *first, int n, bool tick,
+                             struct eg_now now)
 {
     struct eg_machine *m = core->machine;
+    enum eg_err e = EG_OK;
     for (; n > 0; first = first->next, n--) {
         eg_machine_step(m, (struct eg_cmd *)first, now);
     }
-    eg_machine_tick(m, now);
+    if (tick) {
+        eg_machine_tick(m, now);
+    }
     const bool writes = eg_machine_flush(m);
     if (m->failed) {
-        eg_machine_rolled_back(m);
-        return false;
-    }
-    if (writes) {
+        e = m->writing ? m->storage->ops->latched(m->storage) : EG_OK;
+        e = e == EG_OK ? EG_ENOMEM : e;
+    } else if (writes) {
         const int64_t start = eg_clock_mono_us();
-        const enum eg_err e = m->storage->ops->commit(m->storage);
+        e = m->storage->ops->commit(m->storage);
         m->writing = false;
-        if (e == EG_EUNKNOWN) {
-            fatal(core);
-        }
-        if (e != EG_OK) {
-            eg_machine_rolled_back(m);
-            return false;
-        }
-        eg_metric_add(EG_M_commits_total, 1);
+        eg_metric_add(EG_M_commits_total, e == EG_OK);
         eg_hist_add(EG_H_COMMIT_US, eg_clock_mono_us() - start);
     }
-    eg_machine_committed(m);
-    return true;
+    if (e == EG_EUNKNOWN) {
+        fatal(core);
+    }
+    if (e == EG_OK) {
+        eg_machine_committed(m);
+    } else {
+        eg_machine_rolled_back(m);
+    }
+    return e;
 }
 
 /* Puts the frames of a batch into the releases that go where they came from; what is left is
@@ -244,31 +249,84 @@ static struct eg_qnode *send_back(struct eg_core *core, struct eg_qnode *first, 
     return left;
 }
 
+/* Whether a commit failed for what is stored of one session, not for the storage. */
+static bool damage(enum eg_err e)
+{
+    return e == EG_EEXISTS || e == EG_ENOTFOUND || e == EG_ECORRUPT;
+}
+
+/* Runs a batch in read-only mode. Only want of memory, or a disk that cannot be read, can fail. */
+EG_REQUIRES(core_thread)
+static void refuse(struct eg_core *core, struct eg_qnode *first, int n, bool tick,
+                   struct eg_now now)
+{
+    for (int tries = 0; run_batch(core, first, n, tick, now) != EG_OK; tries++) {
+        if (tries == REFUSAL_TRIES) {
+            fatal(core);
+        }
+        poll(NULL, 0, REFUSAL_WAIT_MS);
+    }
+}
+
+/* The answers of a batch leave. */
+EG_REQUIRES(core_thread)
+static void finish(struct eg_core *core, struct eg_qnode *first, int n)
+{
+    /* Before anybody hears of a turn, whoever asks for open turns knows of it. */
+    __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
+    first = send_back(core, first, n);
+    release(core);
+    eg_cmds_free((struct eg_cmd *)first);
+}
+
+/* Runs one command of a batch that met damage. */
+EG_REQUIRES(core_thread)
+static void run_alone(struct eg_core *core, struct eg_qnode *one, struct eg_now now)
+{
+    struct eg_machine *m = core->machine;
+    const enum eg_err e = run_batch(core, one, 1, false, now);
+    if (e != EG_OK) {
+        if (damage(e)) {
+            const char *why = core->storage->ops->why(core->storage);
+            eg_metric_add(EG_M_commit_failures_total, 1);
+            eg_log_limited(EG_LOG_ERROR, "write.refused", "why=%s", why);
+        } else {
+            storage_failed(core, now);
+        }
+        refuse(core, one, 1, false, now);
+    }
+    finish(core, one, 1);
+    m->readonly = core->probe_at != 0;
+}
+
 /* Runs a batch to its answers. */
 EG_REQUIRES(core_thread)
 static void batch(struct eg_core *core, struct eg_qnode *first, int n)
 {
     const struct eg_now now = eg_clock_now();
     const int64_t start = eg_clock_mono_us();
-    if (!run_batch(core, first, n, now)) {
-        storage_failed(core, now);
-        for (int tries = 0; !run_batch(core, first, n, now); tries++) {
-            /* Read-only now: only want of memory, or a disk that cannot be read, can fail. */
-            if (tries == REFUSAL_TRIES) {
-                fatal(core);
-            }
-            poll(NULL, 0, REFUSAL_WAIT_MS);
+    const int all = n;
+    enum eg_err e = run_batch(core, first, n, true, now);
+    if (n && damage(e)) {
+        core->machine->readonly = false;
+        for (struct eg_qnode *next; n > 0; first = next, n--) {
+            next = first->next;
+            run_alone(core, first, now);
         }
+        if (!core->machine->readonly) {
+            eg_machine_resume(core->machine);
+        }
+        e = run_batch(core, NULL, 0, true, now);
     }
-    /* Before anybody hears of a turn, whoever asks for open turns knows of it. */
-    __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
-    if (n) {
-        eg_hist_add(EG_H_BATCH, n);
+    if (e != EG_OK) {
+        storage_failed(core, now);
+        refuse(core, first, n, true, now);
+    }
+    finish(core, first, n);
+    if (all) {
+        eg_hist_add(EG_H_BATCH, all);
         eg_hist_add(EG_H_PUBLISH_US, eg_clock_mono_us() - start);
     }
-    first = send_back(core, first, n);
-    release(core);
-    eg_cmds_free((struct eg_cmd *)first);
     if (core->storage->ops->maintain(core->storage) == EG_EUNKNOWN) {
         fatal(core);
     }

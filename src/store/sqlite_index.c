@@ -262,7 +262,9 @@ void eg_sq_index_check(struct eg_sqlite *s, const struct eg_event_row *row)
         taken = true;
     }
     if (s->err == EG_OK && taken) {
-        (void)snprintf(s->why, sizeof(s->why), "append event: cursor or id is in use");
+        (void)snprintf(s->why, sizeof(s->why),
+                       "session number %lld has an event %llu, or of this id, already",
+                       (long long)row->sid, (unsigned long long)row->cursor);
         s->err = EG_EEXISTS;
     }
 }

@@ -69,6 +69,11 @@ static void op_rollback(struct eg_storage *base)
     }
 }
 
+static enum eg_err op_latched(struct eg_storage *base)
+{
+    return eg_sq_self(base)->err;
+}
+
 static enum eg_err commit_error(int rc)
 {
     int kind = rc & 0xff;
@@ -216,6 +221,10 @@ static void move_session(struct eg_sqlite *s, const struct eg_session_row *row)
     if (slot->sid != now.sid) {
         (void)sqlite3_bind_int64(st, 1, row->sid);
         const enum eg_err e = eg_sq_first(s, st, "update session");
+        if (e == EG_ENOTFOUND) {
+            (void)snprintf(s->why, sizeof(s->why), "session number %lld has no row",
+                           (long long)row->sid);
+        }
         if (e != EG_OK) {
             s->err = s->err == EG_OK ? e : s->err;
             return;
@@ -364,6 +373,7 @@ const struct eg_storage_ops eg_sqlite_write_ops = {
     .begin = op_begin,
     .commit = op_commit,
     .rollback = op_rollback,
+    .latched = op_latched,
     .close = eg_sqlite_close,
     .probe = eg_sqlite_probe,
     .maintain = eg_sqlite_maintain,

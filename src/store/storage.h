@@ -8,7 +8,8 @@
  *
  * Commit: EG_OK: on disk. EG_EUNKNOWN: the flush failed, the outcome is unknown, the process must
  * end (exit 75); every later begin fails the same way. Anything else (EG_EFULL, EG_EIO, EG_EBUSY,
- * EG_ENOMEM, EG_ECORRUPT, EG_EEXISTS, EG_ENOTFOUND): rolled back, nothing of it remains.
+ * EG_ENOMEM, EG_ECORRUPT, EG_EEXISTS, EG_ENOTFOUND): rolled back, nothing of it remains; the last
+ * three are of what is stored of one session, others can go on.
  * After a failure commit has rolled back already; rollback then does nothing.
  *
  * Callbacks may call other functions of the table, but not the one they are called from, and may
@@ -84,6 +85,8 @@ struct eg_storage_ops {
     enum eg_err (*begin)(struct eg_storage *s);
     enum eg_err (*commit)(struct eg_storage *s);
     void (*rollback)(struct eg_storage *s);
+    /* Inside a transaction: the failure that it has latched, EG_OK none. */
+    enum eg_err (*latched)(struct eg_storage *s);
     void (*close)(struct eg_storage *s);
     /* Outside a transaction: whether a durable write works (again). */
     enum eg_err (*probe)(struct eg_storage *s);

@@ -23,6 +23,27 @@ test_verify_and_check() {
     has "$T/out" 'damaged: '
 }
 
+# Others are served as if nothing were, the moment after.
+test_a_damaged_session_costs_its_own_writes() {
+    command -v python3 >/dev/null || return 0
+    filled
+    chat --agent echo --session other 'who goes there' >/dev/null
+    kill "$AGENT" "$GATE"
+    gate_ends 0
+    python3 -c 'import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as db: db.execute("UPDATE sessions SET cursor = cursor - 1 WHERE id = ?", ("s",))' "$T/data/ebbgate.db"
+    gate
+    for round in 1 2 3; do
+        code 1 timeout 60 "$BIN" sessions say s more --data "$T/data" --url "http://$ADMIN" 2>"$T/err"
+        has "$T/err" 'storage_unavailable'
+    done
+    has "$T/log" 'write.refused why="session number '
+    has_not "$T/log" 'storage.failed'
+    timeout 60 "$BIN" sessions say other more --data "$T/data" --url "http://$ADMIN"
+    kill "$GATE"
+    gate_ends 0
+}
+
 test_verify_nothing() {
     code 78 "$BIN" verify --data "$T/nothing" 2>"$T/err"
     [ "$(wc -l <"$T/err")" -eq 1 ]

@@ -217,6 +217,11 @@ static enum eg_err op_begin(struct eg_storage *s)
     return EG_OK;
 }
 
+static enum eg_err op_latched(struct eg_storage *s)
+{
+    return self(s)->err;
+}
+
 static void op_rollback(struct eg_storage *s)
 {
     struct memstore *m = self(s);
@@ -740,6 +745,7 @@ static const struct eg_storage_ops memstore_ops = {
     .begin = op_begin,
     .commit = op_commit,
     .rollback = op_rollback,
+    .latched = op_latched,
     .close = op_close,
     .probe = op_probe,
     .maintain = op_maintain,

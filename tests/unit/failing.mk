@@ -27,5 +27,6 @@ UNIT_BADSTORE := $(foreach t,machine_chores machine_turns machine_calls,test_$(t
 $(foreach t,$(UNIT_BADSTORE),$(eval UNIT_EXTRA_$(t) := \
 	$(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o))
 $(UNIT_BADSTORE:%=$(BUILD)/tests/unit/%): $(BUILD)/tests/lib/memstore.o $(BUILD)/tests/lib/badstore.o
+-include $(BUILD)/tests/lib/badstore.d
 
 UNIT_EXTRA_test_edge_memory := $(FAILING_MEMORY)

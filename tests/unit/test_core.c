@@ -38,8 +38,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 static char storage_said[200];
 static int storage_calls, syncs, revocations;
-static uint64_t last_event; /* cursor of the newest event that was told */
-static int64_t most_behind; /* commands that waited for a later batch */
+static int accepted, refused; /* messages */
+static uint64_t last_event;   /* cursor of the newest event that was told */
+static int64_t most_behind;   /* commands that waited for a later batch */
 
 static void on_release(void *arg, unsigned reactor, struct eg_release *rel)
 {
@@ -50,6 +51,8 @@ static void on_release(void *arg, unsigned reactor, struct eg_release *rel)
     most_behind = behind > most_behind ? behind : most_behind;
     for (int i = 0; i < rel->n; i++) {
         syncs += rel->out[i].kind == EG_OUT_SYNC;
+        accepted += rel->out[i].kind == EG_OUT_FRAME && rel->out[i].cursor > 0;
+        refused += rel->out[i].code == EG_CODE_storage_unavailable;
         if (rel->out[i].cursor > last_event) {
             last_event = rel->out[i].cursor;
         }
@@ -359,6 +362,45 @@ Test(core, a_batch_is_of_bounded_size)
     sync_conn(1);
     cr_assert_eq(memstore_commits(storage), commits + 4, "of the others six are 128 KiB");
     cr_assert_eq(last_event, 29);
+}
+
+/* An event of session number sid that its row does not know of: its next one has no place. */
+static void damage(int64_t sid)
+{
+    static const uint8_t hash[EG_CHAIN_BYTES];
+    cr_assert_eq(storage->ops->begin(storage), EG_OK);
+    storage->ops->event_append(
+        storage,
+        &(struct eg_event_row){.sid = sid, .cursor = 1, .hash = hash, .body = EG_LIT("x")});
+    cr_assert_eq(storage->ops->commit(storage), EG_OK);
+}
+
+Test(core, a_damaged_session_costs_its_own_writes)
+{
+    struct eg_cmd *first = NULL, *last = NULL;
+    cr_assert_eq(add_agent("a"), EG_CODE_NONE);
+    attach(1, "ann");
+    attach(2, "bob");
+    attach(3, "eve");
+    damage(2);
+    for (eg_conn_id conn = 1; conn <= 3; conn++) {
+        line_up(&first, &last, conn, 100);
+        line_up(&first, &last, conn, 100);
+        last->frame.message_id = EG_LIT("m1"); /* which is looked for */
+    }
+    eg_core_post_list(core, first, last);
+    sync_with();
+    cr_assert_eq(accepted, 4, "what is for others is stored, batch or not");
+    cr_assert_eq(refused, 2);
+    cr_assert_eq(storage_calls, 0, "the storage works");
+
+    first = last = NULL;
+    line_up(&first, &last, 2, 100);
+    eg_core_post(core, first);
+    sync_with();
+    cr_assert_eq(refused, 3, "by itself, too");
+    cr_assert_eq(storage_calls, 0);
+    cr_assert_eq(add_agent("b"), EG_CODE_NONE, "and the next one is not concerned");
 }
 
 Test(core, who_says_little_does_not_wait_for_who_says_much)
