@@ -186,24 +186,29 @@ void sim_worker_connects(struct sim *w, struct sim_worker *k)
     }
 }
 
-/* Data of what a worker writes says which worker and attempt it was: check.c holds one writer to a
- * turn. */
+/* What names the turn in a worker's frame. */
+static const char *named(const struct sim *w, const struct held_turn *h, char out[300])
+{
+    snprintf(out, 300, "\"session_id\":\"%s\",\"turn\":%llu,\"epoch\":\"%s\"",
+             w->life[h->life].name, (unsigned long long)h->turn, h->epoch);
+    return out;
+}
+
+/* Data of what a worker writes says which worker it was, and for which log: check.c holds one
+ * writer to a turn, and the work to its log. */
 static void worker_writes(struct sim *w, struct sim_worker *k, struct held_turn *h, bool final)
 {
-    char json[400];
-    const char *name = w->life[h->life].name;
+    char json[500], name[300];
     const unsigned serial = w->serial++;
     if (final) {
         snprintf(json, sizeof json,
-                 "{\"type\":\"final\",\"session_id\":\"%s\",\"turn\":%llu,\"content\":\"%llu\","
-                 "\"event_id\":\"f%u\"}",
-                 name, (unsigned long long)h->turn, (unsigned long long)k->conn, serial);
+                 "{\"type\":\"final\",%s,\"content\":\"%llu.%u\",\"event_id\":\"f%u\"}",
+                 named(w, h, name), (unsigned long long)k->conn, h->life, serial);
     } else {
-        snprintf(
-            json, sizeof json,
-            "{\"type\":\"emit\",\"session_id\":\"%s\",\"turn\":%llu,\"event\":\"token_stream\","
-            "\"data\":\"%llu\",\"event_id\":\"e%u\"}",
-            name, (unsigned long long)h->turn, (unsigned long long)k->conn, serial);
+        snprintf(json, sizeof json,
+                 "{\"type\":\"emit\",%s,\"event\":\"token_stream\",\"data\":\"%llu.%u\","
+                 "\"event_id\":\"e%u\"}",
+                 named(w, h, name), (unsigned long long)k->conn, h->life, serial);
     }
     if (sim_post_frame(w, k->conn, json) && !final) {
         sim_lease_sign(w, k->conn, h);
@@ -216,7 +221,7 @@ static void worker_writes(struct sim *w, struct sim_worker *k, struct held_turn 
 /* Does something for a turn that it holds. */
 static void worker_works(struct sim *w, struct sim_worker *k, uint64_t what)
 {
-    char json[200];
+    char json[500], full[300];
     const int number = (int)(k - w->worker);
     struct held_turn *h = &k->held[sim_random(w, (uint64_t)k->held_count)];
     const char *name = w->life[h->life].name;
@@ -229,16 +234,12 @@ static void worker_works(struct sim *w, struct sim_worker *k, uint64_t what)
     } else if (what == 7) {
         sim_tell(w, "worker %d fails %s turn %llu", number, name, (unsigned long long)h->turn);
         const bool again = sim_random(w, 4) > 0;
-        snprintf(json, sizeof json,
-                 "{\"type\":\"fail\",\"session_id\":\"%s\",\"turn\":%llu,\"error\":\"%s\","
-                 "\"retry\":%s}",
-                 name, (unsigned long long)h->turn, again ? "no" : "never",
-                 again ? "true" : "false");
+        snprintf(json, sizeof json, "{\"type\":\"fail\",%s,\"error\":\"%s\",\"retry\":%s}",
+                 named(w, h, full), again ? "no" : "never", again ? "true" : "false");
         sim_post_frame(w, k->conn, json);
         sim_let_go(k, h);
     } else if (what == 8) {
-        snprintf(json, sizeof json, "{\"type\":\"extend\",\"session_id\":\"%s\",\"turn\":%llu}",
-                 name, (unsigned long long)h->turn);
+        snprintf(json, sizeof json, "{\"type\":\"extend\",%s}", named(w, h, full));
         if (sim_post_frame(w, k->conn, json)) {
             sim_lease_sign(w, k->conn, h);
         }

@@ -104,11 +104,20 @@ static void check_removed(const struct log *l)
 
 /* --- turns --- */
 
-/* The connection that wrote an event, 0 for the gateway. */
-static eg_conn_id writer_of(const struct log *l, unsigned i)
+/* The connection that wrote an event, 0 for the gateway, and the log that it was meant for. */
+static eg_conn_id written_by(const struct log *l, unsigned i, unsigned *life)
 {
     const struct eg_slice v = eg_event_field(body(l, i), is(l, i, "response") ? "content" : "data");
-    return v.n > 2 && v.p[0] == '"' ? strtoull(v.p + 1, NULL, 10) : 0;
+    char *end = NULL;
+    const eg_conn_id conn = v.n > 2 && v.p[0] == '"' ? strtoull(v.p + 1, &end, 10) : 0;
+    *life = conn && *end == '.' ? (unsigned)strtoul(end + 1, NULL, 10) : l->number;
+    return conn;
+}
+
+static eg_conn_id writer_of(const struct log *l, unsigned i)
+{
+    unsigned life;
+    return written_by(l, i, &life);
 }
 
 /* The next hand, from the given on, by which conn got the turn. */
@@ -127,7 +136,7 @@ static unsigned hand_of(const struct log *l, unsigned hand, eg_conn_id conn, uin
 static void check_turn(const struct log *l, unsigned i)
 {
     const uint64_t turn = l->head[i].cursor;
-    unsigned responses = 0, hand = 0;
+    unsigned responses = 0, hand = 0, life;
     while (++i < l->n) {
         if (l->head[i].turn != turn) {
             continue;
@@ -137,7 +146,11 @@ static void check_turn(const struct log *l, unsigned i)
                       (unsigned long long)turn, (int)l->head[i].type.n, l->head[i].type.p,
                       at(l, i));
         }
-        const eg_conn_id writer = writer_of(l, i);
+        const eg_conn_id writer = written_by(l, i, &life);
+        if (life != l->number) {
+            sim_fault(l->w, "%s turn %llu: event %llu is of a session that had its id before",
+                      l->life->name, (unsigned long long)turn, at(l, i));
+        }
         hand = writer ? hand_of(l, hand, writer, turn) : hand;
         if (writer && hand == l->w->hands) {
             sim_fault(l->w, "%s turn %llu: connection %llu wrote event %llu out of its time",

@@ -291,7 +291,10 @@ static void worker_frame(struct sim *w, struct sim_worker *k, struct eg_slice te
             sim_let_go(k, &k->held[0]);
         }
         h = h ? h : &k->held[k->held_count++];
-        *h = (struct held_turn){life, turn, (int)field_int(text, "attempt")};
+        *h = (struct held_turn){
+            .life = life, .turn = turn, .attempt = (int)field_int(text, "attempt")};
+        const struct eg_slice epoch = sim_field(text, "epoch");
+        snprintf(h->epoch, sizeof h->epoch, "%.*s", (int)epoch.n, epoch.p);
         sim_tell(w, "  worker %d gets %s turn %llu attempt %d", (int)(k - w->worker), l->name,
                  (unsigned long long)turn, h->attempt);
     } else if (eg_slice_is(type, "error") && !eg_slice_is(sim_field(text, "code"), "turn_closed") &&

@@ -141,6 +141,7 @@ struct sim_worker {
         unsigned life;
         uint64_t turn;
         int attempt;
+        char epoch[EG_EPOCH_MAX + 1];
     } held[4];
     int held_count, concurrency;
 };
