@@ -83,13 +83,23 @@ static void check_token(struct eg_peer *p)
     }
 }
 
+/* Lets p go when it has taken nothing for two heartbeats though something waits, or is gone. */
+static bool cut_deaf(struct eg_peer *p)
+{
+    const int64_t beat = p->r->settings->heartbeat_ms;
+    if (!p->writable_wait || p->r->now.mono_ms - p->last_out_ms < 2 * beat) {
+        return false;
+    }
+    eg_metric_add(EG_M_slow_consumers_total, 1);
+    eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer");
+    return true;
+}
+
 static void check_silence(struct eg_peer *p)
 {
     const int64_t beat = p->r->settings->heartbeat_ms;
     if (!p->reading) {
-        if (p->writable_wait && p->r->now.mono_ms - p->last_out_ms >= 2 * beat) {
-            eg_metric_add(EG_M_slow_consumers_total, 1);
-            eg_peer_cut(p, EG_CLOSE_TRY_LATER, "slow_consumer"); /* it takes nothing, or is gone */
+        if (cut_deaf(p)) {
             return;
         }
         p->last_in_ms = p->r->now.mono_ms; /* it is we who do not listen */
@@ -123,7 +133,7 @@ void eg_live_alarm(struct eg_peer *p)
         check_token(p);
         if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_WS) {
             check_silence(p);
-        } else if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_SSE) {
+        } else if (p->state == EG_PEER_JOINED && p->mode == EG_CONN_SSE && !cut_deaf(p)) {
             eg_sse_say(p, ":\n\n");
         }
     }

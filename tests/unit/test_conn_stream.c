@@ -169,3 +169,33 @@ Test(conn_stream, an_event_stream_of_a_closed_session_ends_after_its_events)
     client_free(c);
     rig_free(rig);
 }
+
+static void count_open(void *arg, const struct eg_conn_info *info)
+{
+    (void)info;
+    ++*(int *)arg;
+}
+
+/* A stream says nothing that could be missed, so that it takes nothing is all there is to see. */
+Test(conn_stream, an_event_stream_that_is_not_read_is_let_go)
+{
+    enum { EVENTS = 5000 }; /* more than a socket holds */
+    rig_fake_clock();
+    struct rig *const rig = rig_start();
+    for (int i = 0; i < EVENTS; i++) {
+        rig_append(rig, 1, "message", "{\"fill\":\"0123456789012345678901234567890123456789\"}");
+    }
+    struct client *const c =
+        stream(rig, 0, (struct eg_welcome){.cursor = EVENTS, .oldest = 1, .replay = true});
+    int ticks = 0, open = 1;
+    for (; open && ticks < 8; ticks++) { /* two heartbeats are four ticks */
+        rig_tick(rig, 7500);
+        open = 0;
+        eg_reactors_each(rig->rs, count_open, &open);
+    }
+    cr_assert_eq(open, 0);
+    cr_expect_geq(ticks, 4);
+    client_eof(c);
+    client_free(c);
+    rig_free(rig);
+}
