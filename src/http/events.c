@@ -4,8 +4,8 @@
  * HTTP threads. A page is read whole, then written; an export goes on page by page and holds
  * neither a reader nor more than a page of memory while its client reads. A live stream is handed
  * to the reactors and costs no thread.
- * Failure modes: an export whose reading fails in the middle ends without its last chunk, so that
- * the client sees that it is not complete.
+ * Failure modes: an export whose reading fails in the middle, or whose events are removed before
+ * they are read, ends without its last chunk, so that the client sees that it is not complete.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +181,12 @@ static void write_page(struct eg_exchange *x, const struct eg_session_row *row,
 
 /* --- an export --- */
 
+static uint64_t cursors_in(const struct range *range)
+{
+    return range->low <= range->high ? range->high - range->low + 1 : 0;
+}
+
+/* False also when events are missing: the session is being trimmed or deleted meanwhile. */
 static bool export_some(struct eg_exchange *x, int64_t sid, struct range *range)
 {
     struct page p = {
@@ -194,7 +200,8 @@ static bool export_some(struct eg_exchange *x, int64_t sid, struct range *range)
     if (err != EG_OK)
         eg_log_limited(EG_LOG_ERROR, "http.export_failed", "why=%s", eg_reader_why(r));
     eg_x_return(x, r);
-    ok = err == EG_OK && (p.out.n == 0 || eg_x_chunk(x, p.out.p, p.out.n));
+    const bool whole = (uint64_t)p.looked == cursors_in(range) - cursors_in(&rest);
+    ok = err == EG_OK && whole && (p.out.n == 0 || eg_x_chunk(x, p.out.p, p.out.n));
     eg_buf_free(&p.out);
     *range = rest;
     return ok;

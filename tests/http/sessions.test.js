@@ -2,6 +2,8 @@
 'use strict';
 const { describe, it, before, after } = require('node:test');
 const assert = require('node:assert/strict');
+const { once } = require('node:events');
+const net = require('node:net');
 const { Gate, eventually } = require('./gate.js');
 
 describe('sessions', () => {
@@ -250,6 +252,24 @@ describe('sessions', () => {
       }
       const r = await g.get(`/sessions/${long}/events`, { headers: { Accept: 'application/x-ndjson' } });
       assert.deepEqual(r.text.trimEnd().split('\n').map((l) => JSON.parse(l).data.content), said.map((s) => `c${s}`));
+    });
+
+    it('an export of a session that is deleted meanwhile is not taken for a whole one', async () => {
+      const gone = await g.session();
+      for (let i = 0; i < 400; i++) await g.ppost(`/v1/sessions/${gone}/messages`, { content: 'x'.repeat(60000) }, { token: g.alice() });
+      const [host, port] = g.admin.split(':');
+      const s = net.connect({ port, host });
+      const begun = new Promise((done) => { s.once('readable', done); }); // more is not read yet than the sockets hold
+      s.write(`GET /api/v1/sessions/${gone}/events HTTP/1.1\r\nHost: ${g.admin}\r\nAuthorization: Bearer ${g.token()}\r\nAccept: application/x-ndjson\r\n\r\n`);
+      await begun;
+      assert.equal((await g.delete(`/sessions/${gone}`)).status, 204);
+      await eventually(async () => g.ppost('/v1/sessions', { agent_id: 'support', session_id: gone }, { token: g.alice() }), (r) => r.status === 201);
+      let text = '';
+      s.setEncoding('latin1').on('data', (d) => { text += d; });
+      await once(s, 'end');
+      assert.match(text, /^HTTP\/1.1 200 /);
+      assert.ok(text.split('"type":"message"').length - 1 < 400);
+      assert.ok(!text.endsWith('\r\n0\r\n\r\n'), 'ended as if it were whole');
     });
 
     it('no other form', async () => {
