@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "edge/pool.h"
 #include "edge_rig.h"
 
 Test(conn_flow, a_slow_consumer_is_let_go)
@@ -385,6 +387,69 @@ Test(conn_flow, what_was_said_before_a_close_frame_counts)
             (struct eg_out){.kind = EG_OUT_FRAME, .conn = id, .bytes = eg_bytes_copy("{}", 2)});
     rig_turn(rig);
     cr_expect_eq(client_close_code(c, NULL), 1000);
+    client_free(c);
+    rig_free(rig);
+}
+
+/* Has the reactor's turns taken, and reads a little each time, until the connection has been given
+ * all of the log but has not taken all of it. */
+static void read_to_the_last_page(struct rig *rig, struct client *c, const struct eg_peer *p)
+{
+    char some[2048];
+    for (int turns = 0; p->sent < p->head || eg_outbox_page_bytes(&p->out) > EG_PAGE_AHEAD_BYTES;
+         turns++) {
+        cr_assert_lt(turns, 1000000);
+        const ssize_t n = recv(c->fd, some, sizeof some, 0);
+        if (n > 0) {
+            eg_buf_add(&c->in, some, (size_t)n);
+        }
+        rig_turn(rig);
+    }
+    cr_assert_gt(eg_outbox_page_bytes(&p->out), 0);
+}
+
+/* Who has not taken all pages yet is not live: what comes meanwhile stays in the log for it, and
+ * does not make a slow consumer of it. */
+Test(conn_flow, pages_that_wait_are_taken_before_it_is_live)
+{
+    enum { OLD = 3000, NEW = 100 };
+    static const char fill[] = "{\"fill\":\"0123456789012345678901234567890123456789"
+                               "0123456789012345678901234567890123456789\"}";
+    struct rig *const rig = rig_new();
+    rig->settings->max_queued_frames = NEW / 2;
+    rig_run_by_hand(rig);
+    for (int i = 0; i < OLD; i++) {
+        rig_append(rig, 1, "response", fill);
+    }
+    struct client *const c = rig_connect(rig, NULL);
+    rig_turn(rig);
+    client_hello(rig, c, "hello", AGENT ",\"session_id\":\"s1\",\"since\":0", "read");
+    rig_turn(rig);
+    struct eg_cmd *const cmd = rig_attach(rig);
+    const eg_conn_id id = cmd->conn;
+    rig_welcome(
+        rig, cmd,
+        (struct eg_welcome){.sid = 1, .resumed = true, .cursor = OLD, .oldest = 1, .replay = true});
+    rig_turn(rig);
+    HAS(client_next(c, NULL), "hello_ok");
+    read_to_the_last_page(rig, c, eg_peer_find(&rig->rs->reactor[0], id));
+    for (uint64_t i = OLD + 1; i <= OLD + NEW; i++) {
+        struct eg_bytes *const event = rig_append(rig, 1, "response", "{}");
+        rig_out(rig,
+                (struct eg_out){
+                    .kind = EG_OUT_EVENT, .sid = 1, .cursor = i, .bytes = eg_bytes_ref(event)});
+    }
+    for (uint64_t i = 1; i <= OLD + NEW;) {
+        const char *const text = client_try(c, NULL);
+        if (!text) {
+            cr_assert(!c->eof, "cut off before event %d", (int)i);
+            rig_turn(rig);
+        } else if (!strstr(text, "replay_end")) {
+            char cursor[32];
+            snprintf(cursor, sizeof cursor, "\"cursor\":%d,", (int)i++);
+            HAS(text, cursor);
+        }
+    }
     client_free(c);
     rig_free(rig);
 }

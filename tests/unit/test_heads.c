@@ -64,7 +64,8 @@ static void change(struct eg_storage *s, int i)
         turn->state = (enum eg_turn_state)pick(EG_TURN_DEAD + 1);
         turn->attempt++;
         (void)snprintf(turn->worker, sizeof(turn->worker), "worker-%u", pick(4));
-        (void)snprintf(turn->error, sizeof(turn->error), "%.*s", (int)pick(5), "error");
+        const char *const error = pick(2) == 0 ? "error" : "fault";
+        (void)snprintf(turn->error, sizeof(turn->error), "%.*s", (int)pick(5), error);
         s->ops->turn_put(s, turn);
     } else if (what < 17 && now.has[i][t]) {
         s->ops->turn_delete(s, row->sid, turn->turn);
@@ -368,6 +369,16 @@ static void check_crash(const char *dir, bool reader_first)
     scratch_drop(other);
 }
 
+/* What is not in the tables yet is in the changes, every record of it. */
+static void must_keep_changes(const char *dir, struct eg_storage *s)
+{
+    const int64_t settled = store_sql(dir, "SELECT value FROM meta WHERE key='settled'");
+    char sql[80];
+    (void)snprintf(sql, sizeof(sql), "SELECT count(*) FROM changes WHERE seq>%lld",
+                   (long long)settled);
+    cr_assert_eq(store_sql(dir, sql), eg_sq_self(s)->next_change - 1 - settled);
+}
+
 static void run(uint64_t from, uint32_t gather, int rounds)
 {
     char dir[64];
@@ -398,6 +409,7 @@ static void run(uint64_t from, uint32_t gather, int rounds)
         }
         if (pick(6) == 0) {
             check_writer(s, &kept);
+            must_keep_changes(dir, s);
         }
         if (pick(4) == 0) {
             check_reader(r, &kept);
@@ -474,6 +486,29 @@ Test(heads, what_ended_amid_a_merge_stays_ended)
     scratch_drop(other);
 }
 
+/* What is being merged is older than what has come since. */
+Test(heads, what_changed_amid_a_merge_is_told)
+{
+    char dir[64];
+    struct eg_turn_row turn;
+    struct eg_session_row now_row;
+    eg_sq_gather_heads = 200;
+    scratch_make(dir);
+    struct eg_storage *s = store_must_open(dir);
+    struct eg_session_row row = store_queued(s, "s", 300);
+    store_begin(s);
+    s->ops->turn_delete(s, row.sid, 1);
+    store_event(s, &row, "x", NULL, STOREFIX_TIME);
+    s->ops->session_update(s, &row);
+    store_commit(s);
+    cr_assert_neq(eg_sq_self(s)->heads->order, NULL, "it is under way");
+    cr_assert_eq(s->ops->session_by_sid(s, row.sid, &now_row), EG_OK);
+    same_row(&now_row, &row);
+    cr_expect_eq(s->ops->turn_get(s, row.sid, 1, &turn), EG_ENOTFOUND);
+    store_close(s);
+    scratch_drop(dir);
+}
+
 /* Few sessions that change again and again, without turns. */
 Test(heads, records_do_not_pile_up)
 {
@@ -548,6 +583,52 @@ Test(heads, a_generation_grows)
     cr_assert_eq(n, 72);
     eg_heads_drop(&g);
     eg_buf_free(&c.body);
+}
+
+/* A generation that is emptied and filled again, as a reader's, knows nothing of before. */
+Test(heads, an_emptied_generation_is_empty)
+{
+    static const int64_t sids[2][2] = {{1, 2}, {3, 3}};
+    struct eg_heads_gen g = {0};
+    for (int round = 0; round < 2; round++) {
+        struct eg_change c = {0};
+        for (int i = 0; i < 2; i++) {
+            const struct eg_turn_row t = {.sid = sids[round][i], .turn = 5};
+            const struct eg_session_row row = {.sid = sids[round][i]};
+            eg_change_turn(&c, &t, true);
+            eg_change_session(&c, &row);
+        }
+        eg_heads_empty(&g);
+        cr_assert_eq(eg_heads_apply(&g, (struct eg_slice){c.body.p, c.body.n}, 7), EG_OK);
+        eg_buf_free(&c.body);
+    }
+    for (int64_t sid = 1; sid <= 2; sid++) {
+        cr_expect_eq(eg_heads_session(&g, sid), NULL);
+        cr_expect_eq(eg_heads_turn(&g, sid, 5), NULL);
+        cr_expect_eq(eg_heads_turns(&g, sid), NULL);
+    }
+    cr_assert_neq(eg_heads_turns(&g, 3), NULL);
+    cr_expect_eq(eg_heads_turns(&g, 3)->prev, 0);
+    eg_heads_drop(&g);
+}
+
+/* A reader whose transaction began before the tables had all that is no longer here reads again. */
+Test(heads, who_read_the_tables_too_early_is_told)
+{
+    struct eg_heads *h = eg_heads_new();
+    struct eg_session_row row = {.sid = 1, .cursor = 9};
+    struct eg_change c = {0};
+    eg_change_session(&c, &row);
+    cr_assert_eq(eg_heads_apply(&h->fill, (struct eg_slice){c.body.p, c.body.n}, 7), EG_OK);
+    row.cursor = 0;
+    cr_expect(eg_heads_look(h, 0, &row));
+    cr_expect_eq(row.cursor, 9);
+    cr_assert_eq(eg_heads_freeze(h), EG_OK);
+    eg_heads_thaw(h);
+    cr_expect(!eg_heads_look(h, 6, &row));
+    cr_expect(eg_heads_look(h, 7, &row));
+    eg_buf_free(&c.body);
+    eg_heads_free(h);
 }
 
 /* What is reserved before a commit is enough after it, when nothing may fail any more. */

@@ -391,6 +391,21 @@ Test(tail, a_removal_undone_after_growing_gives_the_id_back)
     eg_tail_unref(t);
 }
 
+/* Whoever gives the same ids in many sessions is known in each. */
+Test(tail, sessions_have_ids_of_their_own)
+{
+    struct eg_tail *t = eg_tail_new();
+    for (int64_t sid = 1; sid <= 1000; sid++) {
+        cr_assert_eq(eg_tail_add(t, sid, 1, sid, 77), EG_OK);
+    }
+    for (int64_t sid = 1; sid <= 1000; sid++) {
+        int64_t seq = 0;
+        cr_assert(eg_tail_find_key(t, sid, 77, &seq));
+        cr_assert_eq(seq, sid);
+    }
+    eg_tail_unref(t);
+}
+
 /* A merge takes on what 21 transactions brought it, 1554 places, and rests at the end of a row of
  * 256, behind 1792: the first place of a row of its second input. */
 Test(runs, a_merge_that_rests_behind_the_first_place_of_a_row_doubles_none)
@@ -854,6 +869,64 @@ Test(runs, filters_stay_within_their_room)
     cr_assert_gt(without, 0);
     must_know_all(l);
     store_close(l->s);
+    scratch_drop(l->dir);
+    free(l);
+}
+
+/* ---- ended between two rows of ids ---- */
+
+/* The rows of ids that a merge under way has written. */
+static int64_t rows_of_merge(const char *dir)
+{
+    return store_sql(dir, "SELECT count(*) FROM runs r JOIN run_ids i"
+                          " ON i.place BETWEEN r.run<<40 AND r.run<<40|0xffffffffff"
+                          " WHERE r.state=0 AND r.level>0");
+}
+
+/* How many ids the runs in use hold. */
+static int64_t ids_in_runs(const char *dir)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    cr_assert_eq(sqlite3_open(scratch_path(dir, EG_DB_NAME), &db), SQLITE_OK);
+    cr_assert_eq(sqlite3_prepare_v2(db,
+                                    "SELECT i.ids FROM runs r JOIN run_ids i"
+                                    " ON i.place BETWEEN r.run<<40 AND r.run<<40|0xffffffffff"
+                                    " WHERE r.state=1",
+                                    -1, &st, NULL),
+                 SQLITE_OK);
+    while (sqlite3_step(st) == SQLITE_ROW) {
+        struct eg_packed_ids ids;
+        cr_assert(eg_packed_ids_open(&ids, 0, eg_db_blob(st, 0)));
+        n += ids.n;
+    }
+    sqlite3_finalize(st);
+    sqlite3_close(db);
+    return n;
+}
+
+/* The writer ends whenever a merge rests behind a row; the next one goes on behind that row. */
+Test(runs, a_merge_that_ends_between_two_rows_of_ids_forgets_and_doubles_none, .timeout = 60)
+{
+    struct life *l = live_short(1200, 4800);
+    int64_t rows = 0;
+    int ends = 0;
+    while (store_sql(l->dir, "SELECT count(*) FROM runs WHERE state=1 AND level=1") == 0) {
+        publish(l);
+        const int64_t now = rows_of_merge(l->dir);
+        if (now > rows) {
+            store_close(l->s);
+            l->s = store_must_open(l->dir);
+            ends++;
+        }
+        rows = now;
+    }
+    cr_assert_geq(ends, 2);
+    must_know_all(l);
+    store_close(l->s);
+    cr_assert_eq(ids_in_runs(l->dir),
+                 store_sql(l->dir, "SELECT value FROM meta WHERE key='indexed'"));
     scratch_drop(l->dir);
     free(l);
 }
