@@ -105,15 +105,16 @@ static void check_silence(struct eg_peer *p)
         p->last_in_ms = p->r->now.mono_ms; /* it is we who do not listen */
     }
     const int64_t silent = p->r->now.mono_ms - p->last_in_ms;
-    if (silent >= 2 * beat) {
-        eg_metric_add(EG_M_liveness_timeouts_total, 1);
-        eg_peer_close(p, EG_CLOSE_LIVENESS, "liveness_timeout");
-    } else if (silent >= beat && !p->pinged) {
+    if (silent >= beat && !p->pinged) {
         p->pinged = true;
+        p->last_in_ms = p->r->now.mono_ms - beat; /* asked late, it has a beat to answer, too */
         eg_peer_control(p, EG_WS_OP_PING, (struct eg_slice){0});
         eg_buf_reset(&p->r->text);
         eg_buf_str(&p->r->text, "{\"type\":\"ping\"}");
         eg_peer_send_text(p);
+    } else if (silent >= 2 * beat) {
+        eg_metric_add(EG_M_liveness_timeouts_total, 1);
+        eg_peer_close(p, EG_CLOSE_LIVENESS, "liveness_timeout");
     }
 }
 

@@ -297,9 +297,10 @@ static void judge(struct eg_peer *p, int64_t n)
     }
 }
 
-static void reschedule(struct eg_peer *p, int64_t n)
+static void begin_heartbeat(struct eg_peer *p, int64_t n)
 {
     (void)n;
+    p->pinged = false; /* that was at the pace of before */
     if (p->state < EG_PEER_CLOSING) {
         eg_live_schedule(p);
     }
@@ -308,9 +309,12 @@ static void reschedule(struct eg_peer *p, int64_t n)
 /* The newest that were handed over. */
 static void take_settings(struct eg_reactor *r)
 {
+    const int64_t beat = r->settings->heartbeat_ms;
     eg_settings_unref(r->settings);
     r->settings = __atomic_exchange_n(&r->new_settings, NULL, __ATOMIC_ACQ_REL);
-    for_all(r, reschedule, 0);
+    if (r->settings->heartbeat_ms != beat) {
+        for_all(r, begin_heartbeat, 0);
+    }
 }
 
 static void end(struct eg_peer *p, int64_t n)

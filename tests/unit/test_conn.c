@@ -408,6 +408,57 @@ Test(conn, heartbeat_then_silence)
     rig_free(rig);
 }
 
+static void ignore_conn(void *arg, const struct eg_conn_info *info)
+{
+    (void)arg;
+    (void)info;
+}
+
+static void set_heartbeat(struct rig *rig, int64_t ms)
+{
+    struct eg_settings *const s = eg_settings_copy(rig->settings);
+    s->heartbeat_ms = ms;
+    eg_reactors_settings(rig->rs, s);
+    eg_settings_unref(s);
+    eg_reactors_each(rig->rs, ignore_conn, NULL); /* they are in force */
+    rig_tick(rig, 1);
+}
+
+static void expect_ping(struct client *c)
+{
+    unsigned op;
+    client_next(c, &op);
+    cr_assert_eq(op, 9);
+    cr_expect_str_eq(client_next(c, NULL), "{\"type\":\"ping\"}");
+}
+
+/* Another heartbeat holds at once for who is there already. Nobody is taken for silent who was not
+ * asked, or not given one heartbeat to answer. */
+Test(conn, a_heartbeat_that_is_moved)
+{
+    static const int64_t silence[] = {6000, 14000, 16000}; /* 16000: it was asked by the old one */
+    for (size_t i = 0; i < sizeof silence / sizeof silence[0]; i++) {
+        rig_fake_clock();
+        struct rig *const rig = rig_start();
+        struct client *const c = rig_join(rig, "read", "", NULL);
+        char reason[126];
+        rig_tick(rig, silence[i]);
+        if (silence[i] > 15000) {
+            expect_ping(c);
+        }
+        set_heartbeat(rig, 5000);
+        expect_ping(c);
+        rig_tick(rig, 4000);
+        eg_reactors_each(rig->rs, ignore_conn, NULL);
+        cr_expect_null(client_try(c, NULL));
+        rig_tick(rig, 1000);
+        cr_expect_eq(client_close_code(c, reason), 4002);
+        cr_expect_str_eq(reason, "liveness_timeout");
+        client_free(c);
+        rig_free(rig);
+    }
+}
+
 Test(conn, hello_has_a_deadline)
 {
     rig_fake_clock();
