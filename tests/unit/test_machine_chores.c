@@ -268,6 +268,28 @@ Test(chores, a_copy_survives_failing_commits_and_reads)
     }
 }
 
+/* Of each read a deletion makes one fails, once: no id is free before the epoch has ended. */
+Test(chores, a_deletion_survives_failing_reads)
+{
+    bool failed = true;
+    for (int n = 0; failed; n++) {
+        down();
+        up();
+        badstore_over(r->storage);
+        badstore_order(BAD_READ, n, 1, EG_EIO);
+        (void)call(EG_CALL_DELETE, 0);
+        for (int i = 0; i < 60; i++) {
+            mr_tick(r, 1000);
+            if (r->m->readonly) {
+                eg_machine_resume(r->m);
+            }
+        }
+        failed = badstore_done();
+        cr_assert(!stored(sid), "read %d", n);
+        cr_expect_eq(r->m->epoch.until_sid, sid, "read %d", n);
+    }
+}
+
 Test(chores, a_source_that_goes_ends_the_copy)
 {
     struct eg_call *k = ask_fork(650);
