@@ -239,6 +239,8 @@ for part in sys.argv[1:]:
     elif part == "other":
         resync = 'event: resync\ndata: {"reason":"epoch_changed","oldest_cursor":3,"cursor":8,"epoch":"two"}\n\n'
         peer.sendall((head + resync + 'data: {"cursor":9,"type":"x.a"}\n\n').encode())
+    elif part == "gap":
+        peer.sendall((head + 'event: resync\ndata: {"reason":"trimmed","oldest_cursor":6,"cursor":8,"epoch":"one"}\n\n').encode())
     elif part == "closed":
         peer.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
     elif part.startswith("proxy"):
@@ -262,6 +264,17 @@ EOF
     eventually test -s "$T/server"
     ADMIN=127.0.0.1:$(head -n 1 "$T/server")
     export EBBGATE_HEARTBEAT_MS=100
+}
+
+test_tail_goes_on_behind_a_gap() {
+    command -v python3 >/dev/null || return 0
+    gate # for its key
+    silent_server detail gap closed
+    code 0 admin tail --since 3 --json one >"$T/tail" 2>"$T/err"
+    [ "$(cat "$T/err")" = '(the log has a gap here)
+(the session is closed)' ] || die "$(cat "$T/err")"
+    has "$T/server" 'since=3'
+    has "$T/server" 'since=8'
 }
 
 test_tail_leaves_a_silent_connection() {
