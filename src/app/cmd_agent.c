@@ -468,11 +468,9 @@ const struct eg_command eg_cmd_agent = {
         "EBBGATE_ATTEMPT, EBBGATE_AGENT and EBBGATE_SOURCE in its environment. What it prints is\n"
         "streamed; exit code 0 ends the turn with all of it, any other fails the attempt with the\n"
         "last lines of stderr. An abort sends TERM, then KILL, to its process group.\n\n"
-        "With --mode jsonl one CMD lives on: it reads `turn` and `abort` frames as lines and "
-        "writes\n"
-        "`emit`, `final`, `fail`, `extend` and `publish` frames as lines (docs/protocol.md). The\n"
-        "`epoch` of a turn, given back, tells it from one of the same number in a session that "
-        "was\n"
-        "deleted and begun anew.\n",
+        "With --mode jsonl one CMD lives on: it reads `turn` and `abort` frames as lines and\n"
+        "writes `emit`, `final`, `fail`, `extend` and `publish` frames as lines\n"
+        "(docs/protocol.md). The `epoch` of a turn, given back, tells it from one of the same\n"
+        "number in a session that was deleted and begun anew.\n",
     .run = run,
     .group = "Taking part"};
