@@ -178,7 +178,7 @@ const operations = {
   let: ({ gate: name }) => gate(name).open(),
   publish: ({ session: id, event, data, event_id }) => server.publish(id, event, data, { id: event_id }),
   agent_history: ({ session: id }) => server.history(id),
-  stop: () => server.stop(),
+  stop: ({ now }) => server.stop(now ? { timeoutMs: 0 } : {}),
   closed: () => server.closed,
 };
 

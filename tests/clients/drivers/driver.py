@@ -250,7 +250,7 @@ class Driver:
         elif op == "agent_history":
             await self.server.history(command["session"])
         elif op == "stop":
-            await self.server.stop()
+            await self.server.stop(**({"timeout": 0} if command.get("now") else {}))
         elif op == "closed":
             await self.server.closed()
         else:

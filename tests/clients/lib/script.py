@@ -283,6 +283,8 @@ async def wait_or_fail(work, server, what):
 
 
 async def end(scenario, driver):
-    """Closes whatever the scenario left open."""
-    op = "stop" if scenario.get("role") == "agent" else "close"
-    await asyncio.wait({driver.begin(op)}, timeout=PATIENCE)
+    """Closes whatever the scenario left open, so that the next one hears nothing of it."""
+    ending = driver.begin("stop", now=True) if scenario.get("role") == "agent" else driver.begin("close")
+    done, _ = await asyncio.wait({ending}, timeout=PATIENCE)
+    if not done:
+        raise Mismatch(f"the client did not end within {PATIENCE} s")
