@@ -189,19 +189,27 @@ static void before_batch(struct eg_core *core, const struct eg_qnode *list)
     }
 }
 
-/* Steps n of the list, then with `tick` the machine's own work, and commits. After a failure all of
- * it is rolled back, and the machine read-only. */
+/* What one transaction is to hold. */
+struct batch {
+    struct eg_qnode *first; /* by next */
+    int n;
+    bool tick; /* then the machine's own work */
+    struct eg_now now;
+    int64_t start_us;
+};
+
+/* Steps all of b and commits. After a failure it is rolled back, and the machine read-only. */
 EG_REQUIRES(core_thread)
-static enum eg_err run_batch(struct eg_core *core, struct eg_qnode *first, int n, bool tick,
-                             struct eg_now now)
+static enum eg_err run_batch(struct eg_core *core, const struct batch *b)
 {
     struct eg_machine *m = core->machine;
+    struct eg_qnode *node = b->first;
     enum eg_err e = EG_OK;
-    for (; n > 0; first = first->next, n--) {
-        eg_machine_step(m, (struct eg_cmd *)first, now);
+    for (int n = b->n; n > 0; node = node->next, n--) {
+        eg_machine_step(m, (struct eg_cmd *)node, b->now);
     }
-    if (tick) {
-        eg_machine_tick(m, now);
+    if (b->tick) {
+        eg_machine_tick(m, b->now);
     }
     const bool writes = eg_machine_flush(m);
     if (m->failed) {
@@ -255,12 +263,19 @@ static bool damage(enum eg_err e)
     return e == EG_EEXISTS || e == EG_ENOTFOUND || e == EG_ECORRUPT;
 }
 
-/* Runs a batch in read-only mode. Only want of memory, or a disk that cannot be read, can fail. */
+/* What failed is run again in read-only mode, for its answers. */
 EG_REQUIRES(core_thread)
-static void refuse(struct eg_core *core, struct eg_qnode *first, int n, bool tick,
-                   struct eg_now now)
+static void refuse(struct eg_core *core, const struct batch *b, enum eg_err e)
 {
-    for (int tries = 0; run_batch(core, first, n, tick, now) != EG_OK; tries++) {
+    if (b->n && damage(e)) {
+        eg_metric_add(EG_M_commit_failures_total, 1);
+        eg_log_limited(EG_LOG_ERROR, "write.refused", "why=%s",
+                       core->storage->ops->why(core->storage));
+    } else {
+        storage_failed(core, b->now);
+    }
+    for (int tries = 0; run_batch(core, b) != EG_OK; tries++) {
+        /* Only want of memory, or a disk that cannot be read, can fail now. */
         if (tries == REFUSAL_TRIES) {
             fatal(core);
         }
@@ -268,65 +283,56 @@ static void refuse(struct eg_core *core, struct eg_qnode *first, int n, bool tic
     }
 }
 
-/* The answers of a batch leave. */
+/* The answers of b, which ended with e, leave. */
 EG_REQUIRES(core_thread)
-static void finish(struct eg_core *core, struct eg_qnode *first, int n)
+static void conclude(struct eg_core *core, const struct batch *b, enum eg_err e)
 {
+    if (e != EG_OK) {
+        refuse(core, b, e);
+    }
     /* Before anybody hears of a turn, whoever asks for open turns knows of it. */
     __atomic_store_n(&core->running, core->machine->running, __ATOMIC_RELEASE);
-    first = send_back(core, first, n);
+    if (b->n) {
+        eg_hist_add(EG_H_BATCH, b->n);
+        eg_hist_add(EG_H_PUBLISH_US, eg_clock_mono_us() - b->start_us);
+    }
+    struct eg_qnode *const left = send_back(core, b->first, b->n);
     release(core);
-    eg_cmds_free((struct eg_cmd *)first);
+    eg_cmds_free((struct eg_cmd *)left);
 }
 
-/* Runs one command of a batch that met damage. */
+/* Runs the commands of a batch that met damage, each by itself. */
 EG_REQUIRES(core_thread)
-static void run_alone(struct eg_core *core, struct eg_qnode *one, struct eg_now now)
+static void run_apart(struct eg_core *core, const struct batch *all)
 {
     struct eg_machine *m = core->machine;
-    const enum eg_err e = run_batch(core, one, 1, false, now);
-    if (e != EG_OK) {
-        if (damage(e)) {
-            const char *why = core->storage->ops->why(core->storage);
-            eg_metric_add(EG_M_commit_failures_total, 1);
-            eg_log_limited(EG_LOG_ERROR, "write.refused", "why=%s", why);
-        } else {
-            storage_failed(core, now);
-        }
-        refuse(core, one, 1, false, now);
+    struct batch one = {.n = 1, .now = all->now, .start_us = all->start_us};
+    struct eg_qnode *next = all->first;
+    m->readonly = false;
+    for (int n = all->n; n > 0; n--) {
+        one.first = next;
+        next = next->next;
+        conclude(core, &one, run_batch(core, &one));
+        m->readonly = core->probe_at != 0;
     }
-    finish(core, one, 1);
-    m->readonly = core->probe_at != 0;
+    if (!m->readonly) {
+        eg_machine_resume(m);
+    }
 }
 
 /* Runs a batch to its answers. */
 EG_REQUIRES(core_thread)
 static void batch(struct eg_core *core, struct eg_qnode *first, int n)
 {
-    const struct eg_now now = eg_clock_now();
-    const int64_t start = eg_clock_mono_us();
-    const int all = n;
-    enum eg_err e = run_batch(core, first, n, true, now);
+    struct batch b = {first, n, true, eg_clock_now(), eg_clock_mono_us()};
+    enum eg_err e = run_batch(core, &b);
     if (n && damage(e)) {
-        core->machine->readonly = false;
-        for (struct eg_qnode *next; n > 0; first = next, n--) {
-            next = first->next;
-            run_alone(core, first, now);
-        }
-        if (!core->machine->readonly) {
-            eg_machine_resume(core->machine);
-        }
-        e = run_batch(core, NULL, 0, true, now);
+        run_apart(core, &b);
+        b.first = NULL; /* what is left is the machine's own work */
+        b.n = 0;
+        e = run_batch(core, &b);
     }
-    if (e != EG_OK) {
-        storage_failed(core, now);
-        refuse(core, first, n, true, now);
-    }
-    finish(core, first, n);
-    if (all) {
-        eg_hist_add(EG_H_BATCH, all);
-        eg_hist_add(EG_H_PUBLISH_US, eg_clock_mono_us() - start);
-    }
+    conclude(core, &b, e);
     if (core->storage->ops->maintain(core->storage) == EG_EUNKNOWN) {
         fatal(core);
     }
