@@ -16,6 +16,14 @@ const at = fixture();
 const turn = (page, n) => page.locator(`[data-turn="${n}"]`);
 const ending = (page, n) => turn(page, n).locator('.outcome');
 
+/** That the raw view has each event of the log once. */
+async function showsEachEvent(page, id) {
+  await page.getByRole('button', { name: 'Raw events' }).click();
+  const { length } = await at.gate.events(id);
+  await page.locator('details.event').nth(length - 1).waitFor();
+  assert.equal(await page.locator('details.event').count(), length);
+}
+
 test('find a session, watch its answer stream in, and abort it', async () => {
   const alice = await at.gate.mint('alice', 'read write');
   const id = await at.gate.session('support', alice);
@@ -193,12 +201,23 @@ test('the tail comes back after the gateway was killed, without a gap', async ()
     await writeFile(hold, '');
     await ending(page, 1).getByText('answered').waitFor();
     await rm(hold);
-    await page.getByRole('button', { name: 'Raw events' }).click();
-    const { length } = await at.gate.events(id);
-    await page.locator('details.event').nth(length - 1).waitFor();
-    assert.equal(await page.locator('details.event').count(), length);
+    await showsEachEvent(page, id);
   }, { allow: AWAY });
 });
+
+/** Runs `act(page, id)` on the page of a session that shows one answer, live. */
+async function withOldWords(act) {
+  const id = await at.gate.session('support');
+  await at.gate.say(id, 'echo old words');
+  await at.gate.settled(id);
+  await at.page(`#/sessions/${id}`, async (page) => {
+    await turn(page, 1).locator('.answer').getByText('old words').waitFor();
+    await page.locator('.tail').getByText('live').waitFor();
+    await act(page, id);
+  }, { allow: AWAY });
+}
+
+const refuse = (route) => route.abort('connectionrefused');
 
 /** Its id stands for another log from now on, which is longer. */
 async function beginAnew(id) {
@@ -219,44 +238,29 @@ async function showsAnother(page, id) {
   await page.locator('.tail').getByText('live').waitFor();
   await at.gate.say(id, 'echo and on');
   await at.gate.settled(id);
-  await page.getByRole('button', { name: 'Raw events' }).click();
-  const { length } = await at.gate.events(id);
-  await page.locator('details.event').nth(length - 1).waitFor();
-  assert.equal(await page.locator('details.event').count(), length);
+  await showsEachEvent(page, id);
 }
 
 test('a session that is deleted and begun anew while the page is away is another log', async () => {
-  const id = await at.gate.session('support');
-  await at.gate.say(id, 'echo old words');
-  await at.gate.settled(id);
-  await at.page(`#/sessions/${id}`, async (page) => {
-    await turn(page, 1).locator('.answer').getByText('old words').waitFor();
-    await page.locator('.tail').getByText('live').waitFor();
-    const away = (route) => route.abort('connectionrefused');
-    await page.route(/sessions\//, away);
+  await withOldWords(async (page, id) => {
+    await page.route(/sessions\//, refuse);
     await at.gate.kill();
     await at.gate.serve();
     await beginAnew(id);
-    await page.unroute(/sessions\//, away);
+    await page.unroute(/sessions\//, refuse);
     await showsAnother(page, id);
-  }, { allow: AWAY });
+  });
 });
 
 test('a session that is begun anew before the page learns that it was deleted is another log', async () => {
-  const id = await at.gate.session('support');
-  await at.gate.say(id, 'echo old words');
-  await at.gate.settled(id);
-  await at.page(`#/sessions/${id}`, async (page) => {
-    await turn(page, 1).locator('.answer').getByText('old words').waitFor();
-    await page.locator('.tail').getByText('live').waitFor();
-    const away = (route) => route.abort('connectionrefused');
-    await page.route((url) => url.pathname.endsWith(id), away);
+  await withOldWords(async (page, id) => {
+    await page.route((url) => url.pathname.endsWith(id), refuse);
     await beginAnew(id);
     await page.locator('.tail').getByText('ended').waitFor();
     await page.unrouteAll();
     await look(page);
     await showsAnother(page, id);
-  }, { allow: AWAY });
+  });
 });
 
 test('a session that is closed while its events are loaded has ended, and is not asked for again', async () => {
