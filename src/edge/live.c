@@ -2,6 +2,9 @@
  * live.c - what time does to a connection: the deadline of hello, heartbeats, silence, the end of a
  * token, the end of a close. Each connection has one alarm, at the earliest of what may happen.
  */
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include "base/log.h"
 #include "edge/peer.h"
 #include "wire/json.h"
@@ -95,23 +98,58 @@ static bool cut_deaf(struct eg_peer *p)
     return true;
 }
 
+/* Whether the other side has taken bytes since this was asked last. Over a slow link the kernel may
+ * keep what was written for longer than two heartbeats. */
+static bool has_taken(struct eg_peer *p)
+{
+    int kept;
+    if (ioctl(p->fd, SIOCOUTQ, &kept) != 0 || kept < 0 || (uint64_t)kept > p->written) {
+        return false;
+    }
+    const uint64_t before = p->taken;
+    p->taken = p->written - (uint64_t)kept;
+    return p->taken > before;
+}
+
+static void ping(struct eg_peer *p)
+{
+    has_taken(p);
+    const uint64_t ahead = p->written - p->taken + eg_outbox_waiting(&p->out);
+    p->pinged = true;
+    eg_peer_control(p, EG_WS_OP_PING, (struct eg_slice){0});
+    eg_buf_reset(&p->r->text);
+    eg_buf_str(&p->r->text, "{\"type\":\"ping\"}");
+    eg_peer_send_text(p);
+    p->ping_end = ahead ? p->written + eg_outbox_waiting(&p->out) : 0;
+}
+
+/* Whether p is still taking what stood before its ping, or has only just taken it. */
+static bool takes_up_to_ping(struct eg_peer *p)
+{
+    if (!p->ping_end || !has_taken(p)) {
+        return false;
+    }
+    if (p->taken >= p->ping_end) {
+        p->ping_end = 0;
+    }
+    return true;
+}
+
 static void check_silence(struct eg_peer *p)
 {
-    const int64_t beat = p->r->settings->heartbeat_ms;
+    const int64_t now = p->r->now.mono_ms, beat = p->r->settings->heartbeat_ms;
     if (!p->reading) {
         if (cut_deaf(p)) {
             return;
         }
-        p->last_in_ms = p->r->now.mono_ms; /* it is we who do not listen */
+        p->last_in_ms = now; /* it is we who do not listen */
     }
-    const int64_t silent = p->r->now.mono_ms - p->last_in_ms;
+    const int64_t silent = now - p->last_in_ms;
     if (silent >= beat && !p->pinged) {
-        p->pinged = true;
-        p->last_in_ms = p->r->now.mono_ms - beat; /* asked late, it has a beat to answer, too */
-        eg_peer_control(p, EG_WS_OP_PING, (struct eg_slice){0});
-        eg_buf_reset(&p->r->text);
-        eg_buf_str(&p->r->text, "{\"type\":\"ping\"}");
-        eg_peer_send_text(p);
+        p->last_in_ms = now - beat; /* asked late, it has a beat to answer, too */
+        ping(p);
+    } else if (silent >= 2 * beat && takes_up_to_ping(p)) {
+        p->last_in_ms = now - beat;
     } else if (silent >= 2 * beat) {
         eg_metric_add(EG_M_liveness_timeouts_total, 1);
         eg_peer_close(p, EG_CLOSE_LIVENESS, "liveness_timeout");

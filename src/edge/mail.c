@@ -201,22 +201,21 @@ static struct copied *copy_info(const struct eg_peer *p)
         text[i] = c->texts + n;
         n += strlen(text[i]) + 1;
     }
-    c->info = (struct eg_conn_info){
-        .id = eg_peer_id(p),
-        .sub = text[EG_TEXT_SUB],
-        .addr = text[EG_TEXT_ADDR],
-        .agent = text[EG_TEXT_AGENT],
-        .session = text[EG_TEXT_SESSION],
-        .client_name = text[EG_TEXT_CLIENT_NAME],
-        .client_version = text[EG_TEXT_CLIENT_VERSION],
-        .worker_id = text[EG_TEXT_WORKER],
-        .mode = mode_names[p->mode],
-        .since_ms = p->since_ms,
-        .queued_frames = eg_outbox_frames(&p->out),
-        .queued_bytes = (int64_t)(eg_outbox_bytes(&p->out) + eg_outbox_page_bytes(&p->out)),
-        .received_frames = p->frames_in,
-        .sent_frames = p->frames_out,
-        .cursor = p->sent};
+    c->info = (struct eg_conn_info){.id = eg_peer_id(p),
+                                    .sub = text[EG_TEXT_SUB],
+                                    .addr = text[EG_TEXT_ADDR],
+                                    .agent = text[EG_TEXT_AGENT],
+                                    .session = text[EG_TEXT_SESSION],
+                                    .client_name = text[EG_TEXT_CLIENT_NAME],
+                                    .client_version = text[EG_TEXT_CLIENT_VERSION],
+                                    .worker_id = text[EG_TEXT_WORKER],
+                                    .mode = mode_names[p->mode],
+                                    .since_ms = p->since_ms,
+                                    .queued_frames = eg_outbox_frames(&p->out),
+                                    .queued_bytes = (int64_t)eg_outbox_waiting(&p->out),
+                                    .received_frames = p->frames_in,
+                                    .sent_frames = p->frames_out,
+                                    .cursor = p->sent};
     return c;
 }
 

@@ -50,6 +50,12 @@ static inline size_t eg_outbox_page_bytes(const struct eg_outbox *o)
     return o->q ? o->q->page_bytes : 0;
 }
 
+/* All that is not written. */
+static inline size_t eg_outbox_waiting(const struct eg_outbox *o)
+{
+    return eg_outbox_bytes(o) + eg_outbox_page_bytes(o);
+}
+
 /* Fills *ent for one frame of this opcode; does not touch the reference. */
 void eg_outent_frame(struct eg_outent *ent, struct eg_bytes *bytes, enum eg_ws_opcode opcode);
 /* Fills *ent for bytes that go out as they are. */

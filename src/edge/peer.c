@@ -324,6 +324,7 @@ static enum eg_err write_out(struct eg_peer *p)
     const enum eg_err err = eg_outbox_write(&p->out, p->fd, &p->r->outbuf, &written);
     p->r->tally.bytes_out += (int64_t)written;
     if (written) {
+        p->written += written;
         p->last_out_ms = p->r->now.mono_ms;
     }
     if (err == EG_EIO) {

@@ -101,6 +101,9 @@ struct eg_peer {
     int64_t deadline_ms; /* of hello, or of closing */
     int64_t last_in_ms;
     int64_t last_out_ms; /* when the socket took something */
+    uint64_t written;    /* bytes that the socket took */
+    uint64_t taken;      /* of these the other side, when that was looked at last */
+    uint64_t ping_end;   /* where the ping ends among them; 0: nothing stood before it */
     int64_t exp_s;
     int64_t since_ms; /* wall */
     uint32_t frames_in, frames_out;

@@ -263,13 +263,18 @@ char *rig_token(struct rig *rig, const char *sub, const char *scope, const char 
 
 struct client *rig_connect(struct rig *rig, const struct eg_adopted *a)
 {
+    int fd[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
+    return rig_connect_over(rig, a, fd);
+}
+
+struct client *rig_connect_over(struct rig *rig, const struct eg_adopted *a, const int fd[2])
+{
     struct eg_adopted mine = {.origin_allowed = true, .since = -1};
     struct client *const c = calloc(1, sizeof *c);
-    int fd[2];
     if (a) {
         mine = *a;
     }
-    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd), 0);
     mine.fd = fd[0];
     c->fd = fd[1];
     eg_reactors_adopt(rig->rs, &mine);

@@ -67,6 +67,8 @@ struct client {
 };
 /* Hands a socket to the reactors. a: what else to say of it, NULL: an allowed origin, no token. */
 struct client *rig_connect(struct rig *rig, const struct eg_adopted *a);
+/* The same over a connection of the test's own, the reactors' end first; both do not block. */
+struct client *rig_connect_over(struct rig *rig, const struct eg_adopted *a, const int fd[2]);
 void client_free(struct client *c);
 void client_bytes(struct client *c, const void *p, size_t n);
 void client_frame(struct client *c, unsigned b0, const void *payload, size_t n);
