@@ -68,6 +68,8 @@ static enum eg_code call_create(struct eg_machine *m, struct eg_call *call)
     }
     s = eg_session_create(m, id, agent, owner, EG_SESSION_OPEN);
     if (!s) {
+        call->message = eg_session_not_created(m);
+        call->retry_after_s = call->message ? 1 : 0;
         return EG_CODE_storage_unavailable;
     }
     say_session(m, call, s);

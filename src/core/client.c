@@ -13,8 +13,6 @@
 
 #define SUBS_KEPT 10000
 
-static const char *const removal_text = "the session of this id is still being removed";
-
 void eg_identity_free(struct eg_identity *i)
 {
     free(i->sub);
@@ -194,8 +192,7 @@ static struct eg_session *session_for(struct eg_machine *m, struct eg_cmd *cmd,
     }
     struct eg_session *s = eg_session_create(m, id, agent, owner, EG_SESSION_OPEN);
     if (!s) {
-        const bool works = !m->failed && !m->readonly;
-        refuse(m, cmd, EG_CODE_storage_unavailable, works ? removal_text : NULL, NULL, 1);
+        refuse(m, cmd, EG_CODE_storage_unavailable, eg_session_not_created(m), NULL, 1);
         return NULL;
     }
     *created = true;

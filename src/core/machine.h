@@ -241,6 +241,8 @@ struct eg_session *eg_session_find_sid(struct eg_machine *m, int64_t sid);
 struct eg_session *eg_session_create(struct eg_machine *m, struct eg_slice id,
                                      struct eg_agent *agent, struct eg_slice owner,
                                      enum eg_session_state state);
+/* Why eg_session_create made none just now, static; NULL: nothing can be written. */
+const char *eg_session_not_created(const struct eg_machine *m);
 void eg_session_row(const struct eg_session *s, struct eg_session_row *row);
 void eg_session_touch(struct eg_machine *m, struct eg_session *s);   /* part of this batch */
 void eg_session_changed(struct eg_machine *m, struct eg_session *s); /* its row is to be written */

@@ -298,6 +298,11 @@ struct eg_session *eg_session_create(struct eg_machine *m, struct eg_slice id,
     return s;
 }
 
+const char *eg_session_not_created(const struct eg_machine *m)
+{
+    return m->failed || m->readonly ? NULL : "the session of this id is still being removed";
+}
+
 bool eg_session_reload(struct eg_machine *m, struct eg_session *s)
 {
     struct eg_session_row row;

@@ -122,8 +122,9 @@ void sim_judge_create(struct sim *w, const struct sim_call *k)
     } else if (k->call.code == EG_CODE_agent_not_found) {
         right = agent_may_be_unknown(w, k);
     } else if (k->call.code == EG_CODE_storage_unavailable) {
-        /* Not with what was said of it when it could still be written. */
-        right = (w->refuses || on_its_way(w, l)) && !k->call.message && !k->call.retry_after_s;
+        /* Why, unless nothing can be written: then not with what was said when it still could. */
+        right = w->refuses ? !k->call.message && !k->call.retry_after_s
+                           : on_its_way(w, l) && k->call.message && k->call.retry_after_s == 1;
     } else if (k->call.code == EG_CODE_auth_unauthorized) {
         right = is_there(l) && (!may_enter(k, l) || !eg_slice_is(k->call.agent, "a"));
     } else if (k->call.code == EG_CODE_session_closed) {

@@ -302,6 +302,27 @@ Test(chores, a_source_that_goes_ends_the_copy)
     cr_assert(!stored(copy), "half a copy stays behind");
 }
 
+Test(chores, an_id_that_is_being_removed_is_free_a_little_later)
+{
+    char u[] = "u";
+    const struct eg_identity who = {.sub = u};
+    struct eg_call k = {
+        .kind = EG_CALL_CREATE, .identity = &who, .agent = EG_LIT("a"), .session_id = EG_LIT("s")};
+    static const char reason[] = "the session of this id is still being removed";
+    cr_assert_eq(call(EG_CALL_DELETE, 0), EG_CODE_NONE);
+    const eg_conn_id again = mr_client(r, "u", ",\"session_id\":\"s\",\"create\":true");
+    const struct eg_out *const no = mr_out(r, EG_OUT_REFUSE, again, 0);
+    cr_assert_eq(no->code, EG_CODE_storage_unavailable);
+    cr_assert_str_eq(no->message, reason);
+    cr_assert_eq(no->retry_after_s, 1);
+    cr_assert_eq(mr_call(r, &k), EG_CODE_storage_unavailable);
+    cr_assert_str_eq(k.message, reason);
+    cr_assert_eq(k.retry_after_s, 1);
+    settle();
+    cr_assert_eq(mr_call(r, &k), EG_CODE_NONE);
+    cr_assert(k.created);
+}
+
 static void step(struct eg_call *k)
 {
     struct eg_cmd *cmd = eg_cmd_new(EG_CMD_CALL, 0);
