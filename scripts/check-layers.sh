@@ -10,7 +10,7 @@ BEGIN {
     n = split("base wire store core edge http app", order, " ")
     for (i = 1; i <= n; i++) rank[order[i]] = i
     # header -> where it may be named: folders end with /
-    only["civetweb.h"] = "edge/listener.c edge/upgrade.c edge/adopt.c http/router.c"
+    only["civetweb.h"] = "edge/listener.c edge/upgrade.c edge/adopt.c http/router.c http/transport.c"
     only["wslay/wslay.h"] = "edge/ws.c"
     only["sqlite3.h"] = "store/"
     only["cjson/cJSON.h"] = "wire/ http/"

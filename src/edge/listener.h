@@ -2,7 +2,8 @@
  * listener.h - civetweb: accepting, HTTP, the upgrade on /ws. One listener is public, one is for
  * admin.
  *
- * civetweb is named in edge/listener.c, edge/upgrade.c, edge/adopt.c and http/router.c only.
+ * civetweb is named in edge/listener.c, edge/upgrade.c, edge/adopt.c, http/router.c and
+ * http/transport.c only.
  */
 #ifndef EG_EDGE_LISTENER_H
 #define EG_EDGE_LISTENER_H

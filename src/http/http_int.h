@@ -120,7 +120,7 @@ struct eg_exchange {
     int status;             /* of the answer; 0: none yet */
 };
 
-/* --- router.c: what touches civetweb --- */
+/* --- transport.c: what touches civetweb --- */
 const char *eg_x_header(const struct eg_exchange *x, const char *name);
 bool eg_x_write(struct eg_exchange *x, const void *p, size_t n);
 /* One chunk of a chunked answer (RFC 9112 7.1), or plain bytes to an HTTP/1.0 client. */
