@@ -33,7 +33,7 @@ struct eg_serve {
 int eg_serve_start(struct eg_serve *s);
 /* Ends what was started, in reverse; commits what was taken in. */
 void eg_serve_stop(struct eg_serve *s);
-/* Fits max_connections to the descriptors that may be had. */
+/* serve_files.c: fits max_connections to the descriptors that may be had. */
 void eg_serve_fit_files(struct eg_settings *settings);
 
 /* serve_reload.c: reads the keys again and judges connections by them; on failure why says what,
