@@ -64,7 +64,7 @@ bool eg_config_is_flag(const char *name);
 /* Appends what is in force, each with its origin: a configuration file, or one JSON object. */
 void eg_config_print(const struct eg_config *c, bool json, struct eg_buf *out);
 
-/* For config_file.c: one mistake or a warning. line 0: none. */
+/* For config_load.c and config_file.c: one mistake. line 0: none. */
 void eg_config_mistake(struct eg_config *c, const char *where, int line, const char *fmt, ...)
     EG_PRINTF(4, 5);
 /* Remembers where a value came from. False without memory. */
