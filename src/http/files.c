@@ -6,6 +6,7 @@
  * public listener; no other page may frame it, and no text can become markup in it. Files carry an
  * ETag (their content's hash), so that a browser asks but seldom loads.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

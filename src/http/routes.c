@@ -6,6 +6,7 @@
  * then the handler's own. Each request of the admin API is in the access log, without its query.
  * The table is what admin/openapi.yaml describes; a test holds one against the other.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,6 +4,7 @@
  * HTTP threads. Reading uses a reader and copies of the live connections; a change is a call to the
  * core.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,6 +4,7 @@
  */
 #include "http_answer.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/embed.h"

@@ -5,6 +5,7 @@
 #include "pt.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 PT_SUITE_FOR(churn, 900);
