@@ -39,6 +39,9 @@ if [ -n "${NODE_EXTRA_CA_CERTS:-}" ]; then
     export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt
 fi
 
+# What the make that runs this has exported says nothing about the root.
+unset BUILD MAKEFLAGS MFLAGS MAKELEVEL
+
 # The mounts are this namespace's: they are gone when its last process is.
 inside() {
     echo "== $*"
