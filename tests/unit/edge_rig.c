@@ -593,3 +593,16 @@ struct client *rig_join(struct rig *rig, const char *scope, const char *caps, eg
     cr_assert_not_null(strstr(ok, "\"type\":\"hello_ok\""), "%s", ok);
     return c;
 }
+
+eg_conn_id rig_join_by_hand(struct rig *rig, struct client *c)
+{
+    rig_turn(rig);
+    client_hello(rig, c, "hello", AGENT, "read write");
+    rig_turn(rig);
+    struct eg_cmd *const cmd = rig_attach(rig);
+    const eg_conn_id id = cmd->conn;
+    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
+    rig_turn(rig);
+    HAS(client_next(c, NULL), "hello_ok");
+    return id;
+}

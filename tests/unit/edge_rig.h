@@ -109,5 +109,7 @@ struct eg_bytes *rig_append(struct rig *rig, int s, const char *type, const char
 
 /* A connected client that has said hello with this token and caps, welcomed into session 1. */
 struct client *rig_join(struct rig *rig, const char *scope, const char *caps, eg_conn_id *id);
+/* The same for a connection of a reactor whose turns are taken by hand. Returns its id. */
+eg_conn_id rig_join_by_hand(struct rig *rig, struct client *c);
 
 #endif

@@ -311,21 +311,6 @@ Test(conn_flow, what_was_said_while_nobody_listened_counts)
     rig_free(rig);
 }
 
-/* A client of a reactor whose turns are taken by hand, in session 1. */
-static struct client *join_by_hand(struct rig *rig, eg_conn_id *id)
-{
-    struct client *const c = rig_connect(rig, NULL);
-    rig_turn(rig);
-    client_hello(rig, c, "hello", AGENT, "read write");
-    rig_turn(rig);
-    struct eg_cmd *const cmd = rig_attach(rig);
-    *id = cmd->conn;
-    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
-    rig_turn(rig);
-    HAS(client_next(c, NULL), "hello_ok");
-    return c;
-}
-
 static void expect_cmd(struct rig *rig, enum eg_cmd_kind kind)
 {
     struct eg_cmd *const cmd = rig_try_cmd(rig);
@@ -339,9 +324,9 @@ Test(conn_flow, who_leaves_waits_for_the_core)
 {
     rig_fake_clock();
     struct rig *const rig = rig_new();
-    eg_conn_id id;
     rig_run_by_hand(rig);
-    struct client *const c = join_by_hand(rig, &id);
+    struct client *const c = rig_connect(rig, NULL);
+    const eg_conn_id id = rig_join_by_hand(rig, c);
     client_text(c, "{\"type\":\"message\",\"content\":1}");
     client_text(c, "{\"type\":\"leave\"}");
     rig_turn(rig);
@@ -367,9 +352,9 @@ Test(conn_flow, who_leaves_waits_for_the_core)
 Test(conn_flow, what_was_said_before_a_close_frame_counts)
 {
     struct rig *const rig = rig_new();
-    eg_conn_id id;
     rig_run_by_hand(rig);
-    struct client *const c = join_by_hand(rig, &id);
+    struct client *const c = rig_connect(rig, NULL);
+    const eg_conn_id id = rig_join_by_hand(rig, c);
     for (int i = 0; i < 20; i++) {
         client_text(c, "{\"type\":\"message\",\"content\":1}");
     }
@@ -392,8 +377,7 @@ Test(conn_flow, what_was_said_before_a_close_frame_counts)
 }
 
 /* Has the reactor's turns taken until the connection has been given all of the log but has not
- * taken all of it: what it has is read, a little at a time, only while no page is on its way to it.
- */
+ * taken all of it. It reads, a little at a time, only while no page is on its way to it. */
 static void read_to_the_last_page(struct rig *rig, struct client *c, const struct eg_peer *p)
 {
     char some[2048];

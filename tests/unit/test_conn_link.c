@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -48,14 +47,7 @@ static struct client *join_over(struct rig *rig, eg_conn_id *id)
     int fd[2];
     slow_link(fd);
     struct client *const c = rig_connect_over(rig, NULL, fd);
-    rig_turn(rig);
-    client_hello(rig, c, "hello", AGENT, "read");
-    rig_turn(rig);
-    struct eg_cmd *const cmd = rig_attach(rig);
-    *id = cmd->conn;
-    rig_welcome(rig, cmd, (struct eg_welcome){.sid = 1});
-    rig_turn(rig);
-    HAS(client_next(c, NULL), "hello_ok");
+    *id = rig_join_by_hand(rig, c);
     struct eg_bytes *const event = eg_bytes_new(EVENT_BYTES);
     memset(event->data, 'e', event->n);
     for (uint64_t i = 1; i <= EVENTS; i++) {
