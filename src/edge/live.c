@@ -98,22 +98,21 @@ static bool cut_deaf(struct eg_peer *p)
     return true;
 }
 
-/* Whether the other side has taken bytes since this was asked last. Over a slow link the kernel may
- * keep what was written for longer than two heartbeats. */
-static bool has_taken(struct eg_peer *p)
+/* What the other side has taken by now of the bytes that were written; what it had when last looked
+ * at where that cannot be told. Over a slow link the kernel may keep the rest for longer than two
+ * heartbeats. */
+static uint64_t taken_by_now(const struct eg_peer *p)
 {
     int kept;
     if (ioctl(p->fd, SIOCOUTQ, &kept) != 0 || kept < 0 || (uint64_t)kept > p->written) {
-        return false;
+        return p->taken;
     }
-    const uint64_t before = p->taken;
-    p->taken = p->written - (uint64_t)kept;
-    return p->taken > before;
+    return p->written - (uint64_t)kept;
 }
 
 static void ping(struct eg_peer *p)
 {
-    has_taken(p);
+    p->taken = taken_by_now(p);
     const uint64_t ahead = p->written - p->taken + eg_outbox_waiting(&p->out);
     p->pinged = true;
     eg_peer_control(p, EG_WS_OP_PING, (struct eg_slice){0});
@@ -126,13 +125,15 @@ static void ping(struct eg_peer *p)
 /* Whether p is still taking what stood before its ping, or has only just taken it. */
 static bool takes_up_to_ping(struct eg_peer *p)
 {
-    if (!p->ping_end || !has_taken(p)) {
+    const uint64_t before = p->taken;
+    if (!p->ping_end) {
         return false;
     }
+    p->taken = taken_by_now(p);
     if (p->taken >= p->ping_end) {
         p->ping_end = 0;
     }
-    return true;
+    return p->taken > before;
 }
 
 static void check_silence(struct eg_peer *p)
