@@ -19,7 +19,6 @@
 #include "app/serve.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "edge/adopt.h"
 #include "store/sqlite.h"
 
 /* Hooks of the core; its thread. */
